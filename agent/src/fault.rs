@@ -1,0 +1,148 @@
+//! What a CNI error is: a code of the specification, a sentence, and details. The one conversion every edge uses.
+//!
+//! Nothing here knows where an error came from.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Error codes: CNI SPEC 1.1, "Error", and ours from 100 upward.
+pub mod code {
+    /// The configuration asks for a version that is not spoken.
+    pub const INCOMPATIBLE_VERSION: u32 = 1;
+    /// A field of the configuration is not supported.
+    pub const UNSUPPORTED_FIELD: u32 = 2;
+    /// The container is unknown or gone; nothing needs cleaning.
+    pub const UNKNOWN_CONTAINER: u32 = 3;
+    /// An environment variable is missing or invalid.
+    pub const INVALID_ENVIRONMENT: u32 = 4;
+    /// Reading or writing failed.
+    pub const IO: u32 = 5;
+    /// Something could not be decoded.
+    pub const DECODE: u32 = 6;
+    /// The network configuration is not valid.
+    pub const INVALID_CONFIG: u32 = 7;
+    /// The network namespace is not one (the Go library's code).
+    pub const INVALID_NETNS: u32 = 8;
+    /// Try again later.
+    pub const TRY_LATER: u32 = 11;
+    /// STATUS: not available, ADD cannot be served.
+    pub const NOT_AVAILABLE: u32 = 50;
+    /// STATUS: not available, and running containers may have limited connectivity.
+    pub const LIMITED_CONNECTIVITY: u32 = 51;
+    /// A selection in an annotation was refused.
+    pub const BAD_ANNOTATION: u32 = 100;
+    /// A network is not known.
+    pub const UNKNOWN_NETWORK: u32 = 101;
+    /// Namespace isolation refuses the network.
+    pub const ISOLATION: u32 = 102;
+    /// A delegate plugin failed without saying so in the protocol.
+    pub const DELEGATE: u32 = 103;
+    /// CHECK found that reality differs.
+    pub const CHECK: u32 = 104;
+    /// Too much was asked at once, or of one request.
+    pub const LIMIT: u32 = 105;
+    /// The Go library's code for everything else.
+    pub const INTERNAL: u32 = 999;
+}
+
+/// A CNI error object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CniError {
+    /// One of [`code`], or a delegate's own.
+    pub code: u32,
+    /// One sentence: the action that failed, the object, the field, the value.
+    pub msg: String,
+    /// The remedy, or what else helps; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub details: String,
+}
+
+impl CniError {
+    /// An error without details.
+    pub fn new(code: u32, msg: impl Into<String>) -> Self {
+        Self { code, msg: msg.into(), details: String::new() }
+    }
+
+    /// The same error with what to do about it.
+    #[must_use]
+    pub fn remedy(mut self, details: impl Into<String>) -> Self {
+        self.details = details.into();
+        self
+    }
+
+    /// The same error with `context: ` before its sentence.
+    #[must_use]
+    pub fn within(mut self, context: impl fmt::Display) -> Self {
+        self.msg = format!("{context}: {}", self.msg);
+        self
+    }
+
+    /// The object a plugin prints, pretty, in the version the request spoke (CNI SPEC 1.1, "Error").
+    pub fn print(&self, cni_version: &str) -> String {
+        let mut object = serde_json::json!({ "cniVersion": cni_version, "code": self.code, "msg": self.msg });
+        if let (false, Some(map)) = (self.details.is_empty(), object.as_object_mut()) {
+            map.insert("details".into(), self.details.clone().into());
+        }
+        serde_json::to_string_pretty(&object).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for CniError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.msg)?;
+        if !self.details.is_empty() {
+            write!(out, "; {}", self.details)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for CniError {}
+
+/// `value` in double quotes, control characters escaped, cut after 64 bytes: the only way foreign text gets into a sentence.
+pub fn quote(value: &str) -> String {
+    const MOST: usize = 64;
+    let mut cut = value.len().min(MOST);
+    while !value.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    let (head, tail) = value.split_at(cut);
+    format!("\"{}\"{}", escape(head), if tail.is_empty() { "" } else { "…" })
+}
+
+/// `value` with control characters, quotes and direction marks escaped, uncut.
+pub fn escape(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    for c in value.chars() {
+        let hidden =
+            matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+        if c.is_control() || hidden || c == '"' || c == '\\' {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_text_is_cut_and_escaped() {
+        assert_eq!(quote("net1"), "\"net1\"");
+        assert_eq!(quote("a\n\u{1b}b"), "\"a\\n\\u{1b}b\"");
+        assert_eq!(quote("\u{202e}x"), "\"\\u{202e}x\"");
+        let long = quote(&"ä".repeat(100));
+        assert!(long.ends_with('…') && long.chars().count() == 32 + 3, "{long}");
+    }
+
+    #[test]
+    fn the_printed_object_has_the_specification_keys() {
+        let text = CniError::new(code::INVALID_CONFIG, "no").remedy("do").print("1.1.0");
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value, serde_json::json!({"cniVersion": "1.1.0", "code": 7, "msg": "no", "details": "do"}));
+    }
+}
