@@ -1,0 +1,9 @@
+//! What touches the kernel directly: processes, namespaces, links. The layer below every other that touches anything.
+//!
+//! Nothing here decides; nothing here knows what an attachment is.
+
+pub mod exec;
+#[cfg(feature = "daemon")]
+pub mod links;
+#[cfg(feature = "daemon")]
+pub mod netns;
