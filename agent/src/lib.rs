@@ -5,6 +5,7 @@
 //! all speak. Layers, checked by `cargo xtask tidy`: words < decide < touch < act < serve < root; see ARCHITECTURE.md.
 
 // Words: pure, depend on nothing.
+pub mod cni;
 pub mod fault;
 pub mod names;
 pub mod objects;
