@@ -94,6 +94,9 @@ pub struct Delegate {
     /// `CNI_ARGS`.
     #[serde(default)]
     pub args: String,
+    /// The configuration says `disableCheck`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skips_check: bool,
 }
 
 /// How far one delegate is.
@@ -208,6 +211,12 @@ impl Records {
         let mut text = format!("{HEAD}{:016x}\n", checksum(&body)).into_bytes();
         text.extend_from_slice(&body);
         replace(&self.path(&record.container), &text)
+    }
+
+    /// Flushes the record and its folder to stable storage.
+    pub fn persist(&self, container: &ContainerId) -> io::Result<()> {
+        File::open(self.path(container))?.sync_all()?;
+        File::open(&self.folder)?.sync_all()
     }
 
     /// Removes the record; one that is not there is fine.
