@@ -123,6 +123,9 @@ pub struct Link {
     /// The macvlan parent in the agent's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
+    /// The datapath's number for it; none when the datapath is not on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<u32>,
     /// The counter slot; none when uncounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<u32>,
