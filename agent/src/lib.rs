@@ -6,6 +6,12 @@
 
 // Words: pure, depend on nothing.
 pub mod cni;
+#[cfg(feature = "daemon")]
+pub mod config;
 pub mod fault;
 pub mod names;
 pub mod objects;
+
+// Decide: pure, depend on words.
+#[cfg(feature = "daemon")]
+pub mod plan;
