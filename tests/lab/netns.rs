@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -132,6 +133,16 @@ impl Netns {
             .filter(|info| info["scope"].as_str().is_some_and(&wanted))
             .filter_map(|info| Some(format!("{}/{}", info["local"].as_str()?, info["prefixlen"].as_u64()?)))
             .collect()
+    }
+
+    /// Waits until IPv6 works on `ifname`: the kernel does that a moment after the link is up, on its own time.
+    pub fn wait_ipv6(&self, ifname: &str) {
+        let multicast_route = || {
+            let routes = fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap_or_default();
+            routes.lines().any(|line| line.starts_with("ff000000") && line.split_whitespace().last() == Some(ifname))
+        };
+        let ready = crate::wait_until(Duration::from_secs(5), || self.enter(multicast_route));
+        assert!(ready, "IPv6 is not ready on {ifname} of {} after 5 s", self.name);
     }
 
     /// Writes a sysctl of this namespace; `key` as below `/proc/sys`.

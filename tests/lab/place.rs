@@ -108,6 +108,8 @@ impl Lab {
         lan.ip(&format!("address add 192.168.{net}.254/24 dev {far}"));
         lan.ip(&format!("address add fd00:{net}::fe/64 dev {far} nodad"));
         lan.ip(&format!("link set {far} up"));
+        self.node.wait_ipv6(uplink);
+        lan.wait_ipv6(&far);
         self.lans.push(Lan { netns: lan, ifname: far, uplink: uplink.to_owned() });
         self.lans.len() - 1
     }

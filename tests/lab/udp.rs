@@ -137,6 +137,7 @@ impl Voice {
     /// A sender on `port`, 0 for an ephemeral one.
     pub fn from_port(netns: &Netns, ifname: &str, protocol: Protocol, port: u16) -> Self {
         let ifindex = netns.ifindex(ifname);
+        netns.wait_ipv6(ifname);
         let (v4, v6) = netns.enter(|| (speaker_v4(ifindex, port), speaker_v6(ifindex, port)));
         let v4 = v4.unwrap_or_else(|e| panic!("IPv4 sender on {ifname} of {}: {e}", netns.name()));
         let v6 = v6.unwrap_or_else(|e| panic!("IPv6 sender on {ifname} of {}: {e}", netns.name()));
@@ -215,6 +216,7 @@ impl Ear {
     /// Joins both groups and starts counting.
     pub fn new(netns: &Netns, ifname: &str, protocol: Protocol) -> Self {
         let ifindex = netns.ifindex(ifname);
+        netns.wait_ipv6(ifname);
         let sockets =
             netns.enter(|| -> io::Result<_> { Ok([listener_v4(ifindex, protocol)?, listener_v6(ifindex, protocol)?]) });
         let sockets = sockets.unwrap_or_else(|e| panic!("listen on {ifname} of {}: {e}", netns.name()));
