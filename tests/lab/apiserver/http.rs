@@ -94,7 +94,7 @@ impl Connection {
                         value.parse().ok().filter(|length| *length <= MOST_BODY).ok_or(io::ErrorKind::InvalidData)?;
                 }
                 "transfer-encoding" => return Err(io::ErrorKind::Unsupported.into()),
-                "accept" => request.accept = value.to_owned(),
+                "accept" => value.clone_into(&mut request.accept),
                 "authorization" => request.token = value.strip_prefix("Bearer ").map(str::to_owned),
                 _ => {}
             }
