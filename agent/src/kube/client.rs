@@ -22,10 +22,10 @@ use crate::fault::{escape, quote};
 
 /// Longest wait for a TCP connection and TLS.
 const CONNECT: Duration = Duration::from_secs(5);
-/// A list, or a watch that is silent longer than the server was asked to keep it open, is given up after this.
+/// A watch that is silent longer than the server was asked to keep it open (290 s) is given up after this.
 const SILENCE: Duration = Duration::from_secs(330);
-/// Longest list page while nothing was seen yet.
-const LIST: Duration = Duration::from_secs(60);
+/// Longest wait for one page of a list.
+const LIST: Duration = Duration::from_mins(1);
 /// First and longest pause after a failure.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
@@ -246,12 +246,13 @@ pub(super) async fn follow<K>(
 
 /// The version we are at is no longer served: only a new list helps.
 fn is_gone(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
     match error {
-        watcher::Error::WatchStartFailed(::kube::Error::Api(status))
-        | watcher::Error::WatchFailed(::kube::Error::Api(status))
-        | watcher::Error::InitialListFailed(::kube::Error::Api(status)) => status.code == 410,
-        watcher::Error::WatchError(status) => status.code == 410,
-        _ => false,
+        WatchStartFailed(error) | WatchFailed(error) | InitialListFailed(error) => {
+            matches!(error, ::kube::Error::Api(status) if status.code == 410)
+        }
+        WatchError(status) => status.code == 410,
+        NoResourceVersion => true,
     }
 }
 
@@ -269,8 +270,8 @@ mod tests {
     #[test]
     fn jitter_stays_within_half_and_all() {
         for _ in 0..100 {
-            let pause = jittered(Duration::from_millis(1000));
-            assert!(pause >= Duration::from_millis(500) && pause <= Duration::from_millis(1000), "{pause:?}");
+            let pause = jittered(Duration::from_secs(1));
+            assert!(pause >= Duration::from_millis(500) && pause <= Duration::from_secs(1), "{pause:?}");
         }
     }
 

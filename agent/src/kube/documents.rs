@@ -17,6 +17,8 @@ const MOST_DOCUMENTS: usize = 4096;
 const MOST_ANNOTATION_BYTES: usize = 256 << 10;
 /// Most bytes of a NAD's `spec.config`: what an API server can store in one object.
 pub(super) const MOST_CONFIG_BYTES: usize = 1 << 20;
+/// Most YAML events that aliases may repeat in one document: an honest manifest repeats a few labels.
+const MOST_REPLAYED: usize = 10_000;
 /// A list inside a list is nobody's manifest; deeper than this is refused.
 const DEEPEST_LIST: usize = 2;
 
@@ -96,7 +98,10 @@ fn is_blank(piece: &str) -> bool {
 }
 
 fn yaml_document(piece: &str) -> Result<Value, String> {
-    serde_saphyr::from_str::<Value>(piece).map_err(|error| {
+    let options = serde_saphyr::options! {
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MOST_REPLAYED },
+    };
+    serde_saphyr::from_str_with_options::<Value>(piece, options).map_err(|error| {
         let text = error.without_snippet().to_string();
         escape(text.lines().next().unwrap_or("not YAML"))
     })
@@ -205,6 +210,8 @@ fn shown(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write;
+
     use super::*;
     use crate::objects::annotation;
 
@@ -283,7 +290,7 @@ mod tests {
         let mut text = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
         for level in 1..12 {
             let refs = vec![format!("*a{}", level - 1); 10].join(",");
-            text += &format!("a{level}: &a{level} [{refs}]\n");
+            writeln!(text, "a{level}: &a{level} [{refs}]").unwrap();
         }
         let read = read(&text, false);
         assert_eq!(read.refusals.len(), 1);

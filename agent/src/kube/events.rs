@@ -180,11 +180,7 @@ mod tests {
 
     fn pod() -> PodRef {
         let name = |text: &str| ObjectName::new(text).unwrap();
-        PodRef {
-            namespace: name("x"),
-            name: name(&"a.".repeat(126).trim_end_matches('.').to_owned()),
-            uid: Some("u".into()),
-        }
+        PodRef { namespace: name("x"), name: name("a.".repeat(126).trim_end_matches('.')), uid: Some("u".into()) }
     }
 
     #[test]

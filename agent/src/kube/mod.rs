@@ -5,15 +5,17 @@
 
 mod client;
 mod documents;
+mod error;
 mod events;
 mod folder;
 mod known;
+mod manifests;
 mod networks;
 mod pods;
 mod report;
 mod shelf;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,23 +24,19 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 use self::client::{Contact, Server};
+pub use self::error::ClusterError;
 use self::events::Events;
 pub use self::events::Kind as EventKind;
 use self::folder::Folder;
 use self::known::Known;
 use self::report::Reports;
-use crate::fault::{CniError, code};
 use crate::names::{BadName, NadRef, ObjectName, PodRef};
 use crate::objects::{Network, Pod, annotation};
 
-/// How often a folder of manifests is looked at.
-const FOLDER_LOOK: Duration = Duration::from_millis(500);
 /// How long a missing object may still arrive through a watch that works.
 const WATCH_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a request waits for the first full list after a start.
 const FIRST_LIST_PATIENCE: Duration = Duration::from_secs(5);
-/// Most refusals of manifests that [`ClusterHealth`] repeats.
-const MOST_REFUSALS: usize = 32;
 
 /// Where Pods and NetworkAttachmentDefinitions come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,61 +63,6 @@ pub struct ClusterSettings {
     pub networks_dir: PathBuf,
     /// True when the runtime passes the pods' annotations: the pod watch then starts only if somebody asks for a pod.
     pub annotations_from_runtime: bool,
-}
-
-/// What can go wrong between us and the cluster.
-#[derive(Debug, thiserror::Error)]
-pub enum ClusterError {
-    /// The settings cannot work; nothing was started.
-    #[error("{0}")]
-    Settings(String),
-    /// A complete view of the cluster does not have the object.
-    #[error("{kind} \"{id}\" does not exist{}", if *.sourced { "" } else { ": neither an API server nor a folder of objects is configured" })]
-    NotFound {
-        /// `NetworkAttachmentDefinition` or `pod`.
-        kind: &'static str,
-        /// `namespace/name`.
-        id: String,
-        /// False when there is no source at all.
-        sourced: bool,
-    },
-    /// The pod is another one of the same name than the runtime means.
-    #[error("pod \"{pod}\" has UID \"{found}\", the runtime means \"{expected}\": it was deleted and created again")]
-    OtherPod {
-        /// Which pod.
-        pod: PodRef,
-        /// The runtime's UID.
-        expected: String,
-        /// The cluster's UID.
-        found: String,
-    },
-    /// The cluster could not be asked; the object may exist.
-    #[error("{action}: {reason}")]
-    Unavailable {
-        /// What was attempted, with the object.
-        action: String,
-        /// Why it failed.
-        reason: String,
-    },
-}
-
-impl From<ClusterError> for CniError {
-    fn from(error: ClusterError) -> Self {
-        let text = error.to_string();
-        match error {
-            ClusterError::Settings(_) => CniError::new(code::INVALID_CONFIG, text),
-            ClusterError::NotFound { kind: "pod", .. } => {
-                CniError::new(code::UNKNOWN_CONTAINER, text).remedy("the runtime retries; a deleted pod needs nothing")
-            }
-            ClusterError::NotFound { .. } => {
-                CniError::new(code::UNKNOWN_NETWORK, text).remedy("create it, or correct the pod's networks annotation")
-            }
-            ClusterError::OtherPod { .. } => CniError::new(code::UNKNOWN_CONTAINER, text),
-            ClusterError::Unavailable { .. } => {
-                CniError::new(code::TRY_LATER, text).remedy("the runtime retries; see multus-agent status")
-            }
-        }
-    }
 }
 
 /// How the connection to the cluster is doing.
@@ -203,7 +146,7 @@ impl Cluster {
         match &cluster.0.settings.source {
             Source::Folder(path) => cluster.follow_folder(Folder::new(path.clone())).await,
             Source::Api { .. } => cluster.follow_server(posts).await,
-            Source::None => cluster.0.networks.listed(&std::collections::HashSet::new()),
+            Source::None => cluster.0.networks.listed(&HashSet::new()),
         }
         Ok(cluster)
     }
@@ -231,7 +174,8 @@ impl Cluster {
         if let Some(found) = self.0.networks.wait(patience, deadline, |known| known.get(id)).await {
             return Ok(found);
         }
-        if self.0.networks.is_complete() {
+        let may_be_new = self.0.server.is_some() && !self.0.contact.is_connected();
+        if self.0.networks.is_complete() && !may_be_new {
             let kind = "NetworkAttachmentDefinition";
             return Err(ClusterError::NotFound { kind, id: id.to_string(), sourced: self.has_source() });
         }
@@ -282,64 +226,6 @@ impl Cluster {
 
     fn has_source(&self) -> bool {
         self.0.settings.source != Source::None
-    }
-
-    /// Reads the folder once now, and from then on whenever it changes.
-    async fn follow_folder(&self, folder: Folder) {
-        let mut folder = self.look_into(folder).await;
-        let inner = Arc::clone(&self.0);
-        tokio::spawn(async move {
-            let cluster = Self(inner);
-            let mut stop = cluster.0.stop.clone();
-            while let Some(known) = folder {
-                tokio::select! {
-                    () = stopped(&mut stop) => return,
-                    () = cluster.0.look.notified() => {}
-                    () = tokio::time::sleep(FOLDER_LOOK) => {}
-                }
-                folder = cluster.look_into(known).await;
-            }
-        });
-    }
-
-    /// One look, off the executor; `None` only when the runtime is going down.
-    async fn look_into(&self, mut folder: Folder) -> Option<Folder> {
-        let looked = tokio::task::spawn_blocking(move || (folder.look(), folder)).await;
-        let (changed, folder) = looked.ok()?;
-        if changed {
-            self.adopt(&folder);
-        }
-        Some(folder)
-    }
-
-    fn adopt(&self, folder: &Folder) {
-        let mut refusals = folder.refusals();
-        let (mut networks, mut pods) = (std::collections::HashSet::new(), std::collections::HashSet::new());
-        for (path, manifest) in folder.manifests() {
-            let (kind, id, is_first) = match manifest {
-                documents::Manifest::Network(network) => {
-                    ("NetworkAttachmentDefinition", network.id.to_string(), networks.insert(network.id.clone()))
-                }
-                documents::Manifest::Pod(pod) => ("pod", pod.id.to_string(), pods.insert(key(&pod.id))),
-            };
-            if !is_first {
-                refusals.push(format!("{path:?}: {kind} \"{id}\" is already defined by an earlier document"));
-                continue;
-            }
-            match manifest.clone() {
-                documents::Manifest::Network(network) => drop(self.0.networks.put(network.id.clone(), network)),
-                documents::Manifest::Pod(pod) => drop(self.0.pods.put(key(&pod.id), pod)),
-            }
-        }
-        self.0.networks.listed(&networks);
-        self.0.pods.listed(&pods);
-        self.0.contact.folder(folder.unreadable());
-        let mut said = self.0.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        for refusal in refusals.iter().filter(|refusal| !said.contains(refusal)) {
-            tracing::warn!("manifest not used: {refusal}");
-        }
-        refusals.truncate(MOST_REFUSALS);
-        *said = refusals;
     }
 
     /// Networks from disk at once, then the watches and the writers.

@@ -85,10 +85,10 @@ impl NetworkAttachmentDefinition {
 impl Cluster {
     /// What was kept on disk, into memory.
     pub(super) async fn load_networks(&self) {
-        let shelf = Shelf::new(self.0.settings.networks_dir.clone());
-        let Ok((shelf, kept)) = tokio::task::spawn_blocking(move || {
-            let kept = shelf.load();
-            (shelf, kept)
+        let disk = Shelf::new(self.0.settings.networks_dir.clone());
+        let Ok((disk, kept)) = tokio::task::spawn_blocking(move || {
+            let kept = disk.load();
+            (disk, kept)
         })
         .await
         else {
@@ -97,7 +97,7 @@ impl Cluster {
         for network in kept {
             self.0.networks.put(network.id.clone(), network);
         }
-        tokio::spawn(keep_networks(Arc::clone(&self.0), shelf));
+        tokio::spawn(keep_networks(Arc::clone(&self.0), disk));
     }
 
     /// Follows the API server's networks from now on.
@@ -168,7 +168,7 @@ async fn keep_networks(inner: Arc<Inner>, mut shelf: Shelf) {
         shelf = kept.0;
         tokio::select! {
             () = super::stopped(&mut stop) => return,
-            changed = changes.changed() => if changed.is_err() { return },
+            news = changes.changed() => if news.is_err() { return },
         }
     }
 }

@@ -176,7 +176,7 @@ mod tests {
     fn pod(uid: Option<&str>, is_static: bool) -> Pod {
         let name = |text| ObjectName::new(text).unwrap();
         let id = PodRef { namespace: name("x"), name: name("a"), uid: uid.map(str::to_owned) };
-        Pod { id, is_static, annotations: Default::default() }
+        Pod { id, is_static, annotations: [].into() }
     }
 
     #[test]

@@ -189,7 +189,7 @@ async fn second_look(server: &Server, report: &Report) -> Outcome {
     if pod.uid.is_none() || metadata.uid == pod.uid {
         return Outcome::Failed;
     }
-    // The runtime knows a static pod by the hash of its file, which its mirror carries (kubelet `GetPodUID` users).
+    // The runtime knows a static pod by the hash of its file, which its mirror carries (annotations of kubelet's `config` package).
     let is_mirror = metadata.annotations.iter().flatten().any(|(key, value)| {
         matches!(key.as_str(), "kubernetes.io/config.hash" | "kubernetes.io/config.mirror")
             && Some(value) == pod.uid.as_ref()
