@@ -23,6 +23,9 @@ const UNSAFE_PLACES: [&str; 7] = [
 /// What ends the process instead of giving an answer.
 const PANICS: [&str; 6] = [".unwrap()", ".expect(", "panic!(", "todo!(", "unimplemented!(", "unreachable!("];
 
+/// Lints that somebody expects to fire, with a reason that clippy demands.
+const REASONED: [&str; 3] = ["clippy::unwrap_used", "clippy::expect_used", "clippy::panic"];
+
 /// Every rule on every Rust file.
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     tree.rust("").flat_map(|file| [head(file), length(file)].into_iter().flatten().chain(contents(file))).collect()
@@ -50,8 +53,14 @@ fn contents(file: &File) -> Vec<Finding> {
     let is_product = file.path.starts_with("agent/src/") || file.path.starts_with("multus-ebpf");
     let may_be_unsafe = UNSAFE_PLACES.iter().any(|place| file.path.starts_with(place));
     let mut findings = Vec::new();
+    let mut reasoned_at = None;
     for (number, line) in file.code.lines().enumerate() {
-        if is_product {
+        if REASONED.iter().any(|lint| line.contains(lint)) {
+            reasoned_at = Some(number);
+        }
+        // A reason stands right above what it is for.
+        let is_reasoned = reasoned_at.is_some_and(|at| number - at <= 3);
+        if is_product && !is_reasoned {
             for panic in PANICS.iter().filter(|panic| line.contains(**panic)) {
                 findings.push(Finding::new(&file.path, number + 1, format!("{panic} outside a test")));
             }
@@ -98,6 +107,8 @@ mod tests {
         let panics = "//! What.\nfn f() { x.unwrap(); }\n#[cfg(test)]\nmod tests { fn g() { x.unwrap() } }\n";
         assert_eq!(all("agent/src/plan/a.rs", panics), [".unwrap() outside a test"]);
         assert_eq!(all("tests/lab/a.rs", panics), Vec::<String>::new());
+        let reasoned = "//! What.\n#[expect(clippy::expect_used, reason = \"r\")]\nlet a = b.expect(\"c\");\n";
+        assert_eq!(all("agent/src/plan/a.rs", reasoned), Vec::<String>::new());
         let block = "//! What.\n#![deny(unsafe_code)]\nfn f() { unsafe { g() } }\n";
         assert_eq!(all("agent/src/ops/a.rs", block), ["unsafe has no place here"]);
         assert_eq!(all("agent/src/sys/a.rs", block), Vec::<String>::new());
