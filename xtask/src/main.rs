@@ -1,2 +1,102 @@
-//! Tasks.
-fn main() {}
+//! Which tasks there are, what each takes, and how a task ends. Does no work itself.
+
+#[allow(unreachable_pub, reason = "the agent's build script includes this file too")]
+mod ebpf;
+mod elf;
+mod lab;
+mod lint;
+mod programs;
+mod project;
+mod setup;
+mod suite;
+mod tidy;
+
+use std::process::ExitCode;
+
+/// How a task ends: fine, or one line for the person who started it.
+type Outcome<T = ()> = Result<T, String>;
+
+struct Task {
+    name: &'static str,
+    arguments: &'static str,
+    about: &'static str,
+    run: fn(&[String]) -> Outcome,
+}
+
+const TASKS: [Task; 9] = [
+    Task {
+        name: "setup",
+        arguments: "[--check]",
+        about: "install what building and testing need; --check only looks",
+        run: setup::run,
+    },
+    Task {
+        name: "demo",
+        arguments: "[--keep]",
+        about: "show the product on a node made of namespaces",
+        run: lab::demo,
+    },
+    Task {
+        name: "test",
+        arguments: "[--fast]",
+        about: "everything CI runs; --fast: unit tests only, no root",
+        run: suite::run,
+    },
+    Task {
+        name: "build",
+        arguments: "",
+        about: "release, static multus-agent and multus-shim in target/release",
+        run: programs::build,
+    },
+    Task { name: "ebpf", arguments: "", about: "the eBPF objects alone, in target/ebpf", run: ebpf_objects },
+    Task { name: "lint", arguments: "", about: "formatting, clippy without warnings, tidy", run: lint::run_task },
+    Task { name: "fmt", arguments: "", about: "format every crate", run: lint::format },
+    Task {
+        name: "tidy",
+        arguments: "[--layers]",
+        about: "house rules; --layers prints the layer table",
+        run: tidy::run,
+    },
+    Task { name: "bench", arguments: "[…]", about: "measure; arguments go to the bench program", run: lab::bench },
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let Some((name, rest)) = arguments.split_first() else {
+        list();
+        return ExitCode::SUCCESS;
+    };
+    let Some(task) = TASKS.iter().find(|task| task.name == name) else {
+        list();
+        eprintln!("\nxtask: no task {name:?}");
+        return ExitCode::from(2);
+    };
+    match (task.run)(rest) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            eprintln!("xtask {name}: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn list() {
+    println!("cargo xtask TASK [ARGUMENTS]\n");
+    for task in &TASKS {
+        println!("  {:<18} {}", format!("{} {}", task.name, task.arguments), task.about);
+    }
+}
+
+/// Refuses arguments a task does not know.
+fn only(arguments: &[String], known: &[&str]) -> Outcome {
+    match arguments.iter().find(|argument| !known.contains(&argument.as_str())) {
+        Some(argument) if known.is_empty() => Err(format!("takes no arguments, got {argument:?}")),
+        Some(argument) => Err(format!("unknown argument {argument:?}; known: {}", known.join(", "))),
+        None => Ok(()),
+    }
+}
+
+fn ebpf_objects(arguments: &[String]) -> Outcome {
+    only(arguments, &[])?;
+    ebpf::run(&project::root())
+}
