@@ -8,3 +8,8 @@
 pub mod fault;
 pub mod names;
 pub mod objects;
+
+// Touch: what the kernel holds.
+#[cfg(feature = "daemon")]
+pub mod datapath;
+pub mod sys;

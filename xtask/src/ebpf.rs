@@ -41,8 +41,10 @@ impl Toolchain {
     /// The error says in one line what is missing and what to do.
     pub fn find() -> Result<Self, String> {
         let Some(linker) = find_program("bpf-linker") else {
-            return Err("no eBPF linker: bpf-linker is neither in PATH nor in cargo's bin folder; run `cargo xtask setup`"
-                .to_owned());
+            return Err(
+                "no eBPF linker: bpf-linker is neither in PATH nor in cargo's bin folder; run `cargo xtask setup`"
+                    .to_owned(),
+            );
         };
         if let Some(name) = rustup_nightly() {
             return Ok(Self { kind: Kind::Rustup(name), linker });
@@ -50,7 +52,9 @@ impl Toolchain {
         if has_debian_core() {
             return Ok(Self { kind: Kind::Debian, linker });
         }
-        Err(format!("no eBPF compiler: neither a rustup nightly with rust-src nor Debian's rustc-web with a core for {TARGET}; run `cargo xtask setup`"))
+        Err(format!(
+            "no eBPF compiler: neither a rustup nightly with rust-src nor Debian's rustc-web with a core for {TARGET}; run `cargo xtask setup`"
+        ))
     }
 
     /// What this is, for people.
@@ -133,8 +137,19 @@ fn compile(
 fn clean(program: &str) -> Command {
     const KEPT: &[&str] = &["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_TERM_COLOR"];
     const OURS: &[&str] = &[
-        "DEBUG", "HOST", "LD_LIBRARY_PATH", "NUM_JOBS", "OPT_LEVEL", "OUT_DIR", "PROFILE", "RUSTC", "RUSTDOC",
-        "RUSTDOCFLAGS", "RUSTFLAGS", "RUSTUP_TOOLCHAIN", "TARGET",
+        "DEBUG",
+        "HOST",
+        "LD_LIBRARY_PATH",
+        "NUM_JOBS",
+        "OPT_LEVEL",
+        "OUT_DIR",
+        "PROFILE",
+        "RUSTC",
+        "RUSTDOC",
+        "RUSTDOCFLAGS",
+        "RUSTFLAGS",
+        "RUSTUP_TOOLCHAIN",
+        "TARGET",
     ];
     let mut command = Command::new(program);
     for (name, _) in env::vars_os() {

@@ -1,0 +1,6 @@
+//! What touches the kernel directly: processes, namespaces, links. The layer below every other that touches anything.
+//!
+//! Nothing here decides; nothing here knows what an attachment is.
+
+pub mod memory;
+pub mod netns;
