@@ -128,7 +128,7 @@ fn read_stdin() -> Result<String, CniError> {
         let text = format!("the configuration on stdin is larger than {} bytes", wire::MOST_STDIN);
         return Err(CniError::new(code::IO, text));
     }
-    String::from_utf8(bytes).map_err(|_| CniError::new(code::DECODE, "decode the configuration on stdin: it is not UTF-8"))
+    String::from_utf8(bytes).map_err(|_error| CniError::new(code::DECODE, "decode the configuration on stdin: it is not UTF-8"))
 }
 
 /// One valid request: the agent if it can be had, else what the verb demands.

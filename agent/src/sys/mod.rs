@@ -6,4 +6,6 @@ pub mod exec;
 #[cfg(feature = "daemon")]
 pub mod links;
 #[cfg(feature = "daemon")]
+pub mod memory;
+#[cfg(feature = "daemon")]
 pub mod netns;

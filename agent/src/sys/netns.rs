@@ -3,6 +3,7 @@
 //! The only place that enters a namespace. It is entered on a thread of its own that ends afterwards, so that no other
 //! work ever runs in the wrong one.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -50,10 +51,32 @@ pub fn inside<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Result<T
         });
         let thread = thread.map_err(|error| refused("start a thread for", error))?;
         let panicked = || io::Error::other("the thread panicked");
-        thread.join().map_err(|_| refused("work in", panicked()))?.map_err(|error| refused("enter", error))
+        thread.join().map_err(|_panic| refused("work in", panicked()))?.map_err(|error| refused("enter", error))
     })
 }
 
+/// The name of interface `index` in the calling thread's namespace; `None`: there is no such interface.
+pub fn interface_name(index: u32) -> Option<String> {
+    let mut name = [0u8; libc::IF_NAMESIZE];
+    #[expect(unsafe_code, reason = "std has no call for it")]
+    // SAFETY: the buffer has the IF_NAMESIZE bytes that if_indextoname(3) asks for, and lives through the call.
+    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };
+    if found.is_null() {
+        return None;
+    }
+    name.split(|byte| *byte == 0).next().and_then(|text| String::from_utf8(text.to_vec()).ok())
+}
+
+/// The index of the interface called `name` in the calling thread's namespace; `None`: there is no such interface.
+pub fn interface_index(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    #[expect(unsafe_code, reason = "std has no call for it")]
+    // SAFETY: `name` is a NUL-terminated string that lives through the call.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    (index != 0).then_some(index)
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place that enters namespaces")]
 #[expect(unsafe_code, reason = "std has no setns")]
 fn enter(netns: &File) -> io::Result<()> {
     // SAFETY: the descriptor is open; setns changes the calling thread only, which is ours and ends.
@@ -81,5 +104,12 @@ mod tests {
         assert!(matches!(open(Path::new("/nonexistent")), Err(NetnsError::Gone(_))));
         assert!(matches!(open(Path::new("/etc/passwd")), Err(NetnsError::NotNetns(_))));
         assert!(open(Path::new("/proc/self/ns/net")).is_ok());
+    }
+
+    #[test]
+    fn loopback_has_both_name_and_index() {
+        assert_eq!(interface_index("lo"), Some(1));
+        assert_eq!(interface_name(1).as_deref(), Some("lo"));
+        assert_eq!(interface_index("no-such-link"), None);
     }
 }

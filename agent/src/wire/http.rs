@@ -39,7 +39,7 @@ pub fn read_response(from: &mut impl BufRead, limit: usize) -> Result<Response> 
         }
         let Some((name, value)) = header.split_once(':') else { continue };
         if name.eq_ignore_ascii_case("content-length") {
-            length = value.trim().parse().map_err(|_| bad("content-length is not a number"))?;
+            length = value.trim().parse().map_err(|_error| bad("content-length is not a number"))?;
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
             return Err(bad("a chunked answer was not asked for"));
         }
