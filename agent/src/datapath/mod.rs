@@ -49,6 +49,12 @@ pub struct Datapath {
     state: Mutex<State>,
 }
 
+impl std::fmt::Debug for Datapath {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Datapath").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
 struct Parents {
     object: Ebpf,
     methods: BTreeMap<u32, Method>,

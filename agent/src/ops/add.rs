@@ -15,7 +15,7 @@ use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
 use crate::ops::{chain, links, pods, undo};
-use crate::plan::{self, Attachment, Choice, KnownNetwork, Plan, Wanted};
+use crate::plan::{self, Attachment, Choice, Plan, Wanted};
 use crate::records::{self, Record, Stage, State};
 use crate::sys::{self, netns};
 use crate::wire::Job;

@@ -41,6 +41,7 @@ pub struct Context {
 pub struct Turns {
     attaching: Arc<Semaphore>,
     others: Arc<Semaphore>,
+    most: usize,
     containers: Mutex<HashMap<ContainerId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -66,6 +67,7 @@ impl Turns {
         Self {
             attaching: Arc::new(Semaphore::new(most)),
             others: Arc::new(Semaphore::new(most)),
+            most,
             containers: Mutex::default(),
         }
     }
@@ -106,6 +108,16 @@ impl Turns {
             locks.retain(|_, lock| Arc::strong_count(lock) > 1);
         }
         Arc::clone(locks.entry(container.clone()).or_default())
+    }
+
+    /// Waits until nobody is at work, at most `patience`.
+    pub async fn quiet(&self, patience: Duration) {
+        let all = u32::try_from(self.most).unwrap_or(u32::MAX);
+        let _ = tokio::time::timeout(patience, async {
+            let _attaching = self.attaching.acquire_many(all).await;
+            let _others = self.others.acquire_many(all).await;
+        })
+        .await;
     }
 
     /// Operations at work and places, per pool: for the status.

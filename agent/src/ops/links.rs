@@ -80,7 +80,8 @@ fn describe(netns: &NetnsPath, ifname: &IfName, link: &Link) -> datapath::Attach
         ifname: ifname.to_string(),
         mac: Mac(link.mac),
         parent,
-        protocols: ProtocolSet::of(&link.relay),
+        // Names the planner let through are names the datapath has.
+        protocols: ProtocolSet::of(&link.relay).unwrap_or_default(),
     }
 }
 

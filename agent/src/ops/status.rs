@@ -26,6 +26,7 @@ pub async fn status<R: Runner>(context: &Context, call: &Invocation, runner: &mu
     let network = cluster_network::resolve(context, &call.conf, deadline).await.map_err(not_available)?;
     let Some(network) = network.filter(|network| network.config.cni_version.has_status()) else { return Ok(()) };
     for (at, plugin) in network.config.plugins.iter().enumerate() {
+        let stdin = plan::stdin::about_the_network(&network.config, at)?;
         let job = Job {
             id: 0,
             plugin: plugin.plugin.clone(),
@@ -34,7 +35,7 @@ pub async fn status<R: Runner>(context: &Context, call: &Invocation, runner: &mu
             netns: None,
             ifname: None,
             args: String::new(),
-            stdin: plan::stdin::plain(&network.config, at),
+            stdin,
             timeout_ms: crate::ops::context::left_ms(deadline),
         };
         chain::run(context, runner, job).await.map_err(|error| match error.code {

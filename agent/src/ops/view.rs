@@ -2,14 +2,17 @@
 //!
 //! Reads memory and maps; asks nobody else. Texts are as they came: whoever prints them escapes them.
 
+use std::collections::BTreeMap;
+
+use multus_ebpf_common::counters::{InterfaceCounters, PROTOCOLS, SIZE_BUCKETS};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::cni::{CniResult, NetworkConfig};
-use crate::datapath::{Direction, Facts};
+use crate::datapath::{Facts, Method, ParentFacts, ProgramFacts};
 use crate::ops::check::mac_text;
 use crate::ops::context::Context;
-use crate::ops::status;
+use crate::ops::{links, status};
 use crate::records::{Attachment, Record, State};
 
 /// The `apiVersion` of every document.
@@ -53,8 +56,38 @@ pub struct AttachmentView {
     pub relay: Vec<String>,
     pub note: Option<String>,
     pub network_status: Option<Value>,
-    pub receive: Option<Direction>,
-    pub transmit: Option<Direction>,
+    pub receive: Option<Traffic>,
+    pub transmit: Option<Traffic>,
+}
+
+/// What one direction of an attachment carried; the pod's view.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the document's own words; docs/reference/cli.md describes them")]
+pub struct Traffic {
+    pub packets: u64,
+    pub bytes: u64,
+    pub multicast_packets: u64,
+    pub multicast_bytes: u64,
+    pub broadcast_packets: u64,
+    pub broadcast_bytes: u64,
+    pub protocols: BTreeMap<&'static str, u64>,
+    pub sizes: [u64; SIZE_BUCKETS],
+}
+
+impl From<InterfaceCounters> for Traffic {
+    fn from(counters: InterfaceCounters) -> Self {
+        Self {
+            packets: counters.packets,
+            bytes: counters.bytes,
+            multicast_packets: counters.multicast_packets,
+            multicast_bytes: counters.multicast_bytes,
+            broadcast_packets: counters.broadcast_packets,
+            broadcast_bytes: counters.broadcast_bytes,
+            protocols: PROTOCOLS.iter().copied().zip(counters.protocols).collect(),
+            sizes: counters.sizes,
+        }
+    }
 }
 
 /// Every attachment of this node, with its counters where it is counted.
@@ -71,8 +104,10 @@ pub fn attachments(context: &Context) -> List<AttachmentView> {
 fn attachment_view(context: &Context, record: &Record, attachment: &Attachment) -> AttachmentView {
     let link = attachment.link.as_ref();
     let slot = link.and_then(|link| link.slot);
-    let counters = slot.zip(context.datapath.as_ref()).and_then(|(slot, datapath)| datapath.interface_counters(slot).ok());
-    let (receive, transmit) = counters.map_or((None, None), |counters| (Some(counters.receive), Some(counters.transmit)));
+    let counters = links::attached(record, attachment)
+        .zip(context.datapath.as_ref())
+        .and_then(|(attached, datapath)| datapath.interface_counters(&attached).ok().flatten());
+    let (receive, transmit) = counters.map(|c| (c.receive.into(), c.transmit.into())).unzip();
     let result = attachment.result.as_ref().and_then(|result| CniResult::parse(result.to_string().as_bytes()).ok());
     let (mac, ips) = addresses(attachment, result.as_ref());
     AttachmentView {
@@ -181,7 +216,7 @@ pub fn relay(context: &Context) -> List<RelayView> {
     let Some(datapath) = &context.datapath else { return List::of("RelayList", Vec::new()) };
     let counts = datapath.relay_counters().unwrap_or_default();
     let records = context.ledger.all();
-    let items = datapath.relay_parents().into_iter().map(|parent| RelayView {
+    let items = datapath.facts().parents.into_iter().map(|parent| RelayView {
         members: members(&records, parent.ifindex),
         frames: counts
             .iter()
@@ -253,7 +288,69 @@ pub struct StatusView {
     pub version: &'static str,
     pub health: Health,
     pub subsystems: Vec<Line>,
-    pub datapath: Option<Facts>,
+    pub datapath: Option<DatapathView>,
+}
+
+/// What the eBPF side holds.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the document's own words; docs/reference/cli.md describes them")]
+pub struct DatapathView {
+    pub layout: u32,
+    pub object: &'static str,
+    pub slots: u32,
+    pub slots_used: u32,
+    pub uncounted: u32,
+    pub parents: Vec<ParentView>,
+    pub programs: Vec<ProgramView>,
+}
+
+/// One macvlan parent.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the document's own words; docs/reference/cli.md describes them")]
+pub struct ParentView {
+    pub name: String,
+    pub ifindex: u32,
+    pub attached_by: Option<&'static str>,
+    pub members: usize,
+    pub beyond_fanout: usize,
+}
+
+/// One loaded program.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the document's own words; docs/reference/cli.md describes them")]
+pub struct ProgramView {
+    pub name: String,
+    pub id: u32,
+    pub verified_instructions: Option<u32>,
+}
+
+impl From<Facts> for DatapathView {
+    fn from(facts: Facts) -> Self {
+        let parent = |parent: ParentFacts| ParentView {
+            attached_by: parent.method.map(Method::as_str),
+            name: parent.name,
+            ifindex: parent.ifindex,
+            members: parent.members,
+            beyond_fanout: parent.overflow,
+        };
+        let program = |program: ProgramFacts| ProgramView {
+            name: program.name,
+            id: program.id,
+            verified_instructions: program.verified_instructions,
+        };
+        Self {
+            layout: facts.layout,
+            object: facts.object,
+            slots: facts.slots,
+            slots_used: facts.slots_used,
+            uncounted: facts.uncounted,
+            parents: facts.parents.into_iter().map(parent).collect(),
+            programs: facts.programs.into_iter().map(program).collect(),
+        }
+    }
 }
 
 /// How the agent is, worst subsystem first.
@@ -266,7 +363,7 @@ pub fn status(context: &Context) -> StatusView {
         version: env!("CARGO_PKG_VERSION"),
         health: subsystems.first().map_or(Health::Ok, |line| line.health),
         subsystems,
-        datapath: context.datapath.as_ref().map(|datapath| datapath.facts()),
+        datapath: context.datapath.as_ref().map(|datapath| datapath.facts().into()),
     }
 }
 
@@ -309,10 +406,17 @@ fn datapath(context: &Context) -> Line {
     match (&context.datapath, &context.datapath_fault) {
         (Some(datapath), _) => {
             let facts = datapath.facts();
-            let text = format!(
-                "{}, {} of {} slots used, {} uncounted; parents by {}",
-                facts.mode, facts.slots_used, facts.slots, facts.uncounted, facts.parent_attach
-            );
+            let mut text = format!("{} of {} slots used", facts.slots_used, facts.slots);
+            for parent in &facts.parents {
+                let by = parent.method.map_or("nothing", Method::as_str);
+                text += &format!("; parent {} by {by}, {} members", parent.name, parent.members);
+                if parent.overflow > 0 {
+                    text += &format!(", {} of them beyond the fan-out", parent.overflow);
+                }
+            }
+            if facts.uncounted > 0 {
+                text += &format!("; {} attachments are not counted: raise datapath.slots", facts.uncounted);
+            }
             Line { name, health: if facts.uncounted == 0 { Health::Ok } else { Health::Warning }, text }
         }
         (None, Some(fault)) => Line { name, health: Health::Failed, text: fault.clone() },

@@ -7,7 +7,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::delegates::Attachment;
-use crate::cni::{CniResult, Command, Environment, RawObject, Request};
+use crate::cni::{CniResult, Command, Environment, NetworkConfig, RawObject, Request};
 use crate::fault::{CniError, code};
 use crate::names::{ContainerId, IfName};
 
@@ -25,7 +25,7 @@ pub fn stdin(
     index: usize,
     previous: Option<&CniResult>,
 ) -> Result<String, CniError> {
-    let mut object = base(attachment, index)?;
+    let mut object = base(&attachment.config, index)?;
     let version = attachment.config.cni_version;
     let sees_previous = match command {
         Command::Add => index > 0,
@@ -49,7 +49,7 @@ pub fn stdin(
 /// # Errors
 /// Code 999 when there is no such plugin.
 pub fn gc_stdin(attachment: &Attachment, index: usize, valid: &[(ContainerId, IfName)]) -> Result<String, CniError> {
-    let mut object = base(attachment, index)?;
+    let mut object = base(&attachment.config, index)?;
     let valid: Vec<_> =
         valid.iter().map(|(container, ifname)| json!({"containerID": container, "ifname": ifname})).collect();
     object.set_json("cni.dev/valid-attachments", &valid);
@@ -92,13 +92,21 @@ pub fn environment_without_container(command: Command, request: &Request, bin_di
     [("CNI_COMMAND", command.as_str().to_owned()), ("CNI_PATH", path.join(":"))].into_iter().collect()
 }
 
-fn base(attachment: &Attachment, index: usize) -> Result<RawObject, CniError> {
-    let plugin = attachment.config.plugins.get(index).ok_or_else(|| {
-        CniError::new(code::INTERNAL, format!("network {} has no plugin {index}", attachment.config.name))
+/// The stdin of plugin `index` of a network for STATUS, which is about no container.
+///
+/// # Errors
+/// Code 999 when there is no such plugin.
+pub fn about_the_network(config: &NetworkConfig, index: usize) -> Result<String, CniError> {
+    base(config, index).map(|object| object.print())
+}
+
+fn base(config: &NetworkConfig, index: usize) -> Result<RawObject, CniError> {
+    let plugin = config.plugins.get(index).ok_or_else(|| {
+        CniError::new(code::INTERNAL, format!("network {} has no plugin {index}", config.name))
     })?;
     let mut object = plugin.raw.clone();
-    object.set_json("name", &attachment.config.name);
-    object.set_json("cniVersion", &attachment.config.cni_version);
+    object.set_json("name", &config.name);
+    object.set_json("cniVersion", &config.cni_version);
     Ok(object)
 }
 
@@ -143,7 +151,6 @@ fn args(request: &Request, container: &ContainerId, attachment: &Attachment) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cni::NetworkConfig;
 
     const CONFIG: &str = r#"{"cniVersion":"VERSION","name":"n","plugins":[{"type":"a","odd" : [1 , 2.50],"x":{ "y":"<&>" }},{"type":"b","capabilities":{"mac":true,"ips":false}}]}"#;
     const RESULT: &str = r#"{"cniVersion":"0.3.1","ips":[{"version":"4","address":"10.0.0.5/24"}]}"#;

@@ -2,6 +2,8 @@
 //!
 //! Nothing here decides; nothing here knows what an attachment is.
 
+#[cfg(feature = "daemon")]
+pub mod conf_files;
 pub mod exec;
 #[cfg(feature = "daemon")]
 pub mod links;

@@ -3,20 +3,19 @@
 use std::fmt;
 use std::sync::Arc;
 
-use multus_ebpf_common::counters::{PROTOCOLS, SIZE_BOUNDS};
+use multus_ebpf_common::counters::SIZE_BOUNDS;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::datapath::Direction;
 use crate::metrics::{
     Described, NETWORK_NAME, PACKET_SIZE, PROTOCOL_PACKETS, RECEIVE_BYTES, RECEIVE_PACKETS, RELAY_FRAMES,
     TRANSMIT_BYTES, TRANSMIT_PACKETS,
 };
 use crate::ops::context::Context;
-use crate::ops::view::{self, AttachmentView};
+use crate::ops::view::{self, AttachmentView, Traffic};
 
 /// The content type of [`Exposition::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -68,11 +67,11 @@ impl Collector for Kernel {
 /// Unicast, multicast, broadcast.
 type Casts = [u64; 3];
 
-fn packets(d: &Direction) -> Casts {
+fn packets(d: &Traffic) -> Casts {
     [d.packets.saturating_sub(d.multicast_packets + d.broadcast_packets), d.multicast_packets, d.broadcast_packets]
 }
 
-fn bytes(d: &Direction) -> Casts {
+fn bytes(d: &Traffic) -> Casts {
     [d.bytes.saturating_sub(d.multicast_bytes + d.broadcast_bytes), d.multicast_bytes, d.broadcast_bytes]
 }
 
@@ -109,7 +108,7 @@ fn casts(
     Ok(())
 }
 
-fn halves(item: &AttachmentView) -> impl Iterator<Item = (&'static str, &Direction)> {
+fn halves(item: &AttachmentView) -> impl Iterator<Item = (&'static str, &Traffic)> {
     [("receive", &item.receive), ("transmit", &item.transmit)]
         .into_iter()
         .filter_map(|(name, half)| half.as_ref().map(|half| (name, half)))
@@ -123,9 +122,9 @@ fn protocols(encoder: &mut DescriptorEncoder<'_>, items: &[&AttachmentView]) -> 
     let mut family = encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
     for item in items {
         for (direction, half) in halves(item) {
-            for (protocol, value) in PROTOCOLS.iter().zip(half.protocols) {
+            for (protocol, value) in &half.protocols {
                 let labels = with(labels(item), [("direction", direction), ("protocol", *protocol)]);
-                family.encode_family(&labels.as_slice())?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+                family.encode_family(&labels.as_slice())?.encode_counter::<NoLabelSet, _, u64>(value, None)?;
             }
         }
     }
@@ -146,7 +145,8 @@ fn sizes(encoder: &mut DescriptorEncoder<'_>, items: &[&AttachmentView]) -> fmt:
             let buckets: Vec<(f64, u64)> = bounds.iter().copied().zip(half.sizes).collect();
             let count = half.sizes.iter().sum();
             let labels = with(labels(item), [("direction", direction)]);
-            let mut metric = family.encode_family(&labels.as_slice())?;
+            let labels = labels.as_slice();
+            let mut metric = family.encode_family(&labels)?;
             metric.encode_histogram::<NoLabelSet>(half.bytes as f64, count, &buckets, None)?;
         }
     }
