@@ -321,7 +321,7 @@ impl Item {
             let within = |error: CniError| error.within(format_args!("field \"portMappings\"[{at}]"));
             let mapping = RawObject::parse(value.get().as_bytes()).map_err(within)?;
             for key in ["hostPort", "containerPort"] {
-                let port = mapping.get(key).map(RawValue::get).unwrap_or("nothing");
+                let port = mapping.get(key).map_or("nothing", RawValue::get);
                 if !port.parse::<u16>().is_ok_and(|port| port > 0) {
                     return Err(within(wrong(key, &shown(port), "a port from 1 to 65535")));
                 }
