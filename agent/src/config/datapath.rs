@@ -65,7 +65,7 @@ impl Mark {
         };
         let (value, mask) = text.split_once('/')?;
         let (value, mask) = (number(value.trim())?, number(mask.trim())?);
-        (value != 0 && value & !mask == 0 && mask & 0xffff == 0).then_some(Self { value, mask })
+        (value != 0 && value & !mask == 0 && mask.trailing_zeros() >= 16).then_some(Self { value, mask })
     }
 }
 

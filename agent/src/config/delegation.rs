@@ -209,14 +209,14 @@ fn read_delegates(section: &mut Section, is_ignored: bool) -> Result<Option<Arc<
     if is_ignored {
         return Ok(None);
     }
-    let network = |(at, value): (usize, &Box<RawValue>)| {
+    let network = |(at, value): (usize, &RawValue)| {
         NetworkConfig::parse(value.get().as_bytes(), Some("multus-delegate")).map_err(|error| ConfigError {
             key: format!("{}[{at}]", section.path("delegates")),
             value: format!("not a CNI configuration ({})", error.msg),
             fits: "a CNI configuration or list".to_owned(),
         })
     };
-    delegates.iter().enumerate().map(network).collect::<Result<_, _>>().map(Some)
+    delegates.iter().map(AsRef::as_ref).enumerate().map(network).collect::<Result<_, _>>().map(Some)
 }
 
 fn non_empty(text: &str) -> Option<String> {

@@ -168,7 +168,7 @@ fn read_timeout(top: &mut Section) -> Result<Duration, ConfigError> {
     let timeout = top.word("requestTimeout", fits, |text| {
         words::duration(text).filter(|time| !time.is_zero() && *time <= MOST_TIME)
     })?;
-    Ok(timeout.unwrap_or(Duration::from_secs(120)))
+    Ok(timeout.unwrap_or(Duration::from_mins(2)))
 }
 
 fn read_certificate(top: &mut Section, warnings: &mut Vec<String>) -> Result<Option<NodeCertificate>, ConfigError> {
@@ -266,7 +266,7 @@ mod tests {
     fn nothing_written_is_every_default() {
         let (settings, warnings) = parse("{}");
         assert!(warnings.is_empty());
-        assert_eq!(settings.request_timeout, Duration::from_secs(120));
+        assert_eq!(settings.request_timeout, Duration::from_mins(2));
         assert_eq!(settings.socket_dir, "/run/multus/");
         assert_eq!(settings.generator.cni_version, Version::V0_3_1);
         assert_eq!(settings.generator.plugin, "multus-shim");
