@@ -4,6 +4,7 @@
 //! uses std, serde and serde_json alone.
 
 pub mod config;
+mod fields;
 #[cfg(test)]
 pub(crate) mod mutation;
 pub mod object;

@@ -8,9 +8,10 @@ use std::net::IpAddr;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::fields::{Fields, wrong};
 use super::object::{bounded, not_json};
 use super::version::Version;
-use crate::fault::{CniError, code, quote};
+use crate::fault::{CniError, code};
 
 /// An address with its prefix length, host bits kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -137,7 +138,7 @@ impl CniResult {
         }
         match serde_json::from_str(text).map_err(|error| not_json(&error))? {
             Value::Null => Ok(Self::default()),
-            Value::Object(map) => Self::of(Fields { at: String::new(), map }),
+            Value::Object(map) => Self::of(Fields::new(map)),
             other => Err(wrong("result", &other, "an object")),
         }
     }
@@ -255,89 +256,6 @@ pub fn pretty<T: Serialize>(value: &T) -> String {
     String::from_utf8_lossy(&out).replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }
 
-/// An object of a result, with where it stands, from which known keys are taken.
-struct Fields {
-    at: String,
-    map: Map<String, Value>,
-}
-
-impl Fields {
-    fn path(&self, key: &str) -> String {
-        if self.at.is_empty() { key.to_owned() } else { format!("{}.{key}", self.at) }
-    }
-
-    fn take(&mut self, key: &str) -> Option<Value> {
-        self.map.remove(key).filter(|value| !value.is_null())
-    }
-
-    fn text(&mut self, key: &str) -> Result<String, CniError> {
-        match self.take(key) {
-            None => Ok(String::new()),
-            Some(Value::String(text)) => Ok(text),
-            Some(other) => Err(wrong(&self.path(key), &other, "a string")),
-        }
-    }
-
-    fn texts(&mut self, key: &str) -> Result<Vec<String>, CniError> {
-        let path = self.path(key);
-        let text = |value| match value {
-            Value::String(text) => Ok(text),
-            other => Err(wrong(&path, &other, "a list of strings")),
-        };
-        self.values(key)?.into_iter().map(text).collect()
-    }
-
-    fn ip(&mut self, key: &str) -> Result<Option<IpAddr>, CniError> {
-        let text = self.text(key)?;
-        if text.is_empty() {
-            return Ok(None);
-        }
-        text.parse().map(Some).map_err(|_bad| wrong(&self.path(key), &Value::String(text), "an IP address"))
-    }
-
-    fn cidr(&mut self, key: &str) -> Result<Cidr, CniError> {
-        let text = self.text(key)?;
-        Cidr::parse(&text)
-            .ok_or_else(|| wrong(&self.path(key), &Value::String(text), "an address with a prefix length"))
-    }
-
-    fn object(&mut self, key: &str) -> Result<Option<Fields>, CniError> {
-        let at = self.path(key);
-        match self.take(key) {
-            None => Ok(None),
-            Some(Value::Object(map)) => Ok(Some(Fields { at, map })),
-            Some(other) => Err(wrong(&at, &other, "an object")),
-        }
-    }
-
-    fn values(&mut self, key: &str) -> Result<Vec<Value>, CniError> {
-        match self.take(key) {
-            None => Ok(Vec::new()),
-            Some(Value::Array(values)) => Ok(values),
-            Some(other) => Err(wrong(&self.path(key), &other, "a list")),
-        }
-    }
-
-    fn objects(&mut self, key: &str) -> Result<Vec<Fields>, CniError> {
-        let path = self.path(key);
-        let fields = |(index, value): (usize, Value)| {
-            let at = format!("{path}[{index}]");
-            match value {
-                Value::Object(map) => Ok(Fields { at, map }),
-                other => Err(wrong(&at, &other, "an object")),
-            }
-        };
-        self.values(key)?.into_iter().enumerate().map(fields).collect()
-    }
-
-    fn number(&mut self, key: &str) -> Result<Option<u64>, CniError> {
-        match self.take(key) {
-            None => Ok(None),
-            Some(value) => value.as_u64().map(Some).ok_or_else(|| wrong(&self.path(key), &value, "a number from 0 on")),
-        }
-    }
-}
-
 fn interface(mut fields: Fields) -> Result<Interface, CniError> {
     Ok(Interface {
         name: fields.text("name")?,
@@ -425,11 +343,6 @@ fn insert_list(map: &mut Map<String, Value>, key: &str, values: impl Iterator<It
     if !values.is_empty() {
         map.insert(key.into(), Value::Array(values));
     }
-}
-
-fn wrong(field: &str, value: &Value, fits: &str) -> CniError {
-    let shown = value.as_str().map_or_else(|| quote(&value.to_string()), quote);
-    CniError::new(code::DECODE, format!("field {} is {shown}, which is not {fits}", quote(field)))
 }
 
 #[cfg(test)]

@@ -6,10 +6,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use serde_json::value::RawValue;
-
 use super::selection::{Choice, Selection};
-use super::{isolation, relay};
+use super::wishes::Devices;
+use super::{conflicts, isolation, relay};
 use crate::cni::{NetworkConfig, RawObject};
 use crate::config::Policy;
 use crate::fault::{CniError, code, quote};
@@ -153,7 +152,7 @@ pub fn plan(mut wanted: Wanted<'_>, network: impl Fn(&NadRef) -> Option<Network>
             relay: relay::protocols(draft.relay_of_network(), wanted.choice.relay.as_deref(), &wanted.policy.relay)
                 .map_err(|error| error.within(format_args!("network {}", quote(&draft.known.label))))?,
             default_route: draft.selection.as_ref().and_then(|selection| selection.default_route.clone()),
-            device_id: devices.next_for(&draft)?,
+            device_id: devices.next_for(&draft.known, draft.selection.as_ref())?,
             runtime_config: if position == 0 { wanted.runtime_config.clone() } else { RawObject::default() },
             extra_args: Vec::new(),
             network: draft.known.label,
@@ -168,9 +167,7 @@ pub fn plan(mut wanted: Wanted<'_>, network: impl Fn(&NadRef) -> Option<Network>
         }
         plan.attachments.push(attachment);
     }
-    refuse_shared_names(&plan.attachments)?;
-    refuse_shared_parents(&plan.attachments)?;
-    refuse_many_default_routes(&plan.attachments)?;
+    conflicts::refuse(&plan.attachments)?;
     Ok(plan)
 }
 
@@ -240,173 +237,6 @@ fn name_interface(position: usize, selection: Option<&Selection>, master: &IfNam
         None => IfName::new(format!("net{position}"))
             .map_err(|bad| CniError::new(code::INTERNAL, format!("name interface {position}: {bad}"))),
     }
-}
-
-impl Attachment {
-    /// `deviceID` and `pciBusID` in every plugin, as device plugins' delegates expect it.
-    fn inject_device(&mut self, device: &str) {
-        for plugin in &mut self.config.plugins {
-            plugin.raw.set_json("deviceID", device);
-            plugin.raw.set_json("pciBusID", device);
-        }
-        self.runtime_config.set_json("deviceID", device);
-    }
-
-    fn take_wishes(&mut self, selection: &Selection, warnings: &mut Vec<Warning>) -> Result<(), CniError> {
-        for key in &selection.unknown_keys {
-            warnings.push(Warning {
-                reason: "UnknownField",
-                message: format!("network {}: annotation field {} is not known and ignored", self.network, quote(key)),
-            });
-        }
-        let mut wishes = selection.capabilities();
-        match (&self.device_id, wishes.get("deviceID").is_some()) {
-            // A device of the resource map goes before one that was asked for.
-            (Some(_), true) => drop(wishes.remove("deviceID")),
-            (None, true) => self.device_id.clone_from(&selection.device_id),
-            _ => {}
-        }
-        for (capability, value) in wishes.iter() {
-            if !self.config.declares(capability) {
-                warnings.push(undeclared(&self.network, capability));
-            }
-            self.runtime_config.set(capability, value.to_owned());
-        }
-        if let Some(mac) = &selection.mac {
-            self.extra_args.push(("MAC".to_owned(), mac.clone()));
-        }
-        if !selection.ips.is_empty() {
-            self.extra_args.push(("IP".to_owned(), selection.ips.join(",")));
-        }
-        selection.cni_args.as_ref().map_or(Ok(()), |args| self.merge_args(args))
-    }
-
-    /// The pod's `cni-args` in `args.cni` of every plugin; existing keys are overwritten.
-    fn merge_args(&mut self, wishes: &RawObject) -> Result<(), CniError> {
-        for plugin in &mut self.config.plugins {
-            let mut args = plugin.raw.object("args")?.unwrap_or_default();
-            let mut cni = args.object("cni")?.unwrap_or_default();
-            for (key, value) in wishes.iter() {
-                cni.set(key, value.to_owned());
-            }
-            args.set_json("cni", &cni);
-            plugin.raw.set_json("args", &args);
-        }
-        Ok(())
-    }
-}
-
-fn undeclared(network: &str, capability: &str) -> Warning {
-    Warning {
-        reason: "CapabilityNotDeclared",
-        message: format!(
-            "network {network} declares no capability \"{capability}\": the pod's wish may be ignored; \
-             add \"capabilities\": {{\"{capability}\": true}} to the network"
-        ),
-    }
-}
-
-/// The allocated devices, handed out in sorted order, each once.
-struct Devices(BTreeMap<String, std::vec::IntoIter<String>>);
-
-impl Devices {
-    fn new(allocated: BTreeMap<String, Vec<String>>) -> Self {
-        let sorted = |mut ids: Vec<String>| {
-            ids.sort_unstable();
-            ids.into_iter()
-        };
-        Self(allocated.into_iter().map(|(resource, ids)| (resource, sorted(ids))).collect())
-    }
-
-    /// The next device of the resource a network is tied to.
-    fn next_for(&mut self, draft: &Draft) -> Result<Option<String>, CniError> {
-        let Some(resource) = draft.known.annotations.get(annotation::RESOURCE_NAME).filter(|name| !name.is_empty())
-        else {
-            return Ok(None);
-        };
-        let asked = draft.selection.as_ref().is_some_and(|selection| selection.device_id.is_some());
-        match self.0.get_mut(resource).and_then(Iterator::next) {
-            Some(device) => Ok(Some(device)),
-            None if asked => Ok(None),
-            None => Err(CniError::new(
-                code::LIMIT,
-                format!(
-                    "network {}: annotation {}: the pod has no device of resource {} left",
-                    quote(&draft.known.label),
-                    annotation::RESOURCE_NAME,
-                    quote(resource)
-                ),
-            )
-            .remedy("request the resource in the pod's containers, one for each such network")),
-        }
-    }
-}
-
-fn refuse_shared_names(attachments: &[Attachment]) -> Result<(), CniError> {
-    let mut taken: BTreeMap<&IfName, &str> = BTreeMap::new();
-    for attachment in attachments {
-        if let Some(other) = taken.insert(&attachment.ifname, &attachment.network) {
-            return Err(CniError::new(
-                code::BAD_ANNOTATION,
-                format!(
-                    "networks {} and {} both ask for interface {}",
-                    quote(other),
-                    quote(&attachment.network),
-                    quote(attachment.ifname.as_str())
-                ),
-            )
-            .remedy("give one of them another \"interface\" in the pod's annotation"));
-        }
-    }
-    Ok(())
-}
-
-/// The kernel lets one link carry macvlan or ipvlan children, not both (`IFF_MACVLAN_PORT`, `IFF_IPVLAN_MASTER`).
-fn refuse_shared_parents(attachments: &[Attachment]) -> Result<(), CniError> {
-    let mut seen: BTreeMap<String, (&str, &str)> = BTreeMap::new();
-    for attachment in attachments {
-        let in_container = attachment.config.plugins.first().and_then(|plugin| plugin.raw.get("linkInContainer"));
-        if in_container.map(RawValue::get) == Some("true") {
-            continue;
-        }
-        let Some((kind, parent)) = attachment.parent() else { continue };
-        let (other_kind, other) = *seen.entry(parent.clone()).or_insert((kind, &attachment.network));
-        if other_kind != kind {
-            return Err(CniError::new(
-                code::INVALID_CONFIG,
-                format!(
-                    "networks {} ({other_kind}) and {} ({kind}) share parent {}, which can carry only one kind",
-                    quote(other),
-                    quote(&attachment.network),
-                    if parent.is_empty() { "interface of the default route".to_owned() } else { quote(&parent) }
-                ),
-            )
-            .remedy("use the same kind for both, or another \"master\" for one of them"));
-        }
-    }
-    Ok(())
-}
-
-/// One gateway per family over all networks.
-fn refuse_many_default_routes(attachments: &[Attachment]) -> Result<(), CniError> {
-    for is_v4 in [true, false] {
-        let mut owners = attachments.iter().flat_map(|attachment| {
-            let gateways = attachment.default_route.iter().flatten().filter(move |gateway| gateway.is_ipv4() == is_v4);
-            gateways.map(move |gateway| (attachment, gateway))
-        });
-        if let (Some((first, one)), Some((second, two))) = (owners.next(), owners.next()) {
-            return Err(CniError::new(
-                code::BAD_ANNOTATION,
-                format!(
-                    "multus does not support ECMP for default-route: {one} of network {} and {two} of network {}",
-                    quote(&first.network),
-                    quote(&second.network)
-                ),
-            )
-            .remedy("keep one \"default-route\" gateway for IPv4 and one for IPv6"));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

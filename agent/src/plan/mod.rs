@@ -2,12 +2,15 @@
 //!
 //! Pure functions over words. Nothing here performs I/O, looks at a clock or at the process's environment.
 
+mod conflicts;
 pub mod delegates;
 pub mod isolation;
+mod item;
 pub mod relay;
 pub mod selection;
 pub mod status;
 pub mod stdin;
+mod wishes;
 
 pub use delegates::{Attachment, KnownNetwork, Plan, Wanted, Warning, plan};
 pub use selection::{Choice, Selection};

@@ -6,6 +6,7 @@ use serde::ser::{SerializeMap as _, Serializer};
 use serde::{Deserialize as _, Serialize};
 use serde_json::value::RawValue;
 
+use crate::cni::object::bounded;
 use crate::cni::result::pretty;
 use crate::cni::{CniResult, Dns, Interface, RawObject};
 use crate::names::IfName;
@@ -19,7 +20,7 @@ pub struct Made<'a> {
     pub master: bool,
     /// What its last plugin returned.
     pub result: &'a CniResult,
-    /// The content of its device-info file.
+    /// The content of its device-info file; left out when it is larger or deeper than any configuration may be.
     pub device_info: Option<&'a RawValue>,
 }
 
@@ -91,7 +92,7 @@ fn entry<'a>(made: &Made<'a>, interface: Option<&'a Interface>) -> Entry<'a> {
         mac: interface.and_then(|each| text(&each.mac)),
         mtu: interface.and_then(|each| each.mtu),
         dns: made.result.dns.clone(),
-        device_info: made.device_info.map(Ordered),
+        device_info: made.device_info.filter(|info| bounded(info.get().as_bytes()).is_ok()).map(Ordered),
         gateway: default_gateways(made.result),
         ..Entry::default()
     }
@@ -215,6 +216,15 @@ mod tests {
         assert_eq!(network_status(&[Made { device_info, ..made("d/n", false, &result) }]), wanted);
     }
 
+    #[test]
+    fn endless_device_info_is_left_out() {
+        let deep = format!("{}1{}", r#"{"a":"#.repeat(100_000), "}".repeat(100_000));
+        let info = RawValue::from_string(deep).unwrap();
+        let empty = CniResult::default();
+        let text = network_status(&[Made { device_info: Some(&*info), ..made("n", false, &empty) }]);
+        assert_eq!(text, "[{\n    \"name\": \"n\",\n    \"dns\": {}\n}]");
+    }
+
     fn summary(text: &str, master: bool) -> Vec<String> {
         let result = result(text);
         let status: serde_json::Value = serde_json::from_str(&network_status(&[made("n", master, &result)])).unwrap();
@@ -231,7 +241,7 @@ mod tests {
         );
         let wanted = [r#""a" ["10.0.0.2"] null"#, r#""b" ["10.0.0.3","10.0.0.4"] true"#];
         assert_eq!(summary(&indexed, true), wanted);
-        let no_gateway = format!(r#"{{{two}}}"#);
+        let no_gateway = format!("{{{two}}}");
         assert_eq!(summary(&no_gateway, true), [r#""a" null true"#, r#""b" null null"#]);
         assert_eq!(summary(&no_gateway, false), [r#""a" null null"#, r#""b" null null"#]);
     }
