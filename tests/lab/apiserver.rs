@@ -180,10 +180,16 @@ impl ApiServer {
         thread::sleep(Duration::from_millis(20));
     }
 
-    /// The next `times` requests with this method (empty: any) whose path contains `path` are answered `status`.
+    /// The next `times` requests with this method (empty: any; `WATCH` for watches, which `GET` does not include) whose
+    /// path contains `path` are answered `status`.
     pub fn fail(&self, method: &str, path: &str, times: usize, status: u16) {
         let fault = Fault { method: method.into(), path: path.into(), times, status };
         self.shared.change(|state| state.mood.faults.push(fault));
+    }
+
+    /// Forgets the failures that [`ApiServer::fail`] asked for.
+    pub fn heal(&self) {
+        self.shared.change(|state| state.mood.faults.clear());
     }
 
     /// Forgets history, so that watches from an older resourceVersion are answered 410 Gone.
@@ -253,10 +259,9 @@ impl State {
 
     fn take_fault(&mut self, request: &Request) -> Option<u16> {
         let faults = &mut self.mood.faults;
+        let method = if request.is_set("watch") { "WATCH" } else { request.method.as_str() };
         let fits = |fault: &Fault| {
-            fault.times > 0
-                && (fault.method.is_empty() || fault.method == request.method)
-                && request.path.contains(&fault.path)
+            fault.times > 0 && (fault.method.is_empty() || fault.method == method) && request.path.contains(&fault.path)
         };
         let fault = faults.iter_mut().find(|fault| fits(fault))?;
         fault.times -= 1;

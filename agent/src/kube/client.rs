@@ -244,16 +244,10 @@ pub(super) async fn follow<K>(
     }
 }
 
-/// The version we are at is no longer served: only a new list helps.
+/// The version we are at is no longer served and only a new list helps. The watcher knows that of an `ERROR` event, but
+/// would repeat a watch that is answered 410 as a whole.
 fn is_gone(error: &watcher::Error) -> bool {
-    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
-    match error {
-        WatchStartFailed(error) | WatchFailed(error) | InitialListFailed(error) => {
-            matches!(error, ::kube::Error::Api(status) if status.code == 410)
-        }
-        WatchError(status) => status.code == 410,
-        NoResourceVersion => true,
-    }
+    matches!(error, watcher::Error::WatchStartFailed(::kube::Error::Api(status)) if status.code == 410)
 }
 
 /// Between half of `pause` and all of it, so that a cluster's agents do not come back in step.
