@@ -233,8 +233,7 @@ async fn pods_come_from_the_watch_without_a_get() {
     let bench = Bench::new().await;
     bench.api.put_pod("x", "mine", "u1", NODE, &selects("iot"));
     bench.api.put_pod("x", "elsewhere", "u2", "node-2", &selects("iot"));
-    until("watched", || bench.api.count_watches("/pods") > 0).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    until("watched", || bench.cluster.health().pods == 1).await;
     let found = bench.cluster.pod(&pod("mine", Some("u1")), deadline()).await.unwrap();
     assert_eq!(found.annotations.get(annotation::NETWORKS).map(String::as_str), Some("iot"));
     assert_eq!(found.annotations.len(), 1, "others are dropped");
@@ -249,8 +248,7 @@ async fn pods_come_from_the_watch_without_a_get() {
 async fn a_lagging_watch_costs_one_get() {
     let bench = Bench::new().await;
     bench.api.put_pod("x", "a", "old", NODE, &selects("before"));
-    until("watched", || bench.api.count_watches("/pods") > 0).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    until("watched", || bench.cluster.health().pods == 1).await;
     bench.api.stall_watches(true);
     bench.api.delete(PODS, "x", "a");
     bench.api.put_pod("x", "a", "new", NODE, &selects("after"));
@@ -422,4 +420,17 @@ async fn settings_that_cannot_work_are_refused_with_their_name() {
     let kubeconfig = Some(folder.0.join("missing"));
     let error = Cluster::connect(folder.settings(Source::Api { kubeconfig }), stopped).await.unwrap_err();
     assert!(matches!(error, ClusterError::Settings(_)) && error.to_string().contains("missing"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_behind_tls_needs_no_set_up_of_ours() {
+    let folder = Folder::new();
+    let path = folder.0.join("kubeconfig");
+    let config = "{clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}], users: [{name: u, user: {token: t}}], \
+                  contexts: [{name: c, context: {cluster: c, user: u}}]}";
+    std::fs::write(&path, config).unwrap();
+    let (_stop, stopped) = watch::channel(false);
+    let source = Source::Api { kubeconfig: Some(path) };
+    let cluster = Cluster::connect(folder.settings(source), stopped).await.unwrap();
+    until("refused", || cluster.health().last_error.is_some_and(|error| error.contains("refused"))).await;
 }
