@@ -8,3 +8,7 @@
 pub mod fault;
 pub mod names;
 pub mod objects;
+
+// Touch: each does one outside thing and decides nothing.
+#[cfg(feature = "daemon")]
+pub mod kube;

@@ -22,6 +22,7 @@ mod cli;
 mod counters;
 mod del;
 mod hostile;
+mod kube;
 mod lab_itself;
 mod metrics;
 mod relay;

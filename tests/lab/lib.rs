@@ -14,6 +14,7 @@
 )]
 
 pub mod agent;
+pub mod apiserver;
 pub mod audience;
 pub mod direct;
 pub mod frame;
