@@ -123,7 +123,7 @@ fn warm(ear: &Ear, voice: &Voice) -> u64 {
 #[test]
 fn twenty_thousand_packets_a_second_for_five_seconds_lose_none() {
     needs_programs!();
-    let world = World::new("load");
+    let world = World::alone("load");
     let pod = world.attached("cam", "lan");
     let ear = Ear::new(&pod.netns, "net1", Protocol::Mdns);
     let lan = world.lab.lan();
@@ -152,7 +152,7 @@ fn twenty_thousand_packets_a_second_for_five_seconds_lose_none() {
 #[test]
 fn the_agents_death_loses_no_packet_and_no_count() {
     needs_programs!();
-    let mut world = World::new("death");
+    let mut world = World::alone("death");
     let pod = world.attached("cam", "lan");
     let ear = Ear::new(&pod.netns, "net1", Protocol::Mdns);
     let from_host = Voice::new(&world.lab.node, "eth0", Protocol::Mdns);

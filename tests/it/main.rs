@@ -11,7 +11,7 @@ macro_rules! needs_programs {
             // Straight to the descriptor: the test harness hides what passing tests print.
             let _ = std::io::Write::write_fmt(
                 &mut std::io::stderr(),
-                format_args!("skipped: {}: {reason}\n", module_path!()),
+                format_args!("skipped: {}: {reason}\n", std::thread::current().name().unwrap_or("a test")),
             );
             return;
         }
