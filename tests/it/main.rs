@@ -18,6 +18,7 @@ macro_rules! needs_programs {
     };
 }
 
+mod api;
 mod cli;
 mod counters;
 mod del;
