@@ -103,6 +103,15 @@ fn counters_equal_the_frames_by_cast_and_direction() {
             );
         }
     }
+    // The other families tell of the same packets.
+    let labels = |direction| [("pod", "cam"), ("interface", "net1"), ("direction", direction)];
+    for direction in DIRECTIONS {
+        let of_pod = [("pod", "cam"), ("interface", "net1")];
+        let packets = after.sum(&format!("multus_interface_{direction}_packets_total"), &of_pod);
+        let by_size = after.sum("multus_interface_packet_size_bytes_count", &labels(direction));
+        let by_protocol = after.sum("multus_interface_protocol_packets_total", &labels(direction));
+        assert_eq!((by_size, by_protocol), (packets, packets), "{direction}: by size, by protocol, in all");
+    }
     world.del(&pod).expect_ok();
 }
 

@@ -305,6 +305,96 @@ fn a_network_made_while_the_agent_runs_is_found() {
 }
 
 #[test]
+fn manifests_as_users_write_them() {
+    needs_programs!();
+    let mut builder = Builder::new("yaml");
+    let text = r#"# two documents in one file
+apiVersion: k8s.cni.cncf.io/v1
+kind: NetworkAttachmentDefinition
+metadata: {name: lan-network, namespace: default}
+spec:
+  config: |
+    {"cniVersion": "0.3.1", "type": "macvlan", "master": "eth0", "mode": "bridge",
+     "capabilities": {"ips": true, "mac": true}, "ipam": {"type": "static"}}
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: my-pod
+  annotations:
+    k8s.v1.cni.cncf.io/networks: '[
+      {
+        "name": "lan-network",
+        "namespace": "default",
+        "mac": "16:3c:13:e1:c9:02",
+        "ips": ["192.168.50.233/24"]
+      }
+    ]'
+spec: {containers: [{name: c, image: app}]}
+"#;
+    std::fs::write(builder.lab.objects_dir.join("all.yaml"), text).expect("write the manifests");
+    builder.runtime.gives_annotations = false;
+    let world = builder.start();
+    let pod = world.lab.pod("my-pod");
+    world.add(&pod).expect_ok();
+    assert_eq!(pod.netns.addresses("net1"), ["192.168.50.233/24"]);
+    assert_eq!(lab::netns::print_mac(pod.netns.mac("net1")), "16:3c:13:e1:c9:02");
+    world.del(&pod).expect_ok();
+}
+
+/// Default routes of one family in the pod, as `via dev`.
+fn default_routes(pod: &lab::Pod, family: &str) -> Vec<String> {
+    let routes = pod.netns.ip_json(&format!("{family} route show default"));
+    let line = |route: &Value| {
+        format!("{} {}", route["gateway"].as_str().unwrap_or("-"), route["dev"].as_str().unwrap_or("-"))
+    };
+    routes.as_array().into_iter().flatten().map(line).collect()
+}
+
+#[test]
+fn a_default_route_moves_to_the_network_that_asks_for_it() {
+    needs_programs!();
+    let world = World::new("route");
+    let plain = world.attached("plain", "lan");
+    assert_eq!(default_routes(&plain, "-4"), ["10.77.0.1 eth0"]);
+    let moved = world.attached("moved", r#"[{"name": "lan", "default-route": ["192.168.50.254"]}]"#);
+    assert_eq!(default_routes(&moved, "-4"), ["192.168.50.254 net1"], "one default route, the one asked for");
+    world.check(&moved).expect_ok();
+    world.del(&plain).expect_ok();
+    world.del(&moved).expect_ok();
+}
+
+#[test]
+fn an_annotation_replaces_the_default_network() {
+    needs_programs!();
+    let builder = Builder::new("default");
+    builder.lab.network("kube-system", "flat", &builder.lab.macvlan("bridge"), &json!({}));
+    let world = builder.start();
+    let pod = world.lab.pod("cam").annotate("v1.multus-cni.io/default-network", "flat");
+    let result = world.add(&pod).result();
+    let eth0 = pod.netns.addresses("eth0");
+    assert!(eth0.first().is_some_and(|a| a.starts_with("192.168.50.")), "{eth0:?}");
+    assert_eq!(result["ips"][0]["address"], json!(eth0[0]), "the result is the default network's");
+    world.del(&pod).expect_ok();
+    assert_eq!(plugins::allocations(&world.lab.ipam_dir), [""; 0]);
+}
+
+#[test]
+fn embedded_delegates_serve_as_default_network() {
+    needs_programs!();
+    let builder = Builder::new("delegates").configure(|config, lab| {
+        config.as_object_mut().expect("an object").remove("clusterNetwork");
+        config["delegates"] = json!([lab.bridge()]);
+    });
+    let lan = builder.lab.macvlan("bridge");
+    let world = builder.network("lan", &lan).start();
+    let pod = world.attached("cam", "lan");
+    assert!(pod.netns.addresses("eth0").first().is_some_and(|a| a.starts_with("10.77.")));
+    assert!(pod.netns.link("net1").is_some());
+    world.del(&pod).expect_ok();
+}
+
+#[test]
 fn namespace_isolation_refuses_foreign_networks() {
     needs_programs!();
     let builder = Builder::new("isolation");
