@@ -26,6 +26,7 @@ mod hostile;
 mod kube;
 mod lab_itself;
 mod metrics;
+mod networks;
 mod relay;
 mod restart;
 mod verbs;
