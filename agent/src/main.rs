@@ -1,2 +1,21 @@
-//! agent
-fn main() {}
+//! The program: parses arguments, runs the agent or one of the operator's commands.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use multus_agent::cli::{self, Cli, Command};
+use multus_agent::daemon;
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run { config } => match daemon::run(&config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                cli::output::complain(&error.to_string());
+                ExitCode::FAILURE
+            }
+        },
+        Command::Status { agent, show, brief } => cli::status::status(&agent.socket, show.output, brief).exit(),
+        Command::Get { what, agent, show } => cli::get::get(&agent.socket, what, show.output).exit(),
+    }
+}

@@ -1,8 +1,205 @@
-//! How the eBPF objects are built. Placeholder until the datapath brings its own.
+//! How are the eBPF objects built, and with which of the possible toolchains?
+//!
+//! The one code path for it: `cargo xtask ebpf` and the agent's build script (which includes this file) both come
+//! here. Standard library only. Installs nothing; `cargo xtask setup` does.
 
-use std::path::Path;
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-/// Builds the objects into `target/ebpf`.
+const TARGET: &str = "bpfel-unknown-none";
+const BIN: &str = "multus-ebpf";
+
+/// What a build left behind.
+pub struct Built {
+    /// The silent object.
+    pub object: PathBuf,
+    /// The object that writes a line for every relay decision.
+    pub tracing: PathBuf,
+    /// Which toolchain was used, for people.
+    pub toolchain: String,
+}
+
+/// A compiler for the eBPF target, and the linker that goes with it.
+pub struct Toolchain {
+    kind: Kind,
+    linker: PathBuf,
+}
+
+enum Kind {
+    /// rustup's nightly with `rust-src`: builds `core` itself. Holds the toolchain's name.
+    Rustup(String),
+    /// Debian's rustc-web with its prebuilt `core` for the target.
+    Debian,
+}
+
+impl Toolchain {
+    /// Finds a complete toolchain: rustup's nightly with rust-src first, else Debian's; in both cases with bpf-linker.
+    ///
+    /// The error says in one line what is missing and what to do.
+    pub fn find() -> Result<Self, String> {
+        let Some(linker) = find_program("bpf-linker") else {
+            return Err(
+                "no eBPF linker: bpf-linker is neither in PATH nor in cargo's bin folder; run `cargo xtask setup`"
+                    .to_owned(),
+            );
+        };
+        if let Some(name) = rustup_nightly() {
+            return Ok(Self { kind: Kind::Rustup(name), linker });
+        }
+        if has_debian_core() {
+            return Ok(Self { kind: Kind::Debian, linker });
+        }
+        Err(format!(
+            "no eBPF compiler: neither a rustup nightly with rust-src nor Debian's rustc-web with a core for {TARGET}; run `cargo xtask setup`"
+        ))
+    }
+
+    /// What this is, for people.
+    pub fn describe(&self) -> String {
+        match &self.kind {
+            Kind::Rustup(name) => format!("rustup {name} with rust-src, {}", self.linker.display()),
+            Kind::Debian => format!("Debian rustc-web with prebuilt core, {}", self.linker.display()),
+        }
+    }
+
+    fn cargo(&self) -> Command {
+        match &self.kind {
+            Kind::Rustup(name) => {
+                let mut command = clean("rustup");
+                command.args(["run", name, "cargo", "build", "-Zbuild-std=core"]);
+                command
+            }
+            Kind::Debian => {
+                let mut command = clean("/usr/bin/cargo");
+                command.arg("build").env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1");
+                command
+            }
+        }
+    }
+}
+
+/// Builds both objects of the `multus-ebpf` crate under `root` into `out`.
+///
+/// The error carries the compiler's own words.
+pub fn build(root: &Path, out: &Path) -> Result<Built, String> {
+    let toolchain = Toolchain::find()?;
+    let object = compile(&toolchain, root, out, "silent", &[])?;
+    let tracing = compile(&toolchain, root, out, "tracing", &["--features", "log"])?;
+    Ok(Built { object, tracing, toolchain: toolchain.describe() })
+}
+
+/// `cargo xtask ebpf`: builds into `target/ebpf` and prints what came out.
+#[allow(dead_code, reason = "the agent's build script includes this file and has no use for it")]
 pub fn run(root: &Path) -> Result<(), String> {
-    Err(format!("build eBPF objects: {} cannot be built yet", root.join("multus-ebpf").display()))
+    let out = root.join("target/ebpf");
+    let built = build(root, &out)?;
+    println!("built with {}", built.toolchain);
+    for path in [&built.object, &built.tracing] {
+        let size = fs::metadata(path).map_err(|e| format!("read the size of {}: {e}", path.display()))?.len();
+        println!("{size:>8} bytes  {}", path.display());
+    }
+    Ok(())
+}
+
+fn compile(
+    toolchain: &Toolchain,
+    root: &Path,
+    out: &Path,
+    variant: &str,
+    features: &[&str],
+) -> Result<PathBuf, String> {
+    let target_dir = out.join(variant);
+    let crate_dir = root.join(BIN);
+    let output = toolchain
+        .cargo()
+        .current_dir(&crate_dir)
+        .args(["--release", "--locked", "--target", TARGET, "--target-dir"])
+        .arg(&target_dir)
+        .args(features)
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &toolchain.linker)
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", "-Cdebuginfo=2 -Clink-arg=--btf")
+        .output()
+        .map_err(|e| format!("start the eBPF build with {}: {e}", toolchain.describe()))?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("build the {variant} eBPF object with {}:\n{words}", toolchain.describe()));
+    }
+    let built = target_dir.join(TARGET).join("release").join(BIN);
+    let object = out.join(format!("{BIN}-{variant}.o"));
+    fs::copy(&built, &object).map_err(|e| format!("copy {} to {}: {e}", built.display(), object.display()))?;
+    Ok(object)
+}
+
+/// A command without what the outer cargo, rustc and rustup put into the environment.
+fn clean(program: &str) -> Command {
+    const KEPT: &[&str] = &["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_TERM_COLOR"];
+    const OURS: &[&str] = &[
+        "DEBUG",
+        "HOST",
+        "LD_LIBRARY_PATH",
+        "NUM_JOBS",
+        "OPT_LEVEL",
+        "OUT_DIR",
+        "PROFILE",
+        "RUSTC",
+        "RUSTDOC",
+        "RUSTDOCFLAGS",
+        "RUSTFLAGS",
+        "RUSTUP_TOOLCHAIN",
+        "TARGET",
+    ];
+    let mut command = Command::new(program);
+    for (name, _) in env::vars_os() {
+        let Some(text) = name.to_str() else { continue };
+        let cargos = text.starts_with("CARGO") && !KEPT.contains(&text) && !is_registry_setting(text);
+        if cargos || text.starts_with("RUSTC_") || OURS.contains(&text) {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
+/// How crates are fetched is the user's business and holds for the nested build too.
+fn is_registry_setting(name: &str) -> bool {
+    ["CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTRIES_", "CARGO_REGISTRY_", "CARGO_SOURCE_"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+}
+
+/// The name of a rustup nightly that has the sources of `core`.
+fn rustup_nightly() -> Option<String> {
+    let list = text_of(clean("rustup").args(["toolchain", "list"]))?;
+    let name = list.lines().filter_map(|line| line.split_whitespace().next()).find(|n| n.starts_with("nightly"))?;
+    let sysroot = text_of(clean("rustup").args(["run", name, "rustc", "--print", "sysroot"]))?;
+    let sources = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core");
+    sources.is_dir().then(|| name.to_owned())
+}
+
+/// Whether Debian's compiler is there with a prebuilt `core` for the target.
+fn has_debian_core() -> bool {
+    let Some(sysroot) = text_of(clean("/usr/bin/rustc").args(["--print", "sysroot"])) else { return false };
+    let libraries = Path::new(sysroot.trim()).join("lib/rustlib").join(TARGET).join("lib");
+    Path::new("/usr/bin/cargo").is_file()
+        && fs::read_dir(libraries).is_ok_and(|mut entries| {
+            entries.any(|entry| entry.is_ok_and(|e| e.file_name().to_string_lossy().starts_with("libcore-")))
+        })
+}
+
+/// A program in `PATH` or in cargo's bin folder.
+fn find_program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = env::var_os("HOME").map(|home| Path::new(&home).join(".cargo"));
+    env::split_paths(&path)
+        .chain(cargo_home.into_iter().chain(home).map(|folder| folder.join("bin")))
+        .map(|folder| folder.join(OsStr::new(name)))
+        .find(|candidate| candidate.is_file())
+}
+
+fn text_of(command: &mut Command) -> Option<String> {
+    let output = command.output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }

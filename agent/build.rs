@@ -1,0 +1,38 @@
+//! Where do the embedded eBPF objects come from? From the one code path of `cargo xtask ebpf`, into `OUT_DIR`.
+//!
+//! Does nothing for the shim's build, which has no datapath.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::exit;
+
+#[path = "../xtask/src/ebpf.rs"]
+#[allow(dead_code, unreachable_pub, clippy::exit, reason = "the file is xtask's; the build script uses a part of it")]
+mod ebpf;
+
+fn main() {
+    if env::var_os("CARGO_FEATURE_DAEMON").is_none() {
+        println!("cargo::rerun-if-changed=build.rs");
+        return;
+    }
+    let Some(manifest) = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from) else { return };
+    let Some(out) = env::var_os("OUT_DIR").map(PathBuf::from) else { return };
+    let root = manifest.parent().unwrap_or(Path::new(".."));
+    for part in [
+        "multus-ebpf/src",
+        "multus-ebpf/Cargo.toml",
+        "multus-ebpf/Cargo.lock",
+        "multus-ebpf-common/src",
+        "xtask/src/ebpf.rs",
+    ] {
+        println!("cargo::rerun-if-changed={}", root.join(part).display());
+    }
+    match ebpf::build(root, &out) {
+        Ok(built) => println!("cargo::rustc-env=MULTUS_EBPF_TOOLCHAIN={}", built.toolchain),
+        Err(error) => {
+            println!("cargo::error={}", error.lines().next().unwrap_or_default());
+            eprintln!("{error}");
+            exit(1);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! DEL while the agent is away: run the recorded DELs from disk and leave a note for the agent's own part.
+//!
+//! Plans nothing and never fails: what could not be undone stays in the record and in the note.
+
+use std::path::Path;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use multus_agent::cni::request::Command;
+use multus_agent::names::{ContainerId, NetnsPath};
+use multus_agent::records::{Record, Records, Stage, State};
+use multus_agent::spool::{Note, Spool};
+use multus_agent::wire::{Job, Outcome};
+
+use crate::agent::{Mine, perform};
+
+/// Undoes what is recorded of `container` below `cni_dir`. The answer lists what did not succeed, for standard error.
+pub(crate) fn del(cni_dir: &Path, container: &ContainerId, mine: &Mine, deadline: Instant) -> Vec<String> {
+    let records = Records::at(cni_dir);
+    let mut failed = Vec::new();
+    let lock = records.lock(container);
+    let record = match records.load(container) {
+        Ok(record) => record,
+        Err(error) => {
+            failed.push(format!("read the record: {error}"));
+            None
+        }
+    };
+    if let Some(mut record) = record.clone() {
+        undo(&records, &mut record, mine, deadline, &mut failed);
+    }
+    drop(lock);
+    let note = Note { container: container.clone(), when: now(), clean: failed.is_empty(), record, failed };
+    let mut said = note.failed.clone();
+    if let Err(error) = Spool::at(cni_dir).leave(&note) {
+        said.push(format!("leave a note for the agent: {error}"));
+    }
+    said
+}
+
+fn undo(records: &Records, record: &mut Record, mine: &Mine, deadline: Instant, failed: &mut Vec<String>) {
+    let netns = mine.netns.clone().or_else(|| record.netns.clone().filter(|path| path.as_path().exists()));
+    for at in record.due() {
+        let Some(job) = job(record, at, netns.clone(), deadline) else { continue };
+        let outcome = perform(&job, mine, deadline);
+        if succeeded(&outcome) {
+            record.mark(at, Stage::Deleted);
+        } else {
+            failed.push(format!("DEL of {} by {}: exit {:?}", job.ifname.map_or_else(String::new, String::from), job.plugin, outcome.exit));
+        }
+    }
+    record.state = State::Undo;
+    let kept = if record.due().is_empty() { records.remove(&record.container) } else { records.save(record) };
+    if let Err(error) = kept {
+        failed.push(format!("update the record: {error}"));
+    }
+}
+
+fn job(record: &Record, at: (usize, usize), netns: Option<NetnsPath>, deadline: Instant) -> Option<Job> {
+    let attachment = record.attachments.get(at.0)?;
+    let delegate = attachment.delegates.get(at.1)?;
+    let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+    Some(Job {
+        id: 0,
+        plugin: delegate.plugin.clone(),
+        verb: Command::Del,
+        container: Some(record.container.clone()),
+        netns,
+        ifname: Some(attachment.ifname.clone()),
+        args: delegate.args.clone(),
+        stdin: delegate.stdin.clone(),
+        timeout_ms: u64::try_from(left).unwrap_or(u64::MAX),
+    })
+}
+
+fn succeeded(outcome: &Outcome) -> bool {
+    outcome.problem.is_none() && outcome.exit == Some(0)
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

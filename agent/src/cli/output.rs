@@ -1,0 +1,82 @@
+//! How documents reach a terminal: tables and JSON, every foreign text escaped, a closed pipe no failure.
+
+use std::io::{self, ErrorKind, Write};
+
+use clap::ValueEnum;
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::Value;
+
+use crate::cli::Ending;
+use crate::fault::escape;
+
+/// Output formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// The whole document, stable.
+    Json,
+}
+
+/// Prints to standard output; whoever closed it has read enough.
+pub fn print(text: &str) -> Ending {
+    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Ending::Failed(format!("write the output: {error}")),
+        _ => Ending::Fine,
+    }
+}
+
+/// Prints to standard error.
+pub fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "multus-agent: {text}");
+}
+
+/// A document as JSON.
+pub fn json(document: &Value) -> String {
+    serde_json::to_string_pretty(document).unwrap_or_default() + "\n"
+}
+
+/// A table: upper-case heads, columns apart, nothing else.
+pub fn table(heads: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(heads);
+    for row in rows {
+        table.add_row(row.iter().map(|cell| if cell.is_empty() { "-".to_owned() } else { escape(cell) }));
+    }
+    let mut text: String = table.lines().map(|line| line.trim().to_owned() + "\n").collect();
+    if table.row_count() == 0 {
+        text = "nothing to list\n".into();
+    }
+    text
+}
+
+/// A field's text: strings bare, lists with commas, numbers as they are, nothing for null.
+pub fn cell(item: &Value, pointer: &str) -> String {
+    match item.pointer(pointer) {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(items)) => {
+            items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect::<Vec<_>>().join(",")
+        }
+        Some(other) => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_names_cannot_reach_the_terminal() {
+        let text = table(&["NAME"], vec![vec!["a\u{1b}[2J\nb".into()]]);
+        assert_eq!(text, "NAME\na\\u{1b}[2J\\nb\n");
+    }
+
+    #[test]
+    fn cells() {
+        let item = serde_json::json!({"a": {"b": 1}, "l": ["x", "y"], "n": null});
+        for (pointer, text) in [("/a/b", "1"), ("/l", "x,y"), ("/n", ""), ("/none", "")] {
+            assert_eq!(cell(&item, pointer), text, "{pointer}");
+        }
+    }
+}

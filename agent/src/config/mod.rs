@@ -1,0 +1,15 @@
+//! What the operator configured: `daemon-config.json`, and the configuration a request brings along.
+//!
+//! Keys match in any case, `null` leaves a default, an unknown key is a warning, a wrong type an error that names key,
+//! value and what fits. Nothing here reads a file.
+
+mod datapath;
+mod delegation;
+mod section;
+mod settings;
+mod words;
+
+pub use datapath::{AttachMode, CustomProtocol, DatapathMode, DatapathSettings, Guard, Mark, PROTOCOLS, RELAYED};
+pub use delegation::{Delegation, NetConf, Policy, RelayPolicy};
+pub use section::ConfigError;
+pub use settings::{Generator, LogLevel, LogSettings, NodeCertificate, Settings};

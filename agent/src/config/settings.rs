@@ -1,0 +1,434 @@
+//! What `daemon-config.json` says, as a whole: every key of Multus's thick daemon, and ours.
+//!
+//! Nothing here reads the file, and nothing here changes while the daemon runs.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::datapath::DatapathSettings;
+use super::delegation::Delegation;
+use super::section::{ConfigError, Section};
+use super::words;
+use crate::cni::{RawObject, Version};
+use crate::fault::quote;
+
+/// The longest time a request may be given.
+const MOST_TIME: Duration = Duration::from_hours(1);
+
+/// The daemon's settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// `objects`: a folder of manifests instead of an API server.
+    pub objects: Option<String>,
+    /// `kubeconfig`; `None` is the in-cluster one.
+    pub kubeconfig: Option<String>,
+    /// `nodeName`; `None` is the environment's `MULTUS_NODE_NAME`.
+    pub node_name: Option<String>,
+    /// `metricsAddress`, or every address at `metricsPort`.
+    pub metrics_address: Option<SocketAddr>,
+    /// `pageAddress`.
+    pub page_address: Option<SocketAddr>,
+    /// `requestTimeout`: one deadline per request; more than nothing, at most an hour.
+    pub request_timeout: Duration,
+    /// `socketDir`: the folder of our socket.
+    pub socket_dir: String,
+    /// `chrootDir`: delegates that the agent runs itself see this as their root.
+    pub chroot_dir: Option<String>,
+    /// `connectionLimit`: connections served at once.
+    pub connection_limit: Option<u32>,
+    /// `enablePprof`: known, and without meaning here.
+    pub enable_pprof: bool,
+    /// `perNodeCertificate`.
+    pub node_certificate: Option<NodeCertificate>,
+    /// `retryDeleteOnError`; a record that could not be cleaned up is always kept.
+    pub retry_delete_on_error: bool,
+    /// `readinessindicatorfile`.
+    pub readiness_file: Option<String>,
+    /// Where the log goes.
+    pub log: LogSettings,
+    /// What is written for the container runtime.
+    pub generator: Generator,
+    /// What goes over the same keys of a request's stdin.
+    pub delegation: Delegation,
+    /// eBPF.
+    pub datapath: DatapathSettings,
+}
+
+/// `logLevel`, from quiet to loud.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "Multus's own words")]
+pub enum LogLevel {
+    Panic,
+    Error,
+    Verbose,
+    Debug,
+}
+
+/// Where the log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// `logFile`.
+    pub file: Option<String>,
+    /// `logLevel`; `None` unless configured.
+    pub level: Option<LogLevel>,
+    /// `logToStderr`; true unless configured.
+    pub to_stderr: bool,
+    /// `logOptions.maxSize` in megabytes.
+    pub max_size: u32,
+    /// `logOptions.maxAge` in days.
+    pub max_age: u32,
+    /// `logOptions.maxBackups`.
+    pub max_backups: u32,
+    /// `logOptions.compress`.
+    pub compress: bool,
+}
+
+/// `perNodeCertificate`, when enabled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeCertificate {
+    /// `bootstrapKubeconfig`.
+    pub bootstrap_kubeconfig: String,
+    /// `certDir`.
+    pub cert_dir: String,
+    /// `certDuration`.
+    pub cert_duration: Duration,
+}
+
+/// What is written for the container runtime.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generator {
+    /// `cniVersion`, clamped to 1.1.0; 0.3.1 unless configured, as upstream ships it.
+    pub cni_version: Version,
+    /// `type`: the plugin the runtime calls.
+    pub plugin: String,
+    /// `cniConfigDir`: where the configuration is written.
+    pub cni_config_dir: String,
+    /// `multusAutoconfigDir`: where the master's configuration is searched.
+    pub autoconfig_dir: Option<String>,
+    /// `multusConfigFile`: a file to copy; `None` is `auto`.
+    pub config_file: Option<String>,
+    /// `multusMasterCNI`: the master's file name, instead of searching.
+    pub master_cni: Option<String>,
+    /// `forceCNIVersion`.
+    pub force_cni_version: bool,
+    /// `overrideNetworkName`.
+    pub override_network_name: bool,
+    /// `daemonSocketDir`: the socket's folder as the shim sees it.
+    pub daemon_socket_dir: String,
+    /// `capabilities`, as written.
+    pub capabilities: RawObject,
+}
+
+impl Settings {
+    /// Reads the text of `daemon-config.json`; the warnings are sentences for the log.
+    ///
+    /// # Errors
+    /// The first key whose value does not fit.
+    pub fn parse(text: &str) -> Result<(Self, Vec<String>), ConfigError> {
+        let mut warnings = Vec::new();
+        let mut top = Section::parse(text.as_bytes())?;
+        top.raw("name"); // Known, and always overwritten: the runtime's network is multus-cni-network.
+        let mut delegation = Delegation::read(&mut top)?;
+        let alias = top.folder("cniBinDir")?;
+        delegation.bin_dir = delegation.bin_dir.or(alias);
+        let settings = Self {
+            objects: top.folder("objects")?,
+            kubeconfig: top.folder("kubeconfig")?,
+            node_name: top.text("nodeName")?,
+            metrics_address: read_metrics_address(&mut top)?,
+            page_address: top.word("pageAddress", LISTEN, words::listen_address)?,
+            request_timeout: read_timeout(&mut top)?,
+            socket_dir: top.folder("socketDir")?.unwrap_or_else(|| "/run/multus/".to_owned()),
+            chroot_dir: top.folder("chrootDir")?,
+            connection_limit: top.number("connectionLimit", 1, u32::MAX)?,
+            enable_pprof: top.flag("enablePprof")?.unwrap_or(false),
+            node_certificate: read_certificate(&mut top, &mut warnings)?,
+            retry_delete_on_error: top.flag("retryDeleteOnError")?.unwrap_or(false),
+            readiness_file: top.folder("readinessindicatorfile")?,
+            log: read_log(&mut top, &mut warnings)?,
+            generator: read_generator(&mut top, &mut warnings)?,
+            delegation,
+            datapath: DatapathSettings::read(top.section("datapath")?, &mut warnings)?,
+        };
+        top.finish(&mut warnings);
+        Ok((settings, warnings))
+    }
+}
+
+const LISTEN: &str = "an address to listen on, such as 127.0.0.1:9091 or :9091";
+
+fn read_metrics_address(top: &mut Section) -> Result<Option<SocketAddr>, ConfigError> {
+    let address = top.word("metricsAddress", LISTEN, words::listen_address)?;
+    let port = top.number("metricsPort", 1, 65535)?.and_then(|port| u16::try_from(port).ok());
+    Ok(address.or(port.map(words::every_address)))
+}
+
+fn read_timeout(top: &mut Section) -> Result<Duration, ConfigError> {
+    let fits = "a duration of more than nothing and at most 1h, such as 120s or 1m30s";
+    let timeout = top.word("requestTimeout", fits, |text| {
+        words::duration(text).filter(|time| !time.is_zero() && *time <= MOST_TIME)
+    })?;
+    Ok(timeout.unwrap_or(Duration::from_mins(2)))
+}
+
+fn read_certificate(top: &mut Section, warnings: &mut Vec<String>) -> Result<Option<NodeCertificate>, ConfigError> {
+    let mut section = top.section("perNodeCertificate")?;
+    let enabled = section.flag("enabled")?.unwrap_or(false);
+    let (kubeconfig, folder) = (section.folder("bootstrapKubeconfig")?, section.folder("certDir")?);
+    let duration = section.word("certDuration", "a duration such as 10m", words::duration)?;
+    let certificate = match (enabled, kubeconfig, folder) {
+        (false, ..) => None,
+        (true, Some(bootstrap_kubeconfig), Some(cert_dir)) => Some(NodeCertificate {
+            bootstrap_kubeconfig,
+            cert_dir,
+            cert_duration: duration.unwrap_or(Duration::from_mins(10)),
+        }),
+        (true, None, _) => return Err(section.refuse("bootstrapKubeconfig", "", "an absolute path")),
+        (true, _, None) => return Err(section.refuse("certDir", "", "an absolute path")),
+    };
+    section.finish(warnings);
+    Ok(certificate)
+}
+
+fn read_log(top: &mut Section, warnings: &mut Vec<String>) -> Result<LogSettings, ConfigError> {
+    let level = top.text("logLevel")?.and_then(|text| {
+        let known = [
+            ("panic", LogLevel::Panic),
+            ("error", LogLevel::Error),
+            ("verbose", LogLevel::Verbose),
+            ("debug", LogLevel::Debug),
+        ];
+        let level = known.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(&text)).map(|(_, level)| level);
+        if level.is_none() {
+            warnings.push(format!(
+                "logLevel {} is not known and ignored; use panic, error, verbose or debug",
+                quote(&text)
+            ));
+        }
+        level
+    });
+    let mut options = top.section("logOptions")?;
+    let log = LogSettings {
+        file: top.folder("logFile")?,
+        level,
+        to_stderr: top.flag("logToStderr")?.unwrap_or(true),
+        max_size: options.number("maxSize", 0, 1 << 20)?.unwrap_or(100),
+        max_age: options.number("maxAge", 0, 1 << 20)?.unwrap_or(5),
+        max_backups: options.number("maxBackups", 0, 1 << 20)?.unwrap_or(5),
+        compress: options.flag("compress")?.unwrap_or(true),
+    };
+    options.finish(warnings);
+    Ok(log)
+}
+
+fn read_generator(top: &mut Section, warnings: &mut Vec<String>) -> Result<Generator, ConfigError> {
+    let fits = format!("one of {}", Version::list());
+    let cni_version = match top.word("cniVersion", &fits, |text| Some((text.to_owned(), words::version(text)?)))? {
+        Some((_, (version, false))) => version,
+        Some((text, (version, true))) => {
+            warnings.push(format!("cniVersion {} is newer than any there is; {version} is used", quote(&text)));
+            version
+        }
+        None => Version::V0_3_1,
+    };
+    let file_name = |text: &str| (!text.contains('/') && text != "." && text != "..").then(|| text.to_owned());
+    let capabilities = top.section("capabilities")?;
+    Ok(Generator {
+        cni_version,
+        plugin: top
+            .word("type", "the name of a plugin", |text| crate::names::PluginName::new(text).ok())?
+            .map_or_else(|| "multus-shim".to_owned(), String::from),
+        cni_config_dir: top.folder("cniConfigDir")?.unwrap_or_else(|| "/etc/cni/net.d".to_owned()),
+        autoconfig_dir: top.folder("multusAutoconfigDir")?,
+        config_file: top
+            .word("multusConfigFile", "auto or an absolute path", |text| {
+                (text == "auto" || text.starts_with('/')).then(|| text.to_owned())
+            })?
+            .filter(|text| text != "auto"),
+        master_cni: top.word("multusMasterCNI", "a file name without '/'", file_name)?,
+        force_cni_version: top.flag("forceCNIVersion")?.unwrap_or(false),
+        override_network_name: top.flag("overrideNetworkName")?.unwrap_or(false),
+        daemon_socket_dir: top.folder("daemonSocketDir")?.unwrap_or_else(|| "/run/multus/".to_owned()),
+        capabilities: capabilities.flags()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{AttachMode, DatapathMode, Guard, Mark};
+
+    fn parse(text: &str) -> (Settings, Vec<String>) {
+        Settings::parse(text).unwrap()
+    }
+
+    #[test]
+    fn nothing_written_is_every_default() {
+        let (settings, warnings) = parse("{}");
+        assert!(warnings.is_empty());
+        assert_eq!(settings.request_timeout, Duration::from_mins(2));
+        assert_eq!(settings.socket_dir, "/run/multus/");
+        assert_eq!(settings.generator.cni_version, Version::V0_3_1);
+        assert_eq!(settings.generator.plugin, "multus-shim");
+        assert_eq!(settings.delegation, Delegation::default());
+        assert_eq!((settings.datapath.mode, settings.datapath.slots), (DatapathMode::Full, 512));
+        assert_eq!(settings.datapath.relay.protocols, ["mdns", "ssdp", "wsd", "coap"]);
+        assert_eq!(settings.datapath.relay.allowed, None);
+        assert!(settings.datapath.host_access && settings.log.to_stderr);
+        let null =
+            parse(r#"{"cniVersion":null,"datapath":null,"logOptions":null,"requestTimeout":null,"metricsPort":null}"#);
+        assert_eq!(null, (settings, warnings));
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let (settings, warnings) = parse(
+            r#"{"name":"x","type":"multus-shim","objects":"/o","kubeconfig":"/k","nodeName":"n1","metricsAddress":"127.0.0.1:9091",
+            "metricsPort":9092,"pageAddress":":8080","requestTimeout":"1m30s","socketDir":"/s","chrootDir":"/host",
+            "connectionLimit":10,"enablePprof":true,"retryDeleteOnError":true,"readinessindicatorfile":"/r",
+            "perNodeCertificate":{"enabled":true,"bootstrapKubeconfig":"/b","certDir":"/c","certDuration":"24h"},
+            "logFile":"/l","logLevel":"Debug","logToStderr":false,
+            "logOptions":{"maxSize":1,"maxAge":2,"maxBackups":3,"compress":false},
+            "cniVersion":"1.0.0","cniConfigDir":"/cc","multusAutoconfigDir":"/a","multusConfigFile":"/m","multusMasterCNI":"10.conf",
+            "forceCNIVersion":true,"overrideNetworkName":true,"daemonSocketDir":"/d","capabilities":{"mac":true},
+            "clusterNetwork":"/cn","delegates":[],"defaultNetworks":["a","b"],"namespaceIsolation":true,
+            "globalNamespaces":"default, x","systemNamespaces":["s"],"multusNamespace":"m","confDir":"/cd","cniDir":"/ci",
+            "binDir":"/bi","auxiliaryCNIChainName":"aux",
+            "datapath":{"mode":"account","bpffs":"/bpf","attach":"tcx","slots":7,"log":true,"mark":"0x10000/0xff0000",
+              "relay":{"protocols":["mdns","mine"],"allowed":["mdns","mine","knx"],
+                       "custom":{"mine":{"v4":"239.1.2.3","v6":"ff05::1234","port":5000}}},
+              "hostAccess":"off","reflect":{"uplinks":["eth0"],"namespaces":["home"]},"guard":"xdp"}}"#,
+        );
+        assert!(warnings.is_empty(), "{warnings:?}");
+        assert_eq!(settings.metrics_address.unwrap().to_string(), "127.0.0.1:9091");
+        assert_eq!(settings.page_address.unwrap().to_string(), "[::]:8080");
+        assert_eq!(settings.request_timeout, Duration::from_secs(90));
+        assert_eq!((settings.connection_limit, settings.log.level), (Some(10), Some(LogLevel::Debug)));
+        assert_eq!((settings.log.max_backups, settings.log.compress), (3, false));
+        assert_eq!(settings.node_certificate.unwrap().cert_duration, Duration::from_hours(24));
+        let generator = settings.generator;
+        assert_eq!(generator.config_file.as_deref(), Some("/m"));
+        assert_eq!(generator.capabilities.print(), r#"{"mac":true}"#);
+        let delegation = settings.delegation;
+        assert_eq!(delegation.global_namespaces.unwrap(), ["default", "x"]);
+        assert_eq!(delegation.bin_dir.as_deref(), Some("/bi"));
+        assert_eq!(delegation.auxiliary_chain.unwrap().as_str(), "aux");
+        let datapath = settings.datapath;
+        assert_eq!(
+            (datapath.mode, datapath.attach, datapath.guard),
+            (DatapathMode::Account, AttachMode::Tcx, Guard::Xdp)
+        );
+        assert_eq!(datapath.mark, Mark { value: 0x1_0000, mask: 0xff_0000 });
+        assert_eq!(datapath.relay.protocols, ["mdns", "mine"]);
+        assert_eq!(datapath.relay.known.last().map(String::as_str), Some("mine"));
+        assert_eq!((datapath.custom[0].port, datapath.host_access), (5000, false));
+        assert_eq!(datapath.reflect_uplinks[0].as_str(), "eth0");
+    }
+
+    #[test]
+    fn the_settings_of_the_guides_load() {
+        let k3s = r#"{"chrootDir": "/hostroot", "cniVersion": "0.3.1", "logLevel": "verbose", "logToStderr": true, "cniBinDir": "/opt/cni/bin",
+            "cniConfigDir": "/hostroot/var/lib/rancher/k3s/agent/etc/cni/net.d", "multusConfigFile": "auto", "socketDir": "/host/run/multus/"}"#;
+        let (settings, warnings) = parse(k3s);
+        assert!(warnings.is_empty(), "{warnings:?}");
+        assert_eq!(settings.delegation.bin_dir.as_deref(), Some("/opt/cni/bin"));
+        assert_eq!(settings.generator.config_file, None);
+        let talos = r#"{"cniVersion": "1.2.0", "binDir": "/var/lib/cni/bin", "cniConfigDir": "/var/lib/cni/conf.d", "namespaceIsolation": true}"#;
+        let (settings, warnings) = parse(talos);
+        assert_eq!(settings.generator.cni_version, Version::V1_1_0);
+        assert_eq!(warnings, ["cniVersion \"1.2.0\" is newer than any there is; 1.1.0 is used"]);
+        assert_eq!(settings.delegation.namespace_isolation, Some(true));
+    }
+
+    #[test]
+    fn keys_match_in_any_case_and_the_last_wins() {
+        let (settings, warnings) =
+            parse(r#"{"LogLevel":"error","CNIVERSION":"0.4.0","DataPath":{"Slots":3},"binDir":"/a","bindir":"/b"}"#);
+        assert!(warnings.is_empty(), "{warnings:?}");
+        assert_eq!(settings.log.level, Some(LogLevel::Error));
+        assert_eq!((settings.generator.cni_version, settings.datapath.slots), (Version::V0_4_0, 3));
+        assert_eq!(settings.delegation.bin_dir.as_deref(), Some("/b"));
+    }
+
+    #[test]
+    fn unknown_keys_are_warnings_with_the_nearest_name() {
+        let table = [
+            (r#"{"binDri":"/x"}"#, "\"binDri\" is not a known key and ignored; the nearest is \"binDir\""),
+            (
+                r#"{"datapath":{"slot":5}}"#,
+                "\"datapath.slot\" is not a known key and ignored; the nearest is \"datapath.slots\"",
+            ),
+            (r#"{"datapath":{"relay":{"protocol":[]}}}"#, "the nearest is \"datapath.relay.protocols\""),
+            (r#"{"logOptions":{"maxsiz":5}}"#, "\"logOptions.maxSize\""),
+            (r#"{"logLevel":"loud"}"#, "logLevel \"loud\""),
+        ];
+        for (text, wanted) in table {
+            let (_, warnings) = parse(text);
+            assert!(warnings.len() == 1 && warnings[0].contains(wanted), "{warnings:?}");
+        }
+    }
+
+    #[test]
+    fn wrong_values_name_key_value_and_what_fits() {
+        let table = [
+            ("", "the configuration is JSON ends early"),
+            ("[]", "the configuration"),
+            (
+                r#"{"metricsPort":"9091"}"#,
+                "metricsPort is the string \"9091\": write a whole number from 1 to 65535, without quotes",
+            ),
+            (r#"{"metricsPort":70000}"#, "metricsPort is 70000"),
+            (r#"{"metricsAddress":"x"}"#, "metricsAddress is \"x\": write an address to listen on"),
+            (r#"{"connectionLimit":0}"#, "connectionLimit is 0"),
+            (r#"{"requestTimeout":"0s"}"#, "requestTimeout is \"0s\": write a duration of more than nothing"),
+            (r#"{"requestTimeout":120}"#, "requestTimeout is 120: write a duration"),
+            (r#"{"requestTimeout":"2 minutes"}"#, "requestTimeout is \"2 minutes\""),
+            (r#"{"cniVersion":"0.9.0"}"#, "cniVersion is \"0.9.0\": write one of 0.1.0"),
+            (r#"{"logToStderr":"yes"}"#, "logToStderr is the string \"yes\": write true or false"),
+            (r#"{"socketDir":"run"}"#, "socketDir is \"run\": write an absolute path"),
+            (r#"{"globalNamespaces":["a"]}"#, "globalNamespaces is [\\\"a\\\"]: write namespaces joined by commas"),
+            (r#"{"systemNamespaces":"a"}"#, "systemNamespaces is the string \"a\": write a list"),
+            (r#"{"multusNamespace":"A"}"#, "multusNamespace is \"A\""),
+            (r#"{"delegates":[{"type":"a/b"}]}"#, "delegates[0] is not a CNI configuration (field \"type\""),
+            (r#"{"multusMasterCNI":"../x"}"#, "multusMasterCNI"),
+            (r#"{"perNodeCertificate":{"enabled":true,"certDir":"/c"}}"#, "perNodeCertificate.bootstrapKubeconfig"),
+            (r#"{"capabilities":{"mac":1}}"#, "capabilities.mac is 1: write true or false"),
+            (r#"{"datapath":"off"}"#, "datapath is the string \"off\": write an object"),
+            (r#"{"datapath":{"mode":"on"}}"#, "datapath.mode is \"on\": write off, account or full"),
+            (r#"{"datapath":{"slots":0}}"#, "datapath.slots is 0: write a whole number from 1 to 65534"),
+            (r#"{"datapath":{"slots":65535}}"#, "datapath.slots is 65535"),
+            (r#"{"datapath":{"slots":1.5}}"#, "datapath.slots is 1.5"),
+            (r#"{"datapath":{"mark":"0x4d55/0xffff"}}"#, "datapath.mark is \"0x4d55/0xffff\": write value/mask"),
+            (r#"{"datapath":{"attach":"xdp"}}"#, "datapath.attach"),
+            (r#"{"datapath":{"guard":"on"}}"#, "datapath.guard"),
+            (r#"{"datapath":{"hostAccess":"yes"}}"#, "datapath.hostAccess"),
+            (
+                r#"{"datapath":{"relay":{"protocols":["bonjour"]}}}"#,
+                "datapath.relay.protocols is \"bonjour\": write a list: mdns, ssdp",
+            ),
+            (r#"{"datapath":{"relay":{"allowed":["x"]}}}"#, "datapath.relay.allowed"),
+            (r#"{"datapath":{"relay":{"custom":{"mdns":{}}}}}"#, "datapath.relay.custom is \"mdns\""),
+            (r#"{"datapath":{"relay":{"custom":{"a b":{}}}}}"#, "datapath.relay.custom is \"a b\""),
+            (r#"{"datapath":{"relay":{"custom":{"m":5}}}}"#, "datapath.relay.custom.m is 5: write an object"),
+            (r#"{"datapath":{"relay":{"custom":{"m":{"port":1}}}}}"#, "datapath.relay.custom.m.v4"),
+            (
+                r#"{"datapath":{"relay":{"custom":{"m":{"v4":"10.0.0.1","port":1}}}}}"#,
+                "datapath.relay.custom.m.v4 is \"10.0.0.1\"",
+            ),
+            (r#"{"datapath":{"relay":{"custom":{"m":{"v4":"239.0.0.1"}}}}}"#, "datapath.relay.custom.m.port"),
+            (r#"{"datapath":{"reflect":{"uplinks":["a/b"]}}}"#, "datapath.reflect.uplinks is \"a/b\""),
+        ];
+        for (text, wanted) in table {
+            let error = Settings::parse(text).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn mutated_settings_never_panic() {
+        let good = r#"{"cniVersion":"1.0.0","requestTimeout":"1m30s","datapath":{"mark":"0x10000/0xff0000","relay":{"protocols":["mdns"]}}}"#;
+        crate::cni::mutation::of(good, 20_000, |bytes| {
+            let _ = Settings::parse(&String::from_utf8_lossy(bytes));
+        });
+    }
+}

@@ -1,0 +1,212 @@
+//! The agent as a process: builds the parts, starts them in order, stops them in reverse.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::config::{ConfigError, DatapathMode, DatapathSettings, LogLevel, Settings};
+use crate::datapath::{self, Datapath, DatapathError, ProtocolSet};
+use crate::kube::{Cluster, ClusterError, ClusterSettings, Source};
+use crate::metrics::Metrics;
+use crate::ops::context::{Context, Turns};
+use crate::ops::ledger::Ledger;
+use crate::ops::reconcile;
+use crate::ops::runner::HostRunner;
+use crate::records::{Records, private_folder};
+use crate::server::routes::Routes;
+use crate::server::socket::Socket;
+use crate::server::{self, metrics_page};
+use crate::spool::Spool;
+use crate::telemetry::{exposition::Exposition, log};
+
+/// How often leftovers are looked at.
+const NOW_AND_THEN: Duration = Duration::from_secs(10);
+/// How long operations may still take after a signal; the shim waits for the next agent meanwhile.
+const LAST_WORK: Duration = Duration::from_secs(10);
+
+/// Why the agent does not run.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The configuration cannot be read.
+    #[error("read {0}: {1}")]
+    Unreadable(String, #[source] io::Error),
+    /// The configuration is not valid.
+    #[error("configuration {0}: {1}")]
+    Config(String, #[source] ConfigError),
+    /// Something it needs is not there.
+    #[error("{0}: {1}")]
+    Needs(&'static str, #[source] io::Error),
+    /// The cluster settings cannot work.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+}
+
+/// Runs the agent with the configuration in `file` until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What kept it from starting; later faults are logged and shown in the status.
+pub fn run(file: &Path) -> Result<(), StartError> {
+    let shown = || file.display().to_string();
+    let text = fs::read_to_string(file).map_err(|error| StartError::Unreadable(shown(), error))?;
+    let (settings, warnings) = Settings::parse(&text).map_err(|error| StartError::Config(shown(), error))?;
+    let level = settings.log.level.map_or("verbose", level_word);
+    log::start(level, settings.log.to_stderr, settings.log.file.as_deref().map(Path::new))
+        .map_err(|error| StartError::Needs("open the log", error))?;
+    for warning in warnings {
+        tracing::warn!("configuration: {warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(64)
+        .enable_all()
+        .build()
+        .map_err(|error| StartError::Needs("start threads", error))?;
+    let done = runtime.block_on(serve(settings));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    done
+}
+
+fn level_word(level: LogLevel) -> &'static str {
+    match level {
+        LogLevel::Panic => "panic",
+        LogLevel::Error => "error",
+        LogLevel::Verbose => "verbose",
+        LogLevel::Debug => "debug",
+    }
+}
+
+async fn serve(settings: Settings) -> Result<(), StartError> {
+    let (stopper, stop) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| StartError::Needs("hear SIGTERM", error))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| StartError::Needs("hear SIGINT", error))?;
+    let context = Arc::new(build(settings, stop.clone()).await?);
+    reconcile::at_start(&context).await;
+    let host = HostRunner::new(plugin_folders(&context.settings));
+    let work = tokio::spawn(now_and_then(Arc::clone(&context), host.clone(), stop.clone()));
+    let page = metrics(&context, stop.clone());
+    let settings = &context.settings;
+    let limit = settings.connection_limit.and_then(|limit| usize::try_from(limit).ok());
+    let socket = Socket::bind(Path::new(&settings.socket_dir), limit)
+        .map_err(|error| StartError::Needs("bind the socket", error))?;
+    let routes = Arc::new(Routes { context: Arc::clone(&context), host, stopping: AtomicBool::new(false) });
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), socket_dir = settings.socket_dir, "serving");
+    let serving = tokio::spawn(server::serve(socket, Arc::clone(&routes), stop));
+    tokio::select! {
+        _ = terminate.recv() => {},
+        _ = interrupt.recv() => {},
+    }
+    tracing::info!("stopping: no new connections; what runs may finish");
+    let _ = stopper.send(true);
+    let _ = serving.await;
+    context.turns.quiet(LAST_WORK).await;
+    work.abort();
+    page.abort();
+    Ok(())
+}
+
+/// Everything an operation uses, opened in the order of need.
+async fn build(settings: Settings, stop: watch::Receiver<bool>) -> Result<Context, StartError> {
+    let cni_dir = PathBuf::from(settings.delegation.cni_dir.as_deref().unwrap_or("/var/lib/cni/multus"));
+    private_folder(&cni_dir).map_err(|error| StartError::Needs("make cniDir", error))?;
+    let records = Records::open(&cni_dir).map_err(|error| StartError::Needs("open the records below cniDir", error))?;
+    let (ledger, torn) = Ledger::open(records).map_err(|error| StartError::Needs("read the records", error))?;
+    for record in torn {
+        tracing::error!("a record was set aside: {record}");
+    }
+    let (datapath, datapath_fault) = open_datapath(&settings.datapath);
+    let cluster = Cluster::connect(cluster_settings(&settings, &cni_dir), stop).await?;
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    Ok(Context {
+        cluster,
+        datapath,
+        datapath_fault,
+        ledger,
+        spool: Spool::at(&cni_dir),
+        metrics: Arc::new(Metrics::default()),
+        turns: Turns::new((cores * 4).max(8)),
+        settings,
+    })
+}
+
+fn cluster_settings(settings: &Settings, cni_dir: &Path) -> ClusterSettings {
+    let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    let source = match (&settings.objects, &settings.kubeconfig) {
+        (Some(folder), _) => Source::Folder(PathBuf::from(folder)),
+        (None, Some(file)) => Source::Api { kubeconfig: Some(PathBuf::from(file)) },
+        (None, None) if in_cluster => Source::Api { kubeconfig: None },
+        (None, None) => Source::None,
+    };
+    ClusterSettings {
+        source,
+        node_name: settings.node_name.clone().or_else(|| std::env::var("MULTUS_NODE_NAME").ok()),
+        networks_dir: cni_dir.join("networks"),
+        annotations_from_runtime: true,
+    }
+}
+
+/// The datapath, or why there is none: without it the agent is still a complete Multus.
+fn open_datapath(settings: &DatapathSettings) -> (Option<Arc<Datapath>>, Option<String>) {
+    match datapath_settings(settings).and_then(|settings| settings.map(|s| Datapath::open(&s)).transpose()) {
+        Ok(datapath) => (datapath.map(Arc::new), None),
+        Err(error) => {
+            tracing::error!("the datapath is off: {error}");
+            (None, Some(error.to_string()))
+        }
+    }
+}
+
+fn datapath_settings(settings: &DatapathSettings) -> Result<Option<datapath::Settings>, DatapathError> {
+    let mode = match settings.mode {
+        DatapathMode::Off => return Ok(None),
+        DatapathMode::Account => datapath::Mode::Account,
+        DatapathMode::Full => datapath::Mode::Full,
+    };
+    let attach = match settings.attach {
+        crate::config::AttachMode::Auto => datapath::AttachMode::Auto,
+        crate::config::AttachMode::Tcx => datapath::AttachMode::Tcx,
+        crate::config::AttachMode::Clsact => datapath::AttachMode::Clsact,
+    };
+    // What annotations may ask for at most; each attachment's own list narrows it.
+    let protocols = settings.relay.allowed.as_ref().unwrap_or(&settings.relay.known);
+    Ok(Some(datapath::Settings {
+        mode,
+        bpffs: PathBuf::from(&settings.bpffs),
+        attach,
+        slots: settings.slots,
+        log: settings.log,
+        mark: datapath::Mark { value: settings.mark.value, mask: settings.mark.mask },
+        protocols: ProtocolSet::of(protocols)?,
+    }))
+}
+
+fn plugin_folders(settings: &Settings) -> Vec<PathBuf> {
+    vec![PathBuf::from(settings.delegation.bin_dir.as_deref().unwrap_or("/opt/cni/bin"))]
+}
+
+async fn now_and_then(context: Arc<Context>, mut host: Option<HostRunner>, mut stop: watch::Receiver<bool>) {
+    loop {
+        reconcile::now_and_then(&context, host.as_mut()).await;
+        tokio::select! {
+            () = tokio::time::sleep(NOW_AND_THEN) => {},
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+fn metrics(context: &Arc<Context>, stop: watch::Receiver<bool>) -> tokio::task::JoinHandle<()> {
+    let address = context.settings.metrics_address;
+    let exposition = Exposition::new(context);
+    tokio::spawn(async move {
+        let Some(address) = address else { return };
+        if let Err(error) = metrics_page::serve(address, exposition, stop).await {
+            tracing::error!("serve metrics on {address}: {error}");
+        }
+    })
+}

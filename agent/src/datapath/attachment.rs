@@ -1,0 +1,155 @@
+//! What is attached where? The words in which others speak to the datapath.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::protocols::ProtocolSet;
+
+/// How much the datapath does. (`off` never opens it.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Counts on the pods' interfaces.
+    Account,
+    /// Counts, and relays between the host and its macvlan pods.
+    Full,
+}
+
+/// How programs get onto a parent. On pods' interfaces it is always clsact: the filter itself holds the program, so
+/// nothing needs a pin and the namespace takes everything with it when it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttachMode {
+    /// TCX where the kernel takes it, else clsact.
+    Auto,
+    /// TCX or fail (kernel 6.6).
+    Tcx,
+    /// clsact filters.
+    Clsact,
+}
+
+/// Which bits of `skb->mark` are ours, and their value; the low 16 bits carry the stamp and lie outside the mask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// The value of our bits.
+    pub value: u32,
+    /// Which bits they are.
+    pub mask: u32,
+}
+
+/// What the datapath is opened with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How much it does.
+    pub mode: Mode,
+    /// Folder on a bpffs; pins go to `v<layout>/{maps,progs,links}` below it.
+    pub bpffs: PathBuf,
+    /// How programs get onto parents.
+    pub attach: AttachMode,
+    /// How many attachments can be counted at once.
+    pub slots: u32,
+    /// Load the object that writes a line for every relay decision.
+    pub log: bool,
+    /// The marks we own.
+    pub mark: Mark,
+    /// Protocols that any attachment may relay; an attachment's own set narrows it.
+    pub protocols: ProtocolSet,
+}
+
+/// A MAC address; text form `aa:bb:cc:dd:ee:ff`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mac(pub [u8; 6]);
+
+impl FromStr for Mac {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad =
+            || format!("MAC address {:?} is not six hexadecimal pairs", text.chars().take(64).collect::<String>());
+        let mut bytes = [0; 6];
+        let mut parts = text.split([':', '-']);
+        for byte in &mut bytes {
+            let digits = |part: &&str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
+            let part = parts.next().filter(digits).ok_or_else(bad)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
+        }
+        if parts.next().is_some() { Err(bad()) } else { Ok(Self(bytes)) }
+    }
+}
+
+impl TryFrom<String> for Mac {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Mac> for String {
+    fn from(mac: Mac) -> Self {
+        mac.to_string()
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, f] = self.0;
+        write!(out, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    }
+}
+
+/// The interface that a pod's macvlan interface sits on, in the agent's own network namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// Interface index.
+    pub ifindex: u32,
+    /// Interface name.
+    pub name: String,
+    /// Its MAC: what host frames are sent from.
+    pub mac: Mac,
+}
+
+/// A pod's interface that gets programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The pod's network namespace.
+    pub netns: PathBuf,
+    /// The interface's name in it.
+    pub ifname: String,
+    /// The interface's MAC.
+    pub mac: Mac,
+    /// The macvlan parent; `None` for interfaces that are only counted (veth, VF, ipvlan).
+    pub parent: Option<Parent>,
+    /// What the pod wants to relay; cut down to what the settings allow.
+    pub protocols: ProtocolSet,
+}
+
+/// An attachment that has its programs; what a record keeps, and what adoption and detaching need.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// What was asked for.
+    pub attachment: Attachment,
+    /// Instance number: the base of its stamp, unique among attachments that live at the same time.
+    pub instance: u32,
+    /// Its place in `if_counters`; `None`: all slots were taken, and it works uncounted.
+    pub slot: Option<u32>,
+    /// Whether it has a place in its parent's fan-out now.
+    pub relayed: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn macs_are_six_pairs() {
+        let mac: Mac = "02:00:5E:10:00:ff".parse().unwrap();
+        assert_eq!(mac.to_string(), "02:00:5e:10:00:ff");
+        for bad in
+            ["", "02:00:5e:10:00", "02:00:5e:10:00:ff:00", "2:0:5e:10:0:ff", "02:00:5e:10:00:fg", "+2:00:5e:10:00:ff"]
+        {
+            assert!(bad.parse::<Mac>().is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What can go wrong between the agent and the kernel's eBPF, said with the action and the value.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::sys::netns::NetnsError;
+
+/// Why the datapath could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DatapathError {
+    /// The pin folder could not be made or read.
+    #[error("{action} {path:?}: {source}")]
+    Pins {
+        /// What was tried.
+        action: &'static str,
+        /// Which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A pinned map of another layout lies where ours belongs; it was not touched.
+    #[error(
+        "reuse pinned map {path:?}: its {what} is {found}, this agent needs {needed}; remove the pin or use another datapath.bpffs"
+    )]
+    Layout {
+        /// The pin.
+        path: PathBuf,
+        /// Which property differs.
+        what: &'static str,
+        /// What the pinned map has.
+        found: u32,
+        /// What the programs of this agent use.
+        needed: u32,
+    },
+    /// The kernel took an object or program not; the text carries the verifier's last words.
+    #[error("load eBPF {what}: {reason}")]
+    Load {
+        /// Object or program.
+        what: &'static str,
+        /// The loader's error.
+        reason: String,
+    },
+    /// A map did not take or give an entry.
+    #[error("{action} map {map}: {reason}")]
+    Map {
+        /// What was tried.
+        action: &'static str,
+        /// The map's name.
+        map: &'static str,
+        /// The kernel's error.
+        reason: String,
+    },
+    /// A program could not be attached.
+    #[error("attach {program} to {interface:?} by {method}: {reason}")]
+    Attach {
+        /// The program's name.
+        program: &'static str,
+        /// The interface's name.
+        interface: String,
+        /// `tcx` or `clsact`.
+        method: &'static str,
+        /// The kernel's error.
+        reason: String,
+    },
+    /// The interface is not in the namespace where it was announced.
+    #[error("find interface {interface:?} in {netns:?}: there is none")]
+    NoInterface {
+        /// The interface's name.
+        interface: String,
+        /// The namespace's path.
+        netns: PathBuf,
+    },
+    /// The pod's namespace could not be entered.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// The configuration names a protocol that the relay does not know.
+    #[error("relay protocol {name:?} is not known: use one of {known}")]
+    UnknownProtocol {
+        /// As written.
+        name: String,
+        /// The names that exist.
+        known: String,
+    },
+    /// Every stamp is given out.
+    #[error("attach eBPF programs: {0} attachments already have them, and no more can be told apart")]
+    NoInstance(u32),
+}
+
+impl DatapathError {
+    /// Whether the pod's namespace or interface is gone, so that nothing is left to do there.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Netns(NetnsError::Gone(_)) | Self::NoInterface { .. })
+    }
+}
+
+/// An error with everything that caused it, on one line.
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let words = inner.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,267 @@
+//! What do the pinned maps hold, and how does the agent read and write them?
+//!
+//! Typed access, one function per question; who gets an entry is decided elsewhere. The only unsafe code says that the
+//! shared types may be copied as bytes.
+
+use std::path::Path;
+
+use aya::Ebpf;
+use aya::maps::{HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use aya::util::nr_cpus;
+use multus_ebpf_common::counters::{InterfaceCounters, RECEIVE, TRANSMIT};
+use multus_ebpf_common::relay::{Fanout, LocalMac, MacKey, OUTCOMES, PATHS, RelayCount, RelayKey, Rule, RuleKey};
+
+use super::attachment::Mac;
+use super::error::{DatapathError, chain};
+
+/// Every map's name, as bpftool shows it and as it is pinned.
+pub(super) const NAMES: [&str; 5] = ["if_counters", "relay_rules", "relay_fanout", "local_macs", "relay_counters"];
+
+const BPF_ANY: u64 = 0;
+const BPF_NOEXIST: u64 = 1;
+
+/// A shared type as aya wants it.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Plain<T>(T);
+
+/// Types of the shared crate that are copied to and from the kernel as bytes.
+trait KernelValue: Copy + 'static {}
+impl KernelValue for InterfaceCounters {}
+impl KernelValue for Fanout {}
+impl KernelValue for LocalMac {}
+impl KernelValue for MacKey {}
+impl KernelValue for RelayCount {}
+impl KernelValue for RelayKey {}
+impl KernelValue for Rule {}
+impl KernelValue for RuleKey {}
+
+#[expect(unsafe_code, reason = "aya reads and writes map values as bytes and asks for this promise")]
+// SAFETY: every KernelValue is repr(C), made of integers alone, without implicit padding (layout tests of the shared
+// crate), so any byte pattern is a value and every byte is initialised; Plain is transparent.
+unsafe impl<T: KernelValue> aya::Pod for Plain<T> {}
+
+/// The maps, open.
+pub(super) struct Maps {
+    counters: PerCpuArray<MapData, Plain<InterfaceCounters>>,
+    rules: HashMap<MapData, Plain<RuleKey>, Plain<Rule>>,
+    fanout: HashMap<MapData, u32, Plain<Fanout>>,
+    macs: HashMap<MapData, Plain<MacKey>, Plain<LocalMac>>,
+    relay: PerCpuHashMap<MapData, Plain<RelayKey>, Plain<RelayCount>>,
+    cpus: usize,
+}
+
+impl Maps {
+    /// Takes the maps out of an object that was loaded with pins in `folder`, after checking what the pins hold.
+    pub(super) fn take(object: &mut Ebpf, folder: &Path) -> Result<Self, DatapathError> {
+        check::<u32, InterfaceCounters>(folder, "if_counters")?;
+        check::<RuleKey, Rule>(folder, "relay_rules")?;
+        check::<u32, Fanout>(folder, "relay_fanout")?;
+        check::<MacKey, LocalMac>(folder, "local_macs")?;
+        check::<RelayKey, RelayCount>(folder, "relay_counters")?;
+        let cpus =
+            nr_cpus().map_err(|(what, error)| failed("count CPUs for", "if_counters")(format!("{what}: {error}")))?;
+        Ok(Self {
+            counters: open(object, "if_counters")?,
+            rules: open(object, "relay_rules")?,
+            fanout: open(object, "relay_fanout")?,
+            macs: open(object, "local_macs")?,
+            relay: open(object, "relay_counters")?,
+            cpus,
+        })
+    }
+
+    /// How many slots the counter map really has (a pinned one keeps the size it was made with).
+    pub(super) fn slots(&self) -> u32 {
+        self.counters.len() / 2
+    }
+
+    /// Makes `relay_rules` hold exactly `rules`.
+    pub(super) fn set_rules(&mut self, rules: &[(RuleKey, Rule)]) -> Result<(), DatapathError> {
+        let present: Vec<RuleKey> = self.rules.keys().filter_map(Result::ok).map(|key| key.0).collect();
+        for (key, rule) in rules {
+            self.rules.insert(Plain(*key), Plain(*rule), BPF_ANY).map_err(on("write", "relay_rules"))?;
+        }
+        for key in present.iter().filter(|key| !rules.iter().any(|(kept, _)| kept == *key)) {
+            gone_is_fine(self.rules.remove(&Plain(*key))).map_err(on("delete from", "relay_rules"))?;
+        }
+        Ok(())
+    }
+
+    /// Writes a parent's fan-out; programs see the old value or the new one, whole.
+    pub(super) fn set_fanout(&mut self, parent: u32, fanout: Fanout) -> Result<(), DatapathError> {
+        self.fanout.insert(parent, Plain(fanout), BPF_ANY).map_err(on("write", "relay_fanout"))
+    }
+
+    /// Removes a parent's fan-out.
+    pub(super) fn remove_fanout(&mut self, parent: u32) -> Result<(), DatapathError> {
+        gone_is_fine(self.fanout.remove(&parent)).map_err(on("delete from", "relay_fanout"))
+    }
+
+    /// The parents that have a fan-out.
+    pub(super) fn fanout_parents(&self) -> Vec<u32> {
+        self.fanout.keys().filter_map(Result::ok).collect()
+    }
+
+    /// Makes `local_macs` hold exactly `wanted` for `parent`, writing only what differs.
+    pub(super) fn set_macs(&mut self, parent: u32, wanted: &[(Mac, LocalMac)]) -> Result<(), DatapathError> {
+        let present = self.macs_of(parent);
+        for (mac, local) in wanted {
+            if !present.contains(&(*mac, *local)) {
+                let key = MacKey { parent, mac: mac.0, pad: 0 };
+                self.macs.insert(Plain(key), Plain(*local), BPF_ANY).map_err(on("write", "local_macs"))?;
+            }
+        }
+        for (mac, _) in present.iter().filter(|(mac, _)| !wanted.iter().any(|(kept, _)| kept == mac)) {
+            let key = MacKey { parent, mac: mac.0, pad: 0 };
+            gone_is_fine(self.macs.remove(&Plain(key))).map_err(on("delete from", "local_macs"))?;
+        }
+        Ok(())
+    }
+
+    /// The parents that `local_macs` speaks of.
+    pub(super) fn mac_parents(&self) -> Vec<u32> {
+        let mut parents: Vec<u32> = self.macs.keys().filter_map(Result::ok).map(|key| key.0.parent).collect();
+        parents.sort_unstable();
+        parents.dedup();
+        parents
+    }
+
+    fn macs_of(&self, parent: u32) -> Vec<(Mac, LocalMac)> {
+        let entries = self.macs.iter().filter_map(Result::ok);
+        entries.filter(|(key, _)| key.0.parent == parent).map(|(key, local)| (Mac(key.0.mac), local.0)).collect()
+    }
+
+    /// Makes a parent's relay counters exist at zero; those that exist keep their count.
+    pub(super) fn make_relay_counters(
+        &mut self,
+        parent: u32,
+        protocols: impl Iterator<Item = u32>,
+    ) -> Result<(), DatapathError> {
+        for protocol in protocols {
+            for path in numbers(PATHS) {
+                for outcome in numbers(OUTCOMES) {
+                    let zero = self.zeroes(RelayCount::default(), "relay_counters")?;
+                    let key = RelayKey { parent, protocol, path, outcome };
+                    match self.relay.insert(Plain(key), zero, BPF_NOEXIST) {
+                        Ok(()) => {}
+                        Err(error) if is(&error, std::io::ErrorKind::AlreadyExists) => {}
+                        Err(error) => return Err(on("write", "relay_counters")(error)),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the relay counters of every parent that `keep` does not name.
+    pub(super) fn keep_relay_counters(&mut self, keep: &[u32]) -> Result<(), DatapathError> {
+        let keys: Vec<RelayKey> = self.relay.keys().filter_map(Result::ok).map(|key| key.0).collect();
+        for key in keys.into_iter().filter(|key| !keep.contains(&key.parent)) {
+            gone_is_fine(self.relay.remove(&Plain(key))).map_err(on("delete from", "relay_counters"))?;
+        }
+        Ok(())
+    }
+
+    /// Every relay counter, summed over the CPUs.
+    pub(super) fn relay_counters(&self) -> Result<Vec<(RelayKey, RelayCount)>, DatapathError> {
+        let mut counts = Vec::new();
+        for entry in self.relay.iter() {
+            let (key, values) = entry.map_err(on("read", "relay_counters"))?;
+            let mut sum = RelayCount::default();
+            for value in values.iter() {
+                sum.frames += value.0.frames;
+                sum.copies += value.0.copies;
+            }
+            counts.push((key.0, sum));
+        }
+        Ok(counts)
+    }
+
+    /// Both directions of a slot, summed over the CPUs: receive, transmit.
+    pub(super) fn interface(&self, slot: u32) -> Result<[InterfaceCounters; 2], DatapathError> {
+        Ok([self.direction(slot, RECEIVE)?, self.direction(slot, TRANSMIT)?])
+    }
+
+    fn direction(&self, slot: u32, direction: u32) -> Result<InterfaceCounters, DatapathError> {
+        let index = slot.saturating_mul(2).saturating_add(direction);
+        let values = self.counters.get(&index, 0).map_err(on("read", "if_counters"))?;
+        Ok(values.iter().fold(InterfaceCounters::default(), |sum, value| add(sum, &value.0)))
+    }
+
+    /// Zeroes a slot, so that its next owner inherits nothing.
+    pub(super) fn zero(&mut self, slot: u32) -> Result<(), DatapathError> {
+        for direction in [RECEIVE, TRANSMIT] {
+            let zero = self.zeroes(InterfaceCounters::default(), "if_counters")?;
+            self.counters.set(slot * 2 + direction, zero, BPF_ANY).map_err(on("write", "if_counters"))?;
+        }
+        Ok(())
+    }
+
+    fn zeroes<T: KernelValue>(&self, value: T, map: &'static str) -> Result<PerCpuValues<Plain<T>>, DatapathError> {
+        PerCpuValues::try_from(vec![Plain(value); self.cpus]).map_err(|error| failed("write", map)(error.to_string()))
+    }
+}
+
+fn add(mut sum: InterfaceCounters, value: &InterfaceCounters) -> InterfaceCounters {
+    sum.packets += value.packets;
+    sum.bytes += value.bytes;
+    sum.multicast_packets += value.multicast_packets;
+    sum.multicast_bytes += value.multicast_bytes;
+    sum.broadcast_packets += value.broadcast_packets;
+    sum.broadcast_bytes += value.broadcast_bytes;
+    for (total, part) in sum.protocols.iter_mut().zip(value.protocols) {
+        *total += part;
+    }
+    for (total, part) in sum.sizes.iter_mut().zip(value.sizes) {
+        *total += part;
+    }
+    sum
+}
+
+fn numbers(names: &[&str]) -> impl Iterator<Item = u32> {
+    (0u32..).zip(names).map(|(number, _)| number)
+}
+
+fn open<T: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &'static str) -> Result<T, DatapathError> {
+    let map = object.take_map(name).ok_or_else(|| failed("open", name)("the object has no such map".to_owned()))?;
+    T::try_from(map).map_err(on("open", name))
+}
+
+/// A pinned map is reused by name alone: whether it has the sizes that the programs expect is for us to see.
+fn check<K, V>(folder: &Path, name: &'static str) -> Result<(), DatapathError> {
+    let path = folder.join(name);
+    let info = MapInfo::from_pin(&path).map_err(on("open", name))?;
+    let size = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+    for (what, found, needed) in
+        [("key size", info.key_size(), size(size_of::<K>())), ("value size", info.value_size(), size(size_of::<V>()))]
+    {
+        if found != needed {
+            return Err(DatapathError::Layout { path, what, found, needed });
+        }
+    }
+    Ok(())
+}
+
+fn failed(action: &'static str, map: &'static str) -> impl Fn(String) -> DatapathError {
+    move |reason| DatapathError::Map { action, map, reason }
+}
+
+fn on(action: &'static str, map: &'static str) -> impl Fn(MapError) -> DatapathError {
+    move |error| DatapathError::Map { action, map, reason: chain(&error) }
+}
+
+fn is(error: &MapError, kind: std::io::ErrorKind) -> bool {
+    match error {
+        MapError::KeyNotFound => kind == std::io::ErrorKind::NotFound,
+        MapError::SyscallError(error) => error.io_error.kind() == kind,
+        _ => false,
+    }
+}
+
+fn gone_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(error) if is(&error, std::io::ErrorKind::NotFound) => Ok(()),
+        other => other,
+    }
+}

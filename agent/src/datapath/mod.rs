@@ -1,0 +1,292 @@
+//! What do the eBPF programs do on this node right now? Loads them, attaches them, fills their maps, reads their counts.
+//!
+//! Plain blocking calls, safe from many threads; parents are looked for in the calling thread's network namespace.
+//! Decides no policy: who may relay what is told to it. Everything it holds lives in the kernel (pinned maps and links,
+//! filters), so that a new agent finds a running datapath and takes it over with [`Datapath::adopt`].
+
+mod attachment;
+mod error;
+mod hooks;
+mod instances;
+mod maps;
+mod members;
+mod object;
+mod protocols;
+mod report;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use aya::Ebpf;
+use multus_ebpf_common::LAYOUT;
+use multus_ebpf_common::mark::STAMPS;
+
+pub use attachment::{AttachMode, Attached, Attachment, Mac, Mark, Mode, Parent, Settings};
+pub use error::DatapathError;
+pub use hooks::Method;
+pub use protocols::ProtocolSet;
+pub use report::{Facts, Interface, ParentFacts, ProgramFacts, RelayCount};
+
+use crate::sys::netns::{self, NetnsError};
+use instances::Instances;
+use maps::Maps;
+use members::{Sharer, Sharers};
+use object::Objects;
+
+/// How many attachments beyond the counted ones can have programs: uncounted, but stamped and relayed.
+const UNCOUNTED: u32 = 1024;
+
+/// The datapath of this node, open.
+pub struct Datapath {
+    settings: Settings,
+    links: PathBuf,
+    objects: Objects,
+    /// The parents' programs and on which parents they are.
+    parents: Mutex<Parents>,
+    state: Mutex<State>,
+}
+
+impl std::fmt::Debug for Datapath {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Datapath").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+struct Parents {
+    object: Ebpf,
+    methods: BTreeMap<u32, Method>,
+}
+
+struct State {
+    maps: Maps,
+    instances: Instances,
+    sharers: BTreeMap<u32, Sharers>,
+}
+
+impl Datapath {
+    /// Loads the programs and creates the maps, or takes over what an earlier agent pinned below the same folder.
+    ///
+    /// Nothing that runs is touched before [`Datapath::adopt`] has said what belongs to somebody.
+    pub fn open(settings: &Settings) -> Result<Self, DatapathError> {
+        let root = settings.bpffs.join(format!("v{LAYOUT}"));
+        let (pins, links) = (root.join("maps"), root.join("links"));
+        for folder in [&root, &pins, &root.join("progs"), &links] {
+            make_private(folder)?;
+        }
+        let limit = settings.slots.saturating_add(UNCOUNTED).min(STAMPS);
+        let objects = Objects::new(&pins, settings.slots, limit, settings.mark);
+        let mut object = objects.parents(settings.log)?;
+        let mut maps = Maps::take(&mut object, &pins)?;
+        maps.set_rules(&settings.protocols.rules())?;
+        if settings.mode == Mode::Full {
+            for name in object::PARENT {
+                object::load(&mut object, name)?;
+            }
+        }
+        let slots = maps.slots();
+        if slots != settings.slots {
+            tracing::warn!(
+                slots,
+                configured = settings.slots,
+                "the pinned counter map keeps the size it was made with"
+            );
+        }
+        crate::sys::memory::trim();
+        let instances = Instances::new(slots, limit);
+        Ok(Self {
+            settings: settings.clone(),
+            links,
+            objects,
+            parents: Mutex::new(Parents { object, methods: BTreeMap::new() }),
+            state: Mutex::new(State { maps, instances, sharers: BTreeMap::new() }),
+        })
+    }
+
+    /// Gives an interface its programs: members into maps first, then programs. On an error nothing stays behind.
+    pub fn attach(&self, attachment: &Attachment) -> Result<Attached, DatapathError> {
+        let number = {
+            let mut state = self.state();
+            let limit = state.instances.limit();
+            let number = state.instances.take().ok_or(DatapathError::NoInstance(limit))?;
+            if let Some(slot) = state.instances.slot(number) {
+                state.maps.zero(slot)?;
+            }
+            number
+        };
+        let attached = self.describe(attachment, number);
+        match self.install(&attached) {
+            Ok(relayed) => Ok(Attached { relayed, ..attached }),
+            Err(error) => {
+                self.detach(&attached)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// After a start: takes over what records say is attached, and removes what belongs to nobody. Counters go on.
+    ///
+    /// The result says for each whether it could be taken over; where the pod's namespace is gone its number stays
+    /// reserved until it is detached.
+    pub fn adopt(&self, records: &[Attached]) -> Result<Vec<Result<Attached, DatapathError>>, DatapathError> {
+        let adopted = records.iter().map(|record| self.adopt_one(record)).collect();
+        self.sweep()?;
+        Ok(adopted)
+    }
+
+    /// Takes everything of an attachment away. What is gone already (interface, namespace, entries) is fine; calling it
+    /// again is too.
+    pub fn detach(&self, attached: &Attached) -> Result<(), DatapathError> {
+        let ifname = attached.attachment.ifname.clone();
+        let filters = match netns::inside(&attached.attachment.netns, move || hooks::remove_filters(&ifname)) {
+            Err(NetnsError::Gone(_) | NetnsError::NotNetns(_)) | Ok(()) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Some(parent) = &attached.attachment.parent {
+            self.leave(parent, attached.instance)?;
+        }
+        let mut state = self.state();
+        if state.instances.release(attached.instance)
+            && let Some(slot) = state.instances.slot(attached.instance)
+        {
+            state.maps.zero(slot)?;
+        }
+        drop(state);
+        Ok(filters?)
+    }
+
+    /// Tells that a parent has another MAC now (bond fail-over, an operator's change).
+    pub fn parent_changed(&self, parent: &Parent) -> Result<(), DatapathError> {
+        let mut state = self.state();
+        let Some(sharers) = state.sharers.get_mut(&parent.ifindex) else { return Ok(()) };
+        sharers.parent = parent.clone();
+        write_parent(&mut state, parent.ifindex)
+    }
+
+    fn describe(&self, attachment: &Attachment, number: u32) -> Attached {
+        let parent = attachment.parent.clone().filter(|_| self.settings.mode == Mode::Full);
+        let protocols = attachment.protocols.intersection(self.settings.protocols);
+        Attached {
+            attachment: Attachment { parent, protocols, ..attachment.clone() },
+            instance: number,
+            slot: self.state().instances.slot(number),
+            relayed: false,
+        }
+    }
+
+    fn adopt_one(&self, record: &Attached) -> Result<Attached, DatapathError> {
+        let limit = {
+            let mut state = self.state();
+            let limit = state.instances.limit();
+            if state.instances.claim(record.instance) { None } else { Some(limit) }
+        };
+        if let Some(limit) = limit {
+            return Err(DatapathError::NoInstance(limit));
+        }
+        let attached = self.describe(&record.attachment, record.instance);
+        let relayed = self.install(&attached)?;
+        Ok(Attached { relayed, ..attached })
+    }
+
+    /// Maps, then the pod's programs, then the parent's; says whether the attachment has a place in the fan-out.
+    fn install(&self, attached: &Attached) -> Result<bool, DatapathError> {
+        if let Some(parent) = &attached.attachment.parent {
+            self.join(parent, attached)?;
+        }
+        self.attach_pod(attached)?;
+        let Some(parent) = &attached.attachment.parent else { return Ok(false) };
+        self.attach_parent(parent)?;
+        let state = self.state();
+        Ok(state.sharers.get(&parent.ifindex).is_some_and(|sharers| sharers.has_place(attached.instance)))
+    }
+
+    fn attach_pod(&self, attached: &Attached) -> Result<(), DatapathError> {
+        let Attachment { netns, ifname, .. } = &attached.attachment;
+        let mut object = self.objects.pod(attached.instance)?;
+        netns::inside(netns, || {
+            if netns::interface_index(ifname).is_none() {
+                return Err(DatapathError::NoInterface { interface: ifname.clone(), netns: netns.clone() });
+            }
+            hooks::attach_pod(&mut object, ifname)
+        })?
+    }
+
+    fn attach_parent(&self, parent: &Parent) -> Result<(), DatapathError> {
+        let mut parents = self.parents.lock().unwrap_or_else(PoisonError::into_inner);
+        if parents.methods.contains_key(&parent.ifindex) {
+            return Ok(());
+        }
+        let method = hooks::attach_parent(&mut parents.object, parent, self.settings.attach, &self.links)?;
+        parents.methods.insert(parent.ifindex, method);
+        Ok(())
+    }
+
+    fn join(&self, parent: &Parent, attached: &Attached) -> Result<(), DatapathError> {
+        let mut state = self.state();
+        let state = &mut *state;
+        if !state.sharers.contains_key(&parent.ifindex) {
+            state.maps.make_relay_counters(parent.ifindex, self.settings.protocols.numbers())?;
+        }
+        let sharers = state.sharers.entry(parent.ifindex).or_insert_with(|| Sharers::new(parent.clone()));
+        sharers.parent = parent.clone();
+        let Attachment { mac, protocols, .. } = attached.attachment;
+        sharers.add(Sharer { instance: attached.instance, mac, protocols });
+        write_parent(state, parent.ifindex)
+    }
+
+    /// Takes a member off its parent; with the last one everything of the parent goes.
+    fn leave(&self, parent: &Parent, instance: u32) -> Result<(), DatapathError> {
+        // Held throughout, so that a member that joins meanwhile attaches after us, not before.
+        let mut parents = self.parents.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        let Some(sharers) = state.sharers.get_mut(&parent.ifindex) else { return Ok(()) };
+        if !sharers.remove(instance) {
+            return write_parent(&mut state, parent.ifindex);
+        }
+        hooks::detach_parent(parent.ifindex, Some(&parent.name), &self.links);
+        parents.methods.remove(&parent.ifindex);
+        state.sharers.remove(&parent.ifindex);
+        state.maps.remove_fanout(parent.ifindex)?;
+        state.maps.set_macs(parent.ifindex, &[])?;
+        let kept: Vec<u32> = state.sharers.keys().copied().collect();
+        state.maps.keep_relay_counters(&kept)
+    }
+
+    /// Removes parents, members and counters that nobody owns: what a killed agent left.
+    fn sweep(&self) -> Result<(), DatapathError> {
+        let mut state = self.state();
+        let kept: Vec<u32> = state.sharers.keys().copied().collect();
+        let mut strays = state.maps.fanout_parents();
+        strays.extend(state.maps.mac_parents());
+        strays.extend(hooks::pinned_parents(&self.links));
+        strays.sort_unstable();
+        strays.dedup();
+        for stray in strays.into_iter().filter(|parent| !kept.contains(parent)) {
+            hooks::detach_parent(stray, netns::interface_name(stray).as_deref(), &self.links);
+            state.maps.remove_fanout(stray)?;
+            state.maps.set_macs(stray, &[])?;
+        }
+        state.maps.keep_relay_counters(&kept)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes what follows from a parent's members: who is known before who receives.
+fn write_parent(state: &mut State, parent: u32) -> Result<(), DatapathError> {
+    let Some(sharers) = state.sharers.get(&parent) else { return Ok(()) };
+    let macs: Vec<_> = sharers.local_macs().collect();
+    let fanout = sharers.fanout();
+    state.maps.set_macs(parent, &macs)?;
+    state.maps.set_fanout(parent, fanout)
+}
+
+fn make_private(folder: &Path) -> Result<(), DatapathError> {
+    let failed = |action| move |source| DatapathError::Pins { action, path: folder.to_owned(), source };
+    fs::create_dir_all(folder).map_err(failed("create pin folder"))?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(failed("make private the pin folder"))
+}

@@ -1,0 +1,84 @@
+//! How do programs get into the kernel? The embedded objects, and one loader that is kept.
+//!
+//! Making a loader parses the kernel's BTF (35 ms, 11 MB) unless told not to, so there is one; what it borrows must
+//! live as long, which is why the slot table is leaked, once per opened datapath.
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use aya::programs::SchedClassifier;
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+
+use super::attachment::Mark;
+use super::error::{DatapathError, chain};
+use super::maps::NAMES;
+
+static SILENT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/multus-ebpf-silent.o"));
+static TRACING: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/multus-ebpf-tracing.o"));
+
+/// Programs of the pod's interface.
+pub(super) const POD: [&str; 2] = ["pod_ingress", "pod_egress"];
+/// Programs of the parent.
+pub(super) const PARENT: [&str; 2] = ["parent_ingress", "parent_egress"];
+
+/// The loader with everything it lends to the objects.
+pub(super) struct Objects {
+    loader: Mutex<EbpfLoader<'static>>,
+    instances: &'static [u32],
+}
+
+impl Objects {
+    /// A loader that creates or reuses the maps pinned in `maps`, with `slots` counter slots.
+    pub(super) fn new(maps: &Path, slots: u32, limit: u32, mark: Mark) -> Self {
+        let instances: &'static [u32] = Box::leak((0..limit.max(1)).collect());
+        let mark: &'static Mark = Box::leak(Box::new(mark));
+        let mut loader = EbpfLoader::new();
+        loader
+            .btf(None)
+            .map_max_entries("if_counters", slots.saturating_mul(2).max(2))
+            .override_global("MARK_VALUE", &mark.value, true)
+            .override_global("MARK_MASK", &mark.mask, true);
+        for name in NAMES {
+            loader.map_pin_path(name, maps.join(name));
+        }
+        Self { loader: Mutex::new(loader), instances }
+    }
+
+    /// The object with the parents' programs; the maps come into being with it. No program is loaded yet.
+    pub(super) fn parents(&self, tracing: bool) -> Result<Ebpf, DatapathError> {
+        self.open(if tracing { TRACING } else { SILENT }, "object for parents", 0)
+    }
+
+    /// The pod's two programs for instance `number`, loaded. Dropping the result unloads what is not attached.
+    pub(super) fn pod(&self, number: u32) -> Result<Ebpf, DatapathError> {
+        let mut object = self.open(SILENT, "object for a pod", number)?;
+        for name in POD {
+            load(&mut object, name)?;
+        }
+        Ok(object)
+    }
+
+    fn open(&self, bytes: &[u8], what: &'static str, number: u32) -> Result<Ebpf, DatapathError> {
+        let mut loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = |reason: String| DatapathError::Load { what, reason };
+        let number = usize::try_from(number).ok().and_then(|index| self.instances.get(index));
+        let number = number.ok_or_else(|| refused("instance number out of range".to_owned()))?;
+        loader.override_global("SLOT", number, true);
+        loader.load(bytes).map_err(|error| refused(chain(&error)))
+    }
+}
+
+/// Loads one program of an object into the kernel.
+pub(super) fn load(object: &mut Ebpf, name: &'static str) -> Result<(), DatapathError> {
+    let refused = |error: &dyn std::error::Error| error.to_string();
+    classifier(object, name)?.load().map_err(|error| DatapathError::Load { what: name, reason: refused(&error) })
+}
+
+/// A program of an object by name.
+pub(super) fn classifier<'a>(
+    object: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut SchedClassifier, DatapathError> {
+    let absent = || DatapathError::Load { what: name, reason: "the object has no such program".to_owned() };
+    object.program_mut(name).ok_or_else(absent)?.try_into().map_err(|_| absent())
+}

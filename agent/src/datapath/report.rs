@@ -1,0 +1,161 @@
+//! What can be seen of the datapath: counts and facts, in words that metrics and the CLI print. Reads only.
+
+use std::sync::PoisonError;
+
+use aya::programs::Program;
+use multus_ebpf_common::LAYOUT;
+use multus_ebpf_common::counters::InterfaceCounters;
+use multus_ebpf_common::relay::{OUTCOMES, PATHS, PROTOCOLS, RELAYED};
+
+use super::{Attached, Datapath, DatapathError, Method};
+
+/// Both directions of an attachment; the pod's view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Interface {
+    /// What the pod received.
+    pub receive: InterfaceCounters,
+    /// What the pod sent.
+    pub transmit: InterfaceCounters,
+}
+
+/// One relay counter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayCount {
+    /// Interface index of the parent.
+    pub parent: u32,
+    /// Its name.
+    pub parent_name: String,
+    /// Protocol name of the rule table.
+    pub protocol: &'static str,
+    /// `host_to_pod` or `pod_to_host`.
+    pub path: &'static str,
+    /// `relayed` or `skipped`; a skipped frame still goes where it went without us.
+    pub verdict: &'static str,
+    /// Why it was skipped; empty when relayed.
+    pub reason: &'static str,
+    /// Frames.
+    pub frames: u64,
+    /// Copies that were delivered for them.
+    pub copies: u64,
+}
+
+/// What is true of the datapath now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Version of the map layouts.
+    pub layout: u32,
+    /// `silent` or `tracing`.
+    pub object: &'static str,
+    /// Counter slots taken.
+    pub slots_used: u32,
+    /// Counter slots there are.
+    pub slots: u32,
+    /// Attachments that found no slot.
+    pub uncounted: u32,
+    /// Parents with programs.
+    pub parents: Vec<ParentFacts>,
+    /// The parents' programs as the kernel has them.
+    pub programs: Vec<ProgramFacts>,
+}
+
+/// A parent and how many share it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParentFacts {
+    /// Interface index.
+    pub ifindex: u32,
+    /// Interface name.
+    pub name: String,
+    /// How the programs are on it; `None`: not yet.
+    pub method: Option<Method>,
+    /// Attachments on it.
+    pub members: usize,
+    /// Those of them that found no place in the fan-out.
+    pub overflow: usize,
+}
+
+/// A loaded program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgramFacts {
+    /// Its name.
+    pub name: String,
+    /// Its id, as bpftool shows it.
+    pub id: u32,
+    /// Instructions that the verifier walked (kernel 5.16 and newer).
+    pub verified_instructions: Option<u32>,
+}
+
+impl Datapath {
+    /// What an attachment's slot has counted since it was attached; `None`: it is not counted.
+    pub fn interface_counters(&self, attached: &Attached) -> Result<Option<Interface>, DatapathError> {
+        let Some(slot) = attached.slot else { return Ok(None) };
+        let [receive, transmit] = self.state().maps.interface(slot)?;
+        Ok(Some(Interface { receive, transmit }))
+    }
+
+    /// Every relay counter of every parent; the counters exist at 0 from the parent's first attachment.
+    pub fn relay_counters(&self) -> Result<Vec<RelayCount>, DatapathError> {
+        let state = self.state();
+        let mut counts: Vec<RelayCount> = state
+            .maps
+            .relay_counters()?
+            .into_iter()
+            .filter_map(|(key, value)| {
+                let relayed = key.outcome == RELAYED;
+                Some(RelayCount {
+                    parent: key.parent,
+                    parent_name: state.sharers.get(&key.parent)?.parent.name.clone(),
+                    protocol: PROTOCOLS.get(usize::try_from(key.protocol).ok()?)?.name,
+                    path: PATHS.get(usize::try_from(key.path).ok()?)?,
+                    verdict: if relayed { "relayed" } else { "skipped" },
+                    reason: if relayed { "" } else { OUTCOMES.get(usize::try_from(key.outcome).ok()?)? },
+                    frames: value.frames,
+                    copies: value.copies,
+                })
+            })
+            .collect();
+        counts.sort_by(|a, b| (a.parent, a.protocol, a.path, a.reason).cmp(&(b.parent, b.protocol, b.path, b.reason)));
+        Ok(counts)
+    }
+
+    /// Whether an attachment has a place in its parent's fan-out now: one may move up when another leaves.
+    pub fn is_relayed(&self, attached: &Attached) -> bool {
+        let parent = attached.attachment.parent.as_ref();
+        let state = self.state();
+        parent.and_then(|p| state.sharers.get(&p.ifindex)).is_some_and(|sharers| sharers.has_place(attached.instance))
+    }
+
+    /// What is true now.
+    pub fn facts(&self) -> Facts {
+        let parents = self.parents.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state();
+        Facts {
+            layout: LAYOUT,
+            object: if self.settings.log { "tracing" } else { "silent" },
+            slots_used: state.instances.slots_used(),
+            slots: state.instances.slots(),
+            uncounted: state.instances.uncounted(),
+            parents: state
+                .sharers
+                .iter()
+                .map(|(ifindex, sharers)| ParentFacts {
+                    ifindex: *ifindex,
+                    name: sharers.parent.name.clone(),
+                    method: parents.methods.get(ifindex).copied(),
+                    members: sharers.len(),
+                    overflow: sharers.overflow(),
+                })
+                .collect(),
+            programs: parents.object.programs().filter_map(program_facts).collect(),
+        }
+    }
+}
+
+fn program_facts((name, program): (&str, &Program)) -> Option<ProgramFacts> {
+    let Program::SchedClassifier(program) = program else { return None };
+    let info = program.info().ok()?;
+    Some(ProgramFacts {
+        name: name.to_owned(),
+        id: info.id(),
+        verified_instructions: info.verified_instruction_count(),
+    })
+}

@@ -1,0 +1,350 @@
+//! ADD, from top to bottom: plan everything, touch nothing before the plan stands, write down every step before it is
+//! taken, undo all of it in reverse when one step fails.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::cni::{CniResult, Command, NetworkConfig};
+use crate::fault::{CniError, code, quote};
+use crate::kube::EventKind;
+use crate::names::{ContainerId, IfName, NadRef, NetnsPath};
+use crate::objects::Network;
+use crate::ops::cluster_network;
+use crate::ops::context::{Context, Pool, left_ms};
+use crate::ops::invocation::Invocation;
+use crate::ops::runner::Runner;
+use crate::ops::{chain, links, pods, undo};
+use crate::plan::{self, Attachment, Choice, Plan, Wanted};
+use crate::records::{self, Record, Stage, State};
+use crate::sys::{self, netns};
+use crate::wire::Job;
+
+/// What an ADD is about, once everything it needs is known to be there.
+struct Sandbox<'a> {
+    container: &'a ContainerId,
+    netns: &'a NetnsPath,
+    ifname: &'a IfName,
+}
+
+/// Attaches a container. The answer is the master's result in the version that was asked in.
+///
+/// # Errors
+/// Whatever refused the plan, or the first step that failed; then everything before it was undone.
+pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R) -> Result<String, CniError> {
+    let sandbox = sandbox(call)?;
+    let _turn = context.turns.take(Pool::Attaching, Some(sandbox.container), call.deadline).await?;
+    clear_leftover(context, call, &sandbox, runner).await?;
+    let pod = match pods::find(context, call).await? {
+        pods::Found::Known(pod) => pod,
+        pods::Found::Gone => return pods::nothing_attached(call),
+    };
+    let plan = match make_plan(context, call, &sandbox, &pod).await {
+        Ok(plan) => plan,
+        Err(error) => {
+            pods::event(context, call, EventKind::Warning, reason(&error), &error.to_string());
+            return Err(error.within(about(call)));
+        }
+    };
+    refuse_taken_names(&sandbox, &plan).await?;
+    let mut record = begin(context, call, &sandbox, &plan)?;
+    let attached = attach_all(context, call, &plan, &mut record, runner).await;
+    let results = match attached {
+        Ok(results) => results,
+        Err(error) => {
+            for line in undo::undo(context, &mut record, Some(sandbox.netns), runner, call.deadline).await {
+                tracing::warn!(container = %sandbox.container, "roll back: {line}");
+            }
+            pods::event(context, call, EventKind::Warning, "FailedAttaching", &error.to_string());
+            return Err(error);
+        }
+    };
+    let answer = finish(context, call, &plan, record, &results);
+    if runner.is_gone() {
+        tracing::warn!(container = %sandbox.container, "added, but the CNI plugin that asked is gone");
+    }
+    answer
+}
+
+fn sandbox(call: &Invocation) -> Result<Sandbox<'_>, CniError> {
+    match (&call.request.container_id, &call.request.netns, &call.request.ifname) {
+        (Some(container), Some(netns), Some(ifname)) => Ok(Sandbox { container, netns, ifname }),
+        _ => Err(CniError::new(code::INVALID_ENVIRONMENT, "ADD needs CNI_CONTAINERID, CNI_NETNS and CNI_IFNAME")),
+    }
+}
+
+/// A half ADD of the same container is undone first; a whole one is left alone, and the second ADD refused.
+async fn clear_leftover<R: Runner>(
+    context: &Context,
+    call: &Invocation,
+    sandbox: &Sandbox<'_>,
+    runner: &mut R,
+) -> Result<(), CniError> {
+    let Some(record) = context.ledger.get(sandbox.container) else { return Ok(()) };
+    if record.state == State::Added {
+        let text = format!("container {} is attached already", quote(sandbox.container.as_str()));
+        return Err(CniError::new(code::INVALID_ENVIRONMENT, text).remedy("call DEL before another ADD; nothing was changed"));
+    }
+    let mut record = Record::clone(&record);
+    let netns = record.netns.clone().filter(|path| path.as_path().exists());
+    let failed = undo::undo(context, &mut record, netns.as_ref(), runner, call.deadline).await;
+    match failed.first() {
+        None => Ok(()),
+        Some(first) => Err(CniError::new(code::TRY_LATER, format!("undo an earlier, unfinished ADD: {first}"))),
+    }
+}
+
+/// Everything that is decided before anything is touched.
+async fn make_plan(
+    context: &Context,
+    call: &Invocation,
+    sandbox: &Sandbox<'_>,
+    pod: &pods::Facts,
+) -> Result<Plan, CniError> {
+    let policy = &call.conf.policy;
+    let choice = match &pod.id {
+        Some(id) => Choice::read(&pod.annotations, &id.namespace, policy)?,
+        None => Choice::default(),
+    };
+    let networks = fetch(context, call, &choice.needed()).await?;
+    let wanted = Wanted {
+        pod: pod.id.as_ref(),
+        ifname: sandbox.ifname,
+        runtime_config: &call.conf.runtime_config,
+        policy,
+        cluster: cluster_network::all(context, &call.conf, call.deadline).await?,
+        defaults: cluster_network::defaults(context, &call.conf, call.deadline).await?,
+        choice,
+        auxiliary: None,
+        devices: std::collections::BTreeMap::new(),
+    };
+    plan::plan(wanted, |id| networks.get(id).map(|network| Network::clone(network)))
+}
+
+/// The networks a pod names, from memory; an empty spec is filled in from `confDir`.
+async fn fetch(
+    context: &Context,
+    call: &Invocation,
+    needed: &[NadRef],
+) -> Result<HashMap<NadRef, Arc<Network>>, CniError> {
+    let mut networks = HashMap::new();
+    for id in needed {
+        let found = context.cluster.find_network(id, call.deadline).await;
+        let network = match found {
+            Ok(network) => cluster_network::filled(&call.conf, network)?,
+            Err(error) => {
+                let text = format!(
+                    "cannot find a network-attachment-definition ({}) in namespace ({}): {error}",
+                    id.name, id.namespace
+                );
+                let known = CniError::from(error);
+                return Err(CniError { msg: text, ..known });
+            }
+        };
+        networks.insert(id.clone(), network);
+    }
+    Ok(networks)
+}
+
+/// The namespace is one, and none of the names is taken in it.
+async fn refuse_taken_names(sandbox: &Sandbox<'_>, plan: &Plan) -> Result<(), CniError> {
+    let at = sandbox.netns.as_path();
+    netns::open(at).map_err(|error| CniError::new(code::INVALID_NETNS, error.to_string()))?;
+    for attachment in &plan.attachments {
+        let name = attachment.ifname.as_str();
+        let found = sys::links::find(Some(at), name).await;
+        let found = found.map_err(|error| CniError::new(code::INVALID_NETNS, error.to_string()))?;
+        if found.is_some() {
+            let text = format!("network {}: interface name {name} already exists in the pod", quote(&attachment.network));
+            return Err(CniError::new(code::INVALID_ENVIRONMENT, text).remedy("ask for another interface name; nothing was changed"));
+        }
+    }
+    Ok(())
+}
+
+/// Writes down what is about to be done.
+fn begin(context: &Context, call: &Invocation, sandbox: &Sandbox<'_>, plan: &Plan) -> Result<Record, CniError> {
+    let mut attachments = Vec::new();
+    for attachment in &plan.attachments {
+        let environment = plan::stdin::environment(Command::Del, &call.request, "", attachment)?;
+        let args = environment.get("CNI_ARGS").unwrap_or_default();
+        attachments.push(records::Attachment {
+            network: attachment.network.clone(),
+            conf_name: attachment.config.name.to_string(),
+            nad: attachment.nad.clone(),
+            ifname: attachment.ifname.clone(),
+            master: attachment.master,
+            delegates: delegates(attachment, args, None)?,
+            result: None,
+            link: None,
+        });
+    }
+    let record = Record {
+        container: sandbox.container.clone(),
+        netns: Some(sandbox.netns.clone()),
+        pod: call.request.pod.clone(),
+        ifname: sandbox.ifname.clone(),
+        state: State::Adding,
+        since: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        attachments,
+        status: None,
+    };
+    save(context, &record)?;
+    Ok(record)
+}
+
+fn delegates(
+    attachment: &Attachment,
+    args: &str,
+    result: Option<&CniResult>,
+) -> Result<Vec<records::Delegate>, CniError> {
+    let config = &attachment.config;
+    let delegate = |(index, plugin): (usize, &crate::cni::PluginConfig)| {
+        Ok(records::Delegate {
+            plugin: plugin.plugin.clone(),
+            cni_version: config.cni_version.to_string(),
+            stage: if result.is_some() { Stage::Called } else { Stage::Planned },
+            stdin: plan::stdin::stdin(Command::Del, attachment, index, result)?,
+            args: args.to_owned(),
+            skips_check: config.disable_check,
+        })
+    };
+    config.plugins.iter().enumerate().map(delegate).collect()
+}
+
+fn save(context: &Context, record: &Record) -> Result<(), CniError> {
+    context.ledger.save(record).map_err(|error| {
+        CniError::new(code::IO, format!("write the record of container {}: {error}", record.container))
+            .remedy("free space below cniDir, or mount it writable")
+    })
+}
+
+/// Every network in order, one after the other, as the specification demands.
+async fn attach_all<R: Runner>(
+    context: &Context,
+    call: &Invocation,
+    plan: &Plan,
+    record: &mut Record,
+    runner: &mut R,
+) -> Result<Vec<CniResult>, CniError> {
+    let mut results = Vec::new();
+    for (at, attachment) in plan.attachments.iter().enumerate() {
+        let result = attach(context, call, attachment, (record, at), runner).await?;
+        if !attachment.master
+            && let Some(netns) = &call.request.netns
+        {
+            let link = links::follow(context, netns, &attachment.ifname, &attachment.relay).await;
+            if let Some(recorded) = record.attachments.get_mut(at) {
+                recorded.link = link;
+            }
+        }
+        results.push(result);
+    }
+    Ok(results)
+}
+
+/// One network: its plugins in order, each given the result of the one before.
+async fn attach<R: Runner>(
+    context: &Context,
+    call: &Invocation,
+    attachment: &Attachment,
+    (record, at): (&mut Record, usize),
+    runner: &mut R,
+) -> Result<CniResult, CniError> {
+    let mut result: Option<CniResult> = None;
+    let args = record.attachments.get(at).and_then(|a| a.delegates.first()).map(|d| d.args.clone()).unwrap_or_default();
+    for (index, plugin) in attachment.config.plugins.iter().enumerate() {
+        record.mark((at, index), Stage::Called);
+        save(context, record)?;
+        let job = Job {
+            id: 0,
+            plugin: plugin.plugin.clone(),
+            verb: Command::Add,
+            container: Some(record.container.clone()),
+            netns: call.request.netns.clone(),
+            ifname: Some(attachment.ifname.clone()),
+            args: args.clone(),
+            stdin: plan::stdin::stdin(Command::Add, attachment, index, result.as_ref())?,
+            timeout_ms: left_ms(call.deadline),
+        };
+        let said = chain::run(context, runner, job).await.map_err(|error| failure(call, &attachment.config, error))?;
+        result = Some(CniResult::parse(said.as_bytes()).map_err(|error| {
+            failure(call, &attachment.config, error.within(format_args!("result of plugin {}", quote(plugin.plugin.as_str()))))
+        })?);
+    }
+    let result = result.unwrap_or_default();
+    if let Some(recorded) = record.attachments.get_mut(at) {
+        recorded.delegates = delegates(attachment, &args, Some(&result))?;
+        recorded.result = result.print(crate::cni::Version::NEWEST).ok().and_then(|text| serde_json::from_str(&text).ok());
+    }
+    Ok(result)
+}
+
+/// A delegate's failure in upstream's own words, its code kept.
+fn failure(call: &Invocation, config: &NetworkConfig, error: CniError) -> CniError {
+    let (namespace, name, uid) = match &call.request.pod {
+        Some(pod) => (pod.namespace.as_str(), pod.name.as_str(), pod.uid.as_deref().unwrap_or_default()),
+        None => ("", "", ""),
+    };
+    let network = &config.name;
+    error.within(format_args!("[{namespace}/{name}/{uid}:{network}]: error adding container to network \"{network}\""))
+}
+
+fn about(call: &Invocation) -> String {
+    match &call.request.pod {
+        Some(pod) => format!("Multus: [{pod}/{}]", pod.uid.as_deref().unwrap_or_default()),
+        None => "Multus: [//]".to_owned(),
+    }
+}
+
+/// The reason of the event that tells of a refused plan.
+fn reason(error: &CniError) -> &'static str {
+    if error.code == code::UNKNOWN_NETWORK { "NoNetworkFound" } else { "RefusedNetworks" }
+}
+
+/// All is attached: the record says so, the pod's status and events are on their way, the runtime gets its result.
+fn finish(
+    context: &Context,
+    call: &Invocation,
+    plan: &Plan,
+    mut record: Record,
+    results: &[CniResult],
+) -> Result<String, CniError> {
+    let pairs = || plan.attachments.iter().zip(results);
+    let made: Vec<_> = pairs()
+        .map(|(attachment, result)| plan::status::Made {
+            network: &attachment.network,
+            master: attachment.master,
+            result,
+            device_info: None,
+        })
+        .collect();
+    let status = plan::status::network_status(&made);
+    record.status = Some(status.clone());
+    record.state = State::Added;
+    save(context, &record)?;
+    if let Some(pod) = &call.request.pod {
+        context.cluster.report_status(pod, status);
+    }
+    for (attachment, result) in pairs() {
+        if let Some(text) = plan::status::added_interface(&attachment.ifname, &attachment.network, result) {
+            pods::event(context, call, EventKind::Normal, "AddedInterface", &text);
+        }
+    }
+    for warning in &plan.warnings {
+        pods::event(context, call, EventKind::Warning, warning.reason, &warning.message);
+    }
+    results.first().cloned().unwrap_or_default().print(call.version)
+}
+
+/// What is owed after the reply: the record survives power loss, too.
+pub fn persist(context: &Arc<Context>, container: ContainerId) {
+    let context = Arc::clone(context);
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = context.ledger.persist(&container)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%container, "flush a record: {error}");
+        }
+    });
+}

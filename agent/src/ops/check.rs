@@ -1,0 +1,93 @@
+//! CHECK: is every attachment still as its ADD left it? First our own look at the kernel, then the delegates'.
+
+use crate::cni::{CniResult, Command, Version};
+use crate::fault::{CniError, code, quote};
+use crate::ops::chain;
+use crate::ops::context::{Context, Pool, left_ms};
+use crate::ops::invocation::Invocation;
+use crate::ops::runner::Runner;
+use crate::records::{Attachment, Record, State};
+use crate::sys::links;
+use crate::wire::Job;
+
+/// Checks a container.
+///
+/// # Errors
+/// Code 3 for an unknown container, code 104 for a difference we see, else the delegate's own.
+pub async fn check<R: Runner>(context: &Context, call: &Invocation, runner: &mut R) -> Result<(), CniError> {
+    let (Some(container), Some(netns)) = (&call.request.container_id, &call.request.netns) else { return Ok(()) };
+    let _turn = context.turns.take(Pool::Others, Some(container), call.deadline).await?;
+    let record = context.ledger.get(container).filter(|record| record.state == State::Added).ok_or_else(|| {
+        CniError::new(code::UNKNOWN_CONTAINER, format!("container {} has no attachments here", quote(container.as_str())))
+            .remedy("it was never added, or its ADD did not finish")
+    })?;
+    for attachment in &record.attachments {
+        link(netns.as_path(), attachment).await?;
+    }
+    for attachment in &record.attachments {
+        for job in jobs(&record, attachment, call) {
+            let plugin = job.plugin.clone();
+            let context_of = format!("check network {} ({plugin}) on {}", quote(&attachment.network), attachment.ifname);
+            chain::run(context, runner, job).await.map_err(|error| error.within(context_of))?;
+        }
+    }
+    Ok(())
+}
+
+/// The interface is there, with the hardware address and the addresses of the result.
+async fn link(netns: &std::path::Path, attachment: &Attachment) -> Result<(), CniError> {
+    let name = attachment.ifname.as_str();
+    let differs = |what: String| {
+        CniError::new(code::CHECK, format!("interface {name} of network {}: {what}", quote(&attachment.network)))
+            .remedy("delete the pod's sandbox, so that it is attached anew")
+    };
+    let Some(result) = attachment.result.as_ref().and_then(|value| CniResult::parse(value.to_string().as_bytes()).ok())
+    else {
+        return Ok(());
+    };
+    let Some(at) = result.interfaces.iter().position(|i| i.name == name && !i.sandbox.is_empty()) else {
+        return Ok(());
+    };
+    let found = links::find(Some(netns), name).await.map_err(|error| CniError::new(code::INVALID_NETNS, error.to_string()))?;
+    let found = found.ok_or_else(|| differs("it is gone from the pod's namespace".into()))?;
+    let mac = mac_text(found.mac);
+    let promised = result.interfaces.get(at).map(|i| i.mac.to_ascii_lowercase()).unwrap_or_default();
+    if !promised.is_empty() && promised != mac {
+        return Err(differs(format!("its hardware address is {mac}, it was added with {}", quote(&promised))));
+    }
+    let has = links::addresses(netns, found.ifindex)
+        .await
+        .map_err(|error| CniError::new(code::CHECK, error.to_string()))?;
+    for ip in result.ips.iter().filter(|ip| ip.interface.is_none_or(|index| index == at)) {
+        if !has.contains(&(ip.address.ip, ip.address.prefix)) {
+            return Err(differs(format!("its address {} is gone", ip.address)));
+        }
+    }
+    Ok(())
+}
+
+fn jobs(record: &Record, attachment: &Attachment, call: &Invocation) -> Vec<Job> {
+    let speaks = |version: &str| Version::parse(version).is_ok_and(Version::has_check);
+    attachment
+        .delegates
+        .iter()
+        .filter(|delegate| !delegate.skips_check && speaks(&delegate.cni_version))
+        .map(|delegate| Job {
+            id: 0,
+            plugin: delegate.plugin.clone(),
+            verb: Command::Check,
+            container: Some(record.container.clone()),
+            netns: call.request.netns.clone(),
+            ifname: Some(attachment.ifname.clone()),
+            args: delegate.args.clone(),
+            stdin: delegate.stdin.clone(),
+            timeout_ms: left_ms(call.deadline),
+        })
+        .collect()
+}
+
+/// A hardware address as the kernel and CNI write it.
+pub fn mac_text(mac: [u8; 6]) -> String {
+    let [a, b, c, d, e, f] = mac;
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+}

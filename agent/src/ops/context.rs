@@ -1,0 +1,133 @@
+//! What an operation may use: settings, the cluster, the datapath, the ledger, and its turn.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+
+use crate::config::Settings;
+use crate::datapath::Datapath;
+use crate::fault::{CniError, code};
+use crate::kube::Cluster;
+use crate::metrics::Metrics;
+use crate::names::ContainerId;
+use crate::ops::ledger::Ledger;
+use crate::spool::Spool;
+
+/// Everything an operation may use.
+#[derive(Debug)]
+pub struct Context {
+    /// The daemon's configuration.
+    pub settings: Settings,
+    /// Pods and networks.
+    pub cluster: Cluster,
+    /// The eBPF side; none with `datapath.mode: off`, or where it could not be opened.
+    pub datapath: Option<Arc<Datapath>>,
+    /// Why there is no datapath although there should be.
+    pub datapath_fault: Option<String>,
+    /// The records.
+    pub ledger: Ledger,
+    /// What the shim did while we were away.
+    pub spool: Spool,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Whose turn it is.
+    pub turns: Turns,
+}
+
+/// Admission: how many operations at once, and one at a time per container.
+#[derive(Debug)]
+pub struct Turns {
+    attaching: Arc<Semaphore>,
+    others: Arc<Semaphore>,
+    most: usize,
+    containers: Mutex<HashMap<ContainerId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// A turn, given back when dropped.
+#[derive(Debug)]
+pub struct Turn {
+    _permit: OwnedSemaphorePermit,
+    _container: Option<OwnedMutexGuard<()>>,
+}
+
+/// The pools of [`Turns`]: a burst of ADDs must not starve the clean-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pool {
+    /// ADD.
+    Attaching,
+    /// Everything else.
+    Others,
+}
+
+impl Turns {
+    /// `most` operations of either pool at once.
+    pub fn new(most: usize) -> Self {
+        Self {
+            attaching: Arc::new(Semaphore::new(most)),
+            others: Arc::new(Semaphore::new(most)),
+            most,
+            containers: Mutex::default(),
+        }
+    }
+
+    /// Waits for a place in `pool` and for `container` to be free.
+    ///
+    /// # Errors
+    /// Code 11 at the deadline.
+    pub async fn take(&self, pool: Pool, container: Option<&ContainerId>, deadline: Instant) -> Result<Turn, CniError> {
+        let wait = deadline.saturating_duration_since(Instant::now());
+        let turn = async {
+            // The container first: a second request for it must not occupy a place while it waits for the first.
+            let container = match container {
+                Some(container) => Some(self.lock_of(container).lock_owned().await),
+                None => None,
+            };
+            let pool = match pool {
+                Pool::Attaching => &self.attaching,
+                Pool::Others => &self.others,
+            };
+            Arc::clone(pool).acquire_owned().await.ok().map(|permit| Turn { _permit: permit, _container: container })
+        };
+        let busy = || {
+            CniError::new(code::TRY_LATER, format!("no turn within {} s: the node is busy", wait.as_secs()))
+                .remedy("try again later")
+        };
+        tokio::time::timeout(wait, turn).await.ok().flatten().ok_or_else(busy)
+    }
+
+    /// Takes `container` if nobody has it.
+    pub fn try_container(&self, container: &ContainerId) -> Option<OwnedMutexGuard<()>> {
+        self.lock_of(container).try_lock_owned().ok()
+    }
+
+    fn lock_of(&self, container: &ContainerId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.containers.lock().unwrap_or_else(PoisonError::into_inner);
+        if locks.len() > 1_024 {
+            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        }
+        Arc::clone(locks.entry(container.clone()).or_default())
+    }
+
+    /// Waits until nobody is at work, at most `patience`.
+    pub async fn quiet(&self, patience: Duration) {
+        let all = u32::try_from(self.most).unwrap_or(u32::MAX);
+        let _ = tokio::time::timeout(patience, async {
+            let _attaching = self.attaching.acquire_many(all).await;
+            let _others = self.others.acquire_many(all).await;
+        })
+        .await;
+    }
+
+    /// Operations at work and places, per pool: for the status.
+    pub fn free(&self) -> (usize, usize) {
+        (self.attaching.available_permits(), self.others.available_permits())
+    }
+}
+
+/// Milliseconds left until `deadline`, for a job's timeout.
+pub fn left_ms(deadline: Instant) -> u64 {
+    let left: Duration = deadline.saturating_duration_since(Instant::now());
+    u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
+}

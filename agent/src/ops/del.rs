@@ -1,0 +1,28 @@
+//! DEL: the same road backwards with other manners. No API server, every delegate is called, a missing namespace is
+//! success, errors are collected; what could not be undone stays in the record. Never fails.
+
+use crate::fault::CniError;
+use crate::ops::context::{Context, Pool};
+use crate::ops::invocation::Invocation;
+use crate::ops::runner::Runner;
+use crate::ops::undo;
+use crate::records::{Record, State};
+
+/// Detaches a container.
+///
+/// # Errors
+/// None but code 11 when the node is too busy to begin; the runtime comes again.
+pub async fn del<R: Runner>(context: &Context, call: &Invocation, runner: &mut R) -> Result<(), CniError> {
+    let Some(container) = &call.request.container_id else { return Ok(()) };
+    let turn = context.turns.take(Pool::Others, Some(container), call.deadline).await?;
+    if let Some(record) = context.ledger.get(container) {
+        let mut record = Record::clone(&record);
+        let netns = call.request.netns.clone();
+        for line in undo::undo(context, &mut record, netns.as_ref(), runner, call.deadline).await {
+            tracing::warn!(container = %container, state = ?State::Undo, "{line}");
+        }
+    }
+    drop(turn);
+    undo::leftovers(context, runner).await;
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! A call, made sense of: bytes of the shim → a typed request with its configuration, version and deadline.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::cni::{Command, Environment, Request, Version};
+use crate::config::{NetConf, Settings};
+use crate::fault::{CniError, code, quote};
+use crate::wire::{Call, PROTOCOL};
+
+/// The capability under which containerd hands over the pod's annotations.
+const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
+
+/// A request that is understood.
+#[derive(Debug)]
+pub struct Invocation {
+    /// The environment, validated.
+    pub request: Request,
+    /// The configuration: stdin with the daemon's keys over it.
+    pub conf: NetConf,
+    /// Stdin, as it came.
+    pub config: String,
+    /// The version of the answer: stdin's.
+    pub version: Version,
+    /// The pod's annotations, where the runtime gave them.
+    pub annotations: Option<BTreeMap<String, String>>,
+    /// When everything has to be over.
+    pub deadline: Instant,
+}
+
+impl Invocation {
+    /// Reads a call.
+    ///
+    /// # Errors
+    /// Code 4 for the environment, 6 and 7 for the configuration, 1 for its version or a verb it does not have.
+    pub fn read(call: Call, settings: &Settings) -> Result<Self, CniError> {
+        if call.protocol != PROTOCOL {
+            let text = format!("the CNI plugin speaks protocol {}, the agent {PROTOCOL}", call.protocol);
+            return Err(CniError::new(code::TRY_LATER, text).remedy("install plugin and agent of the same version"));
+        }
+        let timeout = Duration::from_millis(call.timeout_ms).min(settings.request_timeout);
+        let environment: Environment = call.env.into_iter().collect();
+        let request = Request::parse(&environment)?;
+        let conf = NetConf::parse(call.config.as_bytes(), settings)?;
+        let version = conf.cni_version;
+        refuse_unknown_verb(request.command, version)?;
+        let annotations = annotations(&conf)?;
+        Ok(Self { request, conf, config: call.config, version, annotations, deadline: Instant::now() + timeout })
+    }
+}
+
+fn refuse_unknown_verb(command: Command, version: Version) -> Result<(), CniError> {
+    let has = match command {
+        Command::Check => version.has_check(),
+        Command::Status => version.has_status(),
+        Command::Gc => version.has_gc(),
+        _ => true,
+    };
+    if has {
+        return Ok(());
+    }
+    Err(CniError::new(code::INCOMPATIBLE_VERSION, format!("cniVersion {version} does not allow {command}"))
+        .remedy("configure a newer cniVersion: CHECK came with 0.4.0, STATUS and GC with 1.1.0"))
+}
+
+fn annotations(conf: &NetConf) -> Result<Option<BTreeMap<String, String>>, CniError> {
+    let Some(raw) = conf.runtime_config.get(ANNOTATIONS) else { return Ok(None) };
+    serde_json::from_str(raw.get()).map(Some).map_err(|error| {
+        let text = format!("read runtimeConfig[{}]: {error}", quote(ANNOTATIONS));
+        CniError::new(code::INVALID_CONFIG, text).remedy("the runtime must give an object of texts")
+    })
+}

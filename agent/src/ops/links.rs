@@ -1,0 +1,160 @@
+//! The datapath's share of an attachment: what the kernel made of it, and its programs.
+//!
+//! Never makes an ADD fail: an attachment without counters or relay works, and says why.
+
+use std::sync::Arc;
+
+use crate::datapath::{self, Attached, Mac, ProtocolSet};
+use crate::names::{IfName, NetnsPath};
+use crate::ops::context::Context;
+use crate::records::{Attachment, Link, Parent, Record, State};
+use crate::sys::links::{self, Facts};
+
+/// Looks at an interface after its ADD and attaches the datapath to it. `None`: there is no such interface.
+pub async fn follow(context: &Context, netns: &NetnsPath, ifname: &IfName, relay: &[String]) -> Option<Link> {
+    let facts = match links::find(Some(netns.as_path()), ifname.as_str()).await {
+        Ok(facts) => facts?,
+        Err(error) => {
+            tracing::warn!(interface = %ifname, "look at a new interface: {error}");
+            return None;
+        }
+    };
+    let parent = parent_of(&facts).await;
+    let relay = if parent.is_some() { relay.to_vec() } else { Vec::new() };
+    let mut link = Link {
+        ifindex: facts.ifindex,
+        mac: facts.mac,
+        kind: facts.kind,
+        parent,
+        instance: None,
+        slot: None,
+        relay,
+        note: None,
+    };
+    attach(context, netns, ifname, &mut link).await;
+    Some(link)
+}
+
+/// The link below a macvlan, if that is in our own namespace.
+async fn parent_of(facts: &Facts) -> Option<Parent> {
+    let below = facts.below.filter(|below| below.elsewhere && facts.kind == "macvlan")?;
+    let parent = links::by_index(below.ifindex).await.ok().flatten()?;
+    Some(Parent { ifindex: parent.ifindex, name: parent.name, mac: parent.mac })
+}
+
+async fn attach(context: &Context, netns: &NetnsPath, ifname: &IfName, link: &mut Link) {
+    let Some(datapath) = &context.datapath else {
+        link.note.clone_from(&context.datapath_fault);
+        return;
+    };
+    let wanted = describe(netns, ifname, link);
+    let datapath = Arc::clone(datapath);
+    let attached = tokio::task::spawn_blocking(move || datapath.attach(&wanted)).await;
+    match attached.map_err(|error| error.to_string()).and_then(|attached| attached.map_err(|error| error.to_string())) {
+        Ok(attached) => note(link, &attached),
+        Err(error) => {
+            tracing::warn!(interface = %ifname, "an attachment works uncounted: {error}");
+            link.note = Some(error);
+        }
+    }
+}
+
+fn note(link: &mut Link, attached: &Attached) {
+    link.instance = Some(attached.instance);
+    link.slot = attached.slot;
+    link.note = match (attached.slot, attached.relayed || link.relay.is_empty() || attached.attachment.parent.is_none()) {
+        (None, _) => Some("uncounted: every slot of datapath.slots is in use".into()),
+        (_, false) => Some("not relayed: the parent's fan-out is full".into()),
+        _ => None,
+    };
+}
+
+fn describe(netns: &NetnsPath, ifname: &IfName, link: &Link) -> datapath::Attachment {
+    let parent = link.parent.as_ref().map(|parent| datapath::Parent {
+        ifindex: parent.ifindex,
+        name: parent.name.clone(),
+        mac: Mac(parent.mac),
+    });
+    datapath::Attachment {
+        netns: netns.as_path().to_owned(),
+        ifname: ifname.to_string(),
+        mac: Mac(link.mac),
+        parent,
+        // Names the planner let through are names the datapath has.
+        protocols: ProtocolSet::of(&link.relay).unwrap_or_default(),
+    }
+}
+
+/// The datapath's own description of a recorded attachment.
+pub fn attached(record: &Record, attachment: &Attachment) -> Option<Attached> {
+    let link = attachment.link.as_ref()?;
+    let netns = record.netns.as_ref()?;
+    Some(Attached {
+        attachment: describe(netns, &attachment.ifname, link),
+        instance: link.instance?,
+        slot: link.slot,
+        relayed: link.note.is_none() && !link.relay.is_empty(),
+    })
+}
+
+/// Takes the datapath off everything in `record`.
+pub async fn forget(context: &Context, record: &Record) {
+    let Some(datapath) = &context.datapath else { return };
+    let all: Vec<Attached> = record.attachments.iter().filter_map(|a| attached(record, a)).collect();
+    if all.is_empty() {
+        return;
+    }
+    let datapath = Arc::clone(datapath);
+    let done = tokio::task::spawn_blocking(move || {
+        all.iter().filter_map(|attached| datapath.detach(attached).err()).map(|e| e.to_string()).collect::<Vec<_>>()
+    });
+    for error in done.await.unwrap_or_default() {
+        tracing::warn!(container = %record.container, "take the datapath off: {error}");
+    }
+}
+
+/// After a restart: what the records say is attached is taken over, everything else of ours is removed.
+pub async fn adopt(context: &Context) {
+    let Some(datapath) = &context.datapath else { return };
+    let mut records: Vec<Record> = context
+        .ledger
+        .all()
+        .into_iter()
+        .filter(|record| record.state == State::Added)
+        .map(|record| Record::clone(&record))
+        .collect();
+    let mut places = Vec::new();
+    let mut all = Vec::new();
+    for (r, record) in records.iter().enumerate() {
+        for (a, attachment) in record.attachments.iter().enumerate() {
+            if let Some(attached) = attached(record, attachment) {
+                places.push((r, a));
+                all.push(attached);
+            }
+        }
+    }
+    let datapath = Arc::clone(datapath);
+    let adopted = tokio::task::spawn_blocking(move || datapath.adopt(&all)).await;
+    let adopted = match adopted.map_err(|e| e.to_string()).and_then(|adopted| adopted.map_err(|e| e.to_string())) {
+        Ok(adopted) => adopted,
+        Err(error) => return tracing::error!("take over the datapath: {error}"),
+    };
+    for ((r, a), outcome) in places.into_iter().zip(adopted) {
+        let Some(record) = records.get_mut(r) else { continue };
+        let container = record.container.clone();
+        let Some(link) = record.attachments.get_mut(a).and_then(|attachment| attachment.link.as_mut()) else { continue };
+        let before = link.clone();
+        match outcome {
+            Ok(attached) => note(link, &attached),
+            Err(error) => {
+                tracing::warn!(%container, "take over an attachment: {error}");
+                link.note = Some(error.to_string());
+            }
+        }
+        if *link != before
+            && let Err(error) = context.ledger.save(record)
+        {
+            tracing::warn!(%container, "update a record: {error}");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Records ⇄ spool ⇄ kernel: at the start of the agent and now and then, everything is made to agree.
+
+use crate::ops::context::Context;
+use crate::ops::links;
+use crate::ops::runner::HostRunner;
+use crate::ops::undo;
+use crate::records::{Record, State};
+
+/// Takes over what an earlier agent and the shim left: notes are replayed, half ADDs are marked for undo, the datapath
+/// adopts what is attached.
+pub async fn at_start(context: &Context) {
+    replay(context).await;
+    for record in context.ledger.all().into_iter().filter(|record| record.state == State::Adding) {
+        let mut record = Record::clone(&record);
+        record.state = State::Undo;
+        if let Err(error) = context.ledger.save(&record) {
+            tracing::error!(container = %record.container, "mark a half ADD for undo: {error}");
+        }
+    }
+    links::adopt(context).await;
+}
+
+/// Replays what the shim did while the agent was away: the agent's own part of those DELs.
+pub async fn replay(context: &Context) {
+    let notes = match context.spool.notes() {
+        Ok(notes) => notes,
+        Err(error) => return tracing::error!("read the spool: {error}"),
+    };
+    for (path, note) in notes {
+        if let Some(record) = &note.record {
+            links::forget(context, record).await;
+        }
+        context.ledger.reread(&note.container);
+        for line in &note.failed {
+            tracing::warn!(container = %note.container, "left over by a DEL without the agent: {line}");
+        }
+        if let Err(error) = context.spool.replayed(&path) {
+            tracing::error!("remove the note {}: {error}", path.display());
+        }
+    }
+}
+
+/// Now and then: replay, and undo what is left over where the agent may run delegates itself.
+pub async fn now_and_then(context: &Context, host: Option<&mut HostRunner>) {
+    replay(context).await;
+    if let Some(runner) = host {
+        undo::leftovers_on_host(context, runner).await;
+    }
+}

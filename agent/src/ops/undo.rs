@@ -1,0 +1,97 @@
+//! Undoing a record: the recorded DELs, newest first, errors collected, nothing forgotten.
+//!
+//! Used by DEL, by an ADD that failed, and for what was left over. Needs no plan, no cluster, no API server.
+
+use std::time::{Duration, Instant};
+
+use crate::cni::Command;
+use crate::names::NetnsPath;
+use crate::ops::chain;
+use crate::ops::context::{Context, Pool, left_ms};
+use crate::ops::links;
+use crate::ops::runner::{HostRunner, Runner};
+use crate::records::{Record, Stage, State};
+use crate::wire::Job;
+
+/// Most time of somebody else's conversation that leftovers may take.
+const RIDE: Duration = Duration::from_secs(2);
+
+/// Runs every DEL that is due. What succeeded is marked; the sentences of what did not are returned, and the record
+/// stays for another try. With nothing left the record is gone.
+pub async fn undo<R: Runner>(
+    context: &Context,
+    record: &mut Record,
+    netns: Option<&NetnsPath>,
+    runner: &mut R,
+    deadline: Instant,
+) -> Vec<String> {
+    links::forget(context, record).await;
+    let mut failed = Vec::new();
+    for at in record.due() {
+        let Some(job) = job(record, at, netns, deadline) else { continue };
+        let ifname = job.ifname.clone().map(String::from).unwrap_or_default();
+        match chain::run(context, runner, job).await {
+            Ok(_) => record.mark(at, Stage::Deleted),
+            Err(error) => failed.push(format!("DEL of {ifname}: {error}")),
+        }
+    }
+    record.state = State::Undo;
+    let kept = if record.due().is_empty() {
+        context.ledger.remove(&record.container)
+    } else {
+        context.ledger.save(record)
+    };
+    if let Err(error) = kept {
+        failed.push(format!("update the record of container {}: {error}", record.container));
+    }
+    failed
+}
+
+fn job(record: &Record, at: (usize, usize), netns: Option<&NetnsPath>, deadline: Instant) -> Option<Job> {
+    let attachment = record.attachments.get(at.0)?;
+    let delegate = attachment.delegates.get(at.1)?;
+    Some(Job {
+        id: 0,
+        plugin: delegate.plugin.clone(),
+        verb: Command::Del,
+        container: Some(record.container.clone()),
+        netns: netns.cloned(),
+        ifname: Some(attachment.ifname.clone()),
+        args: delegate.args.clone(),
+        stdin: delegate.stdin.clone(),
+        timeout_ms: left_ms(deadline),
+    })
+}
+
+/// Undoes what earlier operations left over, on `runner`'s time, for a moment at most. Whoever is busy is left alone.
+pub async fn leftovers<R: Runner>(context: &Context, runner: &mut R) {
+    let until = Instant::now() + RIDE;
+    for record in context.ledger.all() {
+        if record.state != State::Undo || runner.is_gone() || Instant::now() >= until {
+            continue;
+        }
+        let Some(_turn) = context.turns.try_container(&record.container) else { continue };
+        let mut record = Record::clone(&record);
+        let netns = record.netns.clone().filter(|path| path.as_path().exists());
+        for line in undo(context, &mut record, netns.as_ref(), runner, until).await {
+            tracing::warn!(container = %record.container, "still not undone: {line}");
+        }
+    }
+}
+
+/// The same with the agent's own hands, where it may run delegates; with the runner's full patience.
+pub async fn leftovers_on_host(context: &Context, runner: &mut HostRunner) {
+    for record in context.ledger.all().into_iter().filter(|record| record.state == State::Undo) {
+        let deadline = Instant::now() + context.settings.request_timeout;
+        let Ok(_turn) = context.turns.take(Pool::Others, Some(&record.container), deadline).await else { continue };
+        // It may have been undone while we waited.
+        let Some(record) = context.ledger.get(&record.container).filter(|record| record.state == State::Undo) else {
+            continue;
+        };
+        let mut record = Record::clone(&record);
+        let netns = record.netns.clone().filter(|path| path.as_path().exists());
+        for line in undo(context, &mut record, netns.as_ref(), runner, deadline).await {
+            tracing::warn!(container = %record.container, "still not undone: {line}");
+        }
+    }
+}

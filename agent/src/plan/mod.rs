@@ -1,0 +1,16 @@
+//! Which attachments a pod gets and what each delegate is told: everything that is decided, and nothing that is done.
+//!
+//! Pure functions over words. Nothing here performs I/O, looks at a clock or at the process's environment.
+
+mod conflicts;
+pub mod delegates;
+pub mod isolation;
+mod item;
+pub mod relay;
+pub mod selection;
+pub mod status;
+pub mod stdin;
+mod wishes;
+
+pub use delegates::{Attachment, KnownNetwork, Plan, Wanted, Warning, plan};
+pub use selection::{Choice, Selection};

@@ -1,0 +1,330 @@
+//! What is attached to which container, on disk: one versioned, checksummed file per container, replaced atomically.
+//!
+//! Agent and shim read and write the same files; a record holds all that a DEL needs, so that it needs no planning and
+//! no agent. Decides nothing. A process crash needs no fsync; after power loss a torn file is found by its checksum
+//! and set aside.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::fault::quote;
+use crate::names::{ContainerId, IfName, NadRef, NetnsPath, PluginName, PodRef};
+
+const HEAD: &str = "multus-ebpf record 1 ";
+const MOST_BYTES: u64 = 16 << 20;
+
+/// Everything attached to one container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The sandbox.
+    pub container: ContainerId,
+    /// Its namespace as the runtime gave it at ADD.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<NetnsPath>,
+    /// Its pod, where the runtime named one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodRef>,
+    /// `CNI_IFNAME` of the request: the master attachment's interface.
+    pub ifname: IfName,
+    /// How far it is.
+    pub state: State,
+    /// Seconds since 1970 when the ADD began.
+    #[serde(default)]
+    pub since: u64,
+    /// In attachment order, the master first.
+    pub attachments: Vec<Attachment>,
+    /// The network-status text, once known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+}
+
+/// How far a record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// An ADD is on its way.
+    Adding,
+    /// The ADD is done.
+    Added,
+    /// Something has to be undone and nobody is at it: a failed ADD, or a DEL that could not finish.
+    Undo,
+}
+
+/// One network of one container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The name in network-status: `<namespace>/<name>` of a NetworkAttachmentDefinition, else the CNI name.
+    pub network: String,
+    /// The CNI name of the configuration.
+    pub conf_name: String,
+    /// The object it came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nad: Option<NadRef>,
+    /// The interface in the pod.
+    pub ifname: IfName,
+    /// Is it the one whose result the runtime sees?
+    #[serde(default)]
+    pub master: bool,
+    /// The chain, in ADD order.
+    pub delegates: Vec<Delegate>,
+    /// The chain's result in CNI 1.1 form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<serde_json::Value>,
+    /// What the datapath does for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<Link>,
+}
+
+/// One plugin of a chain, with all that its DEL and CHECK need.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delegate {
+    /// The plugin's file name.
+    pub plugin: PluginName,
+    /// The configuration's CNI version.
+    pub cni_version: String,
+    /// How far it is.
+    pub stage: Stage,
+    /// The exact standard input of a DEL or CHECK.
+    pub stdin: String,
+    /// `CNI_ARGS`.
+    #[serde(default)]
+    pub args: String,
+    /// The configuration says `disableCheck`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skips_check: bool,
+}
+
+/// How far one delegate is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Not yet called.
+    Planned,
+    /// Called with ADD; whether it finished or not, it wants a DEL.
+    Called,
+    /// Its DEL succeeded.
+    Deleted,
+}
+
+/// The kernel's side of an attachment, as it was found after ADD.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Index in the pod's namespace.
+    pub ifindex: u32,
+    /// Hardware address.
+    pub mac: [u8; 6],
+    /// Kind, as `ip -d link` names it: `macvlan`, `veth`, …
+    pub kind: String,
+    /// The macvlan parent in the agent's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+    /// The datapath's number for it; none when the datapath is not on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<u32>,
+    /// The counter slot; none when uncounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u32>,
+    /// The protocols relayed for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relay: Vec<String>,
+    /// Why it is not counted or relayed although it should be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// A macvlan parent.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Parent {
+    /// Index in the agent's namespace.
+    pub ifindex: u32,
+    /// Name.
+    pub name: String,
+    /// Hardware address.
+    pub mac: [u8; 6],
+}
+
+impl Record {
+    /// The DELs that are due, newest first: positions of attachment and delegate.
+    pub fn due(&self) -> Vec<(usize, usize)> {
+        let mut due = Vec::new();
+        for (a, attachment) in self.attachments.iter().enumerate().rev() {
+            for (d, delegate) in attachment.delegates.iter().enumerate().rev() {
+                if delegate.stage == Stage::Called {
+                    due.push((a, d));
+                }
+            }
+        }
+        due
+    }
+
+    /// Marks a delegate's stage.
+    pub fn mark(&mut self, (a, d): (usize, usize), stage: Stage) {
+        if let Some(delegate) = self.attachments.get_mut(a).and_then(|a| a.delegates.get_mut(d)) {
+            delegate.stage = stage;
+        }
+    }
+}
+
+/// The folder of records.
+#[derive(Debug, Clone)]
+pub struct Records {
+    folder: PathBuf,
+}
+
+/// A record's file, locked against everybody else who wants to undo it.
+#[derive(Debug)]
+pub struct Locked {
+    _file: File,
+}
+
+impl Records {
+    /// The records below `cni_dir`; makes the folder (0700).
+    pub fn open(cni_dir: &Path) -> io::Result<Self> {
+        let folder = cni_dir.join("records");
+        private_folder(&folder)?;
+        Ok(Self { folder })
+    }
+
+    /// The same without making anything: for a reader that may find nothing.
+    pub fn at(cni_dir: &Path) -> Self {
+        Self { folder: cni_dir.join("records") }
+    }
+
+    fn path(&self, container: &ContainerId) -> PathBuf {
+        self.folder.join(format!("{container}.record"))
+    }
+
+    /// The record of `container`. `InvalidData`: the file is torn or from another version.
+    pub fn load(&self, container: &ContainerId) -> io::Result<Option<Record>> {
+        match File::open(self.path(container)) {
+            Ok(file) => read(file).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Replaces the record on disk: a temporary file beside it, then a rename.
+    pub fn save(&self, record: &Record) -> io::Result<()> {
+        let body = serde_json::to_vec(record)?;
+        let mut text = format!("{HEAD}{:016x}\n", checksum(&body)).into_bytes();
+        text.extend_from_slice(&body);
+        replace(&self.path(&record.container), &text)
+    }
+
+    /// Flushes the record and its folder to stable storage.
+    pub fn persist(&self, container: &ContainerId) -> io::Result<()> {
+        File::open(self.path(container))?.sync_all()?;
+        File::open(&self.folder)?.sync_all()
+    }
+
+    /// Removes the record; one that is not there is fine.
+    pub fn remove(&self, container: &ContainerId) -> io::Result<()> {
+        match fs::remove_file(self.path(container)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// All records. Torn ones are set aside as `<name>.torn` and named in the second list; locked ones, which a shim
+    /// is undoing at this moment, are left out.
+    pub fn all(&self) -> io::Result<(Vec<Record>, Vec<String>)> {
+        let (mut records, mut torn) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|ending| ending != "record") {
+                continue;
+            }
+            let Ok(file) = File::open(&path) else { continue };
+            if !lock(&file, libc::LOCK_SH) {
+                continue;
+            }
+            match read(file) {
+                Ok(record) => records.push(record),
+                Err(error) => {
+                    torn.push(format!("{}: {error}", quote(&path.to_string_lossy())));
+                    fs::rename(&path, path.with_extension("torn"))?;
+                }
+            }
+        }
+        records.sort_by(|a, b| a.since.cmp(&b.since).then_with(|| a.container.cmp(&b.container)));
+        Ok((records, torn))
+    }
+
+    /// Locks the record of `container` for undoing it; `None` when somebody else is at it, or nothing is there.
+    pub fn lock(&self, container: &ContainerId) -> Option<Locked> {
+        let file = File::open(self.path(container)).ok()?;
+        lock(&file, libc::LOCK_EX).then_some(Locked { _file: file })
+    }
+
+    /// Can a record be written here? Writes and removes a probe file.
+    pub fn writable(&self) -> io::Result<()> {
+        let probe = self.folder.join(".probe");
+        replace(&probe, b"")?;
+        fs::remove_file(probe)
+    }
+}
+
+fn read(file: File) -> io::Result<Record> {
+    let mut text = Vec::new();
+    file.take(MOST_BYTES).read_to_end(&mut text)?;
+    let torn = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
+    let line_end = text.iter().position(|&byte| byte == b'\n').ok_or_else(|| torn("the record has no first line"))?;
+    let (head, body) = text.split_at(line_end);
+    let body = body.get(1..).unwrap_or_default();
+    let sum = std::str::from_utf8(head)
+        .ok()
+        .and_then(|head| head.strip_prefix(HEAD))
+        .and_then(|sum| u64::from_str_radix(sum, 16).ok())
+        .ok_or_else(|| torn("the record is of another version"))?;
+    if sum != checksum(body) {
+        return Err(torn("the record is torn: its checksum differs"));
+    }
+    serde_json::from_slice(body).map_err(|error| torn(&format!("decode the record: {error}")))
+}
+
+/// FNV-1a, 64 bits: enough to tell a torn write from a whole one.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, &byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Makes `folder` and its parents, itself 0700.
+pub fn private_folder(folder: &Path) -> io::Result<()> {
+    if let Some(above) = folder.parent() {
+        fs::create_dir_all(above)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Replaces a file of mode 0600 atomically: readers see the old or the new one, never half of it.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let beside = path.with_file_name(name);
+    let written = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(&beside)
+        .and_then(|mut file| file.write_all(bytes))
+        .and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    written
+}
+
+#[expect(unsafe_code, reason = "flock has no safe wrapper that does not wait")]
+fn lock(file: &File, how: libc::c_int) -> bool {
+    // SAFETY: the descriptor is open for as long as `file` lives; flock touches no memory of ours.
+    unsafe { libc::flock(file.as_raw_fd(), how | libc::LOCK_NB) == 0 }
+}

@@ -1,0 +1,64 @@
+//! `/metrics` on a TCP address: what Prometheus scrapes. Plain HTTP, reads only, bounded.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+use crate::telemetry::exposition::{CONTENT_TYPE as TEXT, Exposition};
+
+/// Scrapes served at once.
+const MOST_SCRAPES: usize = 8;
+/// How long one may take.
+const SCRAPE_TIME: Duration = Duration::from_secs(10);
+
+/// Serves scrapes on `address` until `stop` turns true.
+pub async fn serve(address: SocketAddr, exposition: Exposition, mut stop: watch::Receiver<bool>) -> std::io::Result<()> {
+    let listener = TcpListener::bind(address).await?;
+    let exposition = Arc::new(exposition);
+    let room = Arc::new(Semaphore::new(MOST_SCRAPES));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        };
+        let (Ok((stream, _)), Ok(permit)) = (accepted, Arc::clone(&room).acquire_owned().await) else { continue };
+        let exposition = Arc::clone(&exposition);
+        tokio::spawn(async move {
+            let _permit = permit;
+            let service = service_fn(|request| answer(&exposition, request));
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(SCRAPE_TIME)
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), service);
+            let _ = tokio::time::timeout(SCRAPE_TIME, connection).await;
+        });
+    }
+}
+
+#[expect(clippy::unused_async, reason = "hyper's services are asynchronous")]
+async fn answer(exposition: &Exposition, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let is_scrape = request.uri().path() == "/metrics" && request.method() == Method::GET;
+    let mut answer = Response::new(Full::default());
+    match is_scrape.then(|| exposition.text()) {
+        Some(Ok(text)) => {
+            *answer.body_mut() = Full::new(Bytes::from(text));
+            answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT));
+        }
+        Some(Err(_)) => *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
+        None => *answer.status_mut() = StatusCode::NOT_FOUND,
+    }
+    Ok(answer)
+}

@@ -1,0 +1,74 @@
+//! The edge: sockets in, operations called, answers out. Translates and nothing else.
+
+pub mod conversation;
+pub mod metrics_page;
+pub mod routes;
+pub mod socket;
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::UnixStream;
+use tokio::sync::{Notify, watch};
+
+use conversation::Conversation;
+use routes::Routes;
+use socket::Socket;
+
+/// How long a new connection may take to send its first request; a half-sent one is closed then.
+const FIRST_TIME: Duration = Duration::from_secs(10);
+
+/// Serves `socket` until `stop` turns true, one conversation at a time per connection.
+pub async fn serve(socket: Socket, routes: Arc<Routes>, mut stop: watch::Receiver<bool>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let (stream, permit) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::error!("accept a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let routes = Arc::clone(&routes);
+        tokio::spawn(async move {
+            let _permit = permit;
+            hold(stream, &routes).await;
+        });
+    }
+    routes.stopping.store(true, Ordering::Relaxed);
+}
+
+/// Holds one connection to its end. Between two requests of a conversation a delegate runs, so that pause may be long;
+/// the first request must come at once.
+async fn hold(stream: UnixStream, routes: &Routes) {
+    let talk = Conversation::default();
+    let began = Notify::new();
+    let service = service_fn(|request| {
+        began.notify_one();
+        routes.answer(&talk, request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(routes.context.settings.request_timeout + FIRST_TIME)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        begun = tokio::time::timeout(FIRST_TIME, began.notified()) => match begun {
+            Ok(()) => connection.await,
+            Err(_elapsed) => return tracing::debug!("a connection without a request was closed"),
+        },
+    };
+    if let Err(error) = ended {
+        tracing::debug!("a connection ended: {error}");
+    }
+}

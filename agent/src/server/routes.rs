@@ -1,0 +1,205 @@
+//! Which request goes where: CNI conversations, upstream's one-shot requests, probes and the CLI's queries.
+//!
+//! Translates bytes to words and back, under limits of size and time. Decides nothing.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use base64::Engine;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use serde::Serialize;
+
+use crate::fault::CniError;
+use crate::metrics::ServerLabels;
+use crate::ops;
+use crate::ops::context::Context;
+use crate::ops::runner::HostRunner;
+use crate::ops::view;
+use crate::server::conversation::Conversation;
+use crate::wire::{self, Call, Outcome, Step, UpstreamRequest};
+
+/// How long a body may take to arrive.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// What every connection shares.
+#[derive(Debug)]
+pub struct Routes {
+    /// What operations use.
+    pub context: Arc<Context>,
+    /// Runs delegates for callers that cannot, where the agent may.
+    pub host: Option<HostRunner>,
+    /// True once the agent is on its way out.
+    pub stopping: AtomicBool,
+}
+
+type Answer = Response<Full<Bytes>>;
+
+impl Routes {
+    /// Answers one request of a connection and counts it.
+    pub async fn answer(&self, talk: &Conversation, request: Request<Incoming>) -> Result<Answer, Infallible> {
+        let (handler, method) = (label(request.uri().path()), method_label(request.method()));
+        let answer = self.route(talk, request).await;
+        let labels = ServerLabels { handler, code: answer.status().as_u16(), method };
+        self.context.metrics.server_requests.get_or_create(&labels).inc();
+        Ok(answer)
+    }
+
+    async fn route(&self, talk: &Conversation, request: Request<Incoming>) -> Answer {
+        let path = request.uri().path().to_owned();
+        let allowed: &[Method] = match path.as_str() {
+            wire::CALL_PATH | wire::OUTCOME_PATH | "/cni" | "/delegate" => &[Method::POST],
+            "/healthz" | "/readyz" => &[Method::GET, Method::POST],
+            "/v1/status" | "/v1/attachments" | "/v1/networks" | "/v1/relay" => &[Method::GET],
+            _ => return text(StatusCode::NOT_FOUND, "no such path"),
+        };
+        if !allowed.contains(request.method()) {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "no such method here");
+        }
+        match path.as_str() {
+            wire::CALL_PATH => self.call(talk, request).await,
+            wire::OUTCOME_PATH => outcome(talk, request).await,
+            "/cni" => self.upstream(request).await,
+            "/delegate" => text(StatusCode::NOT_IMPLEMENTED, "attaching to a running pod is not available in this version"),
+            "/readyz" => self.ready(),
+            "/v1/status" => json(&view::status(&self.context)),
+            "/v1/attachments" => json(&view::attachments(&self.context)),
+            "/v1/networks" => json(&view::networks(&self.context)),
+            "/v1/relay" => json(&view::relay(&self.context)),
+            _ => text(StatusCode::OK, ""),
+        }
+    }
+
+    fn ready(&self) -> Answer {
+        if self.stopping.load(Ordering::Relaxed) {
+            return text(StatusCode::INTERNAL_SERVER_ERROR, "stopping");
+        }
+        match ops::status::ready(&self.context) {
+            Ok(()) => text(StatusCode::OK, ""),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        }
+    }
+
+    /// Opens a conversation: the operation runs beside the connection and is told when that ends.
+    async fn call(&self, talk: &Conversation, request: Request<Incoming>) -> Answer {
+        let call: Call = match decode(request).await {
+            Ok(call) => call,
+            Err(refusal) => return refusal,
+        };
+        let mut runner = talk.begin().await;
+        let context = Arc::clone(&self.context);
+        tokio::spawn(async move {
+            let step = ops::answer(&context, call, &mut runner).await;
+            if !runner.finish(step).await {
+                tracing::info!("the answer found nobody: the CNI plugin is gone");
+            }
+        });
+        json(&talk.next().await)
+    }
+
+    /// Upstream's shim: one request, one answer, delegates run by the agent where it may.
+    async fn upstream(&self, request: Request<Incoming>) -> Answer {
+        let request: UpstreamRequest = match decode(request).await {
+            Ok(request) => request,
+            Err(refusal) => return refusal,
+        };
+        let Some(mut runner) = self.host.clone() else {
+            return upstream_error(&CniError::new(
+                crate::fault::code::NOT_AVAILABLE,
+                "this agent may not run plugins on the host, which upstream's shim asks it to",
+            )
+            .remedy("install multus-shim of this agent, or add the host-exec component"));
+        };
+        let config = base64::engine::general_purpose::STANDARD.decode(request.config.as_bytes());
+        let Some(config) = config.ok().and_then(|bytes| String::from_utf8(bytes).ok()) else {
+            return text(StatusCode::BAD_REQUEST, "the field config is not base64 of UTF-8");
+        };
+        let env = request.env.into_iter().filter(|(key, _)| key.starts_with("CNI_")).collect();
+        let timeout_ms = u64::try_from(self.context.settings.request_timeout.as_millis()).unwrap_or(u64::MAX);
+        let call = Call { protocol: wire::PROTOCOL, shim: "upstream".into(), env, config, timeout_ms };
+        match ops::answer(&self.context, call, &mut runner).await {
+            Step::Done { output: Some(output) } => {
+                let result: serde_json::Value = serde_json::from_str(&output).unwrap_or_default();
+                json(&serde_json::json!({ "Result": result }))
+            }
+            Step::Done { output: None } => text(StatusCode::OK, ""),
+            Step::Fail { error } => upstream_error(&error),
+            Step::Run(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the operation did not end"),
+        }
+    }
+}
+
+async fn outcome(talk: &Conversation, request: Request<Incoming>) -> Answer {
+    let outcome: Outcome = match decode(request).await {
+        Ok(outcome) => outcome,
+        Err(refusal) => return refusal,
+    };
+    if talk.tell(outcome).await {
+        json(&talk.next().await)
+    } else {
+        text(StatusCode::CONFLICT, "no conversation on this connection waits for an outcome")
+    }
+}
+
+async fn decode<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Result<T, Answer> {
+    let body = Limited::new(request.into_body(), wire::MOST_BODY).collect();
+    let refused = |why: &str| text(StatusCode::BAD_REQUEST, why);
+    let body = tokio::time::timeout(BODY_TIME, body)
+        .await
+        .map_err(|_elapsed| text(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"))?
+        .map_err(|_error| refused("the body cannot be read, or is too large"))?;
+    serde_json::from_slice(&body.to_bytes())
+        .map_err(|error| refused(&format!("the body is not what this path takes (line {}, column {})", error.line(), error.column())))
+}
+
+fn upstream_error(error: &CniError) -> Answer {
+    let mut answer = json(error);
+    *answer.status_mut() = StatusCode::BAD_REQUEST;
+    answer
+}
+
+fn json<T: Serialize>(value: &T) -> Answer {
+    match serde_json::to_vec(value) {
+        Ok(body) => {
+            let mut answer = Response::new(Full::new(Bytes::from(body)));
+            answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            answer
+        }
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+fn text(status: StatusCode, body: &str) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::copy_from_slice(body.as_bytes())));
+    *answer.status_mut() = status;
+    answer
+}
+
+fn label(path: &str) -> &'static str {
+    const PATHS: [&str; 10] = [
+        "/cni",
+        "/delegate",
+        "/healthz",
+        "/readyz",
+        wire::CALL_PATH,
+        wire::OUTCOME_PATH,
+        "/v1/status",
+        "/v1/attachments",
+        "/v1/networks",
+        "/v1/relay",
+    ];
+    PATHS.into_iter().find(|known| *known == path).unwrap_or("NotFound")
+}
+
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        _ => "other",
+    }
+}

@@ -1,0 +1,93 @@
+//! The agent's Unix socket: who may connect, how many, for how long, and whose file it is.
+//!
+//! The socket is bound beside its name and renamed over it, so that there is never a moment without one; at the end
+//! its file is removed only if it is still ours.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+
+use crate::records::private_folder;
+use crate::wire;
+
+/// Connections served at once where `connectionLimit` says nothing; the rest wait in the kernel's backlog.
+const MOST_CONNECTIONS: usize = 512;
+
+/// A bound socket.
+#[derive(Debug)]
+pub struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+    inode: u64,
+    room: Arc<Semaphore>,
+}
+
+impl Socket {
+    /// Binds `multus.sock` in `folder`, which is made 0700 if it is missing.
+    pub fn bind(folder: &Path, connection_limit: Option<usize>) -> io::Result<Self> {
+        private_folder(folder)?;
+        let path = folder.join(wire::SOCKET);
+        let beside = folder.join(format!("{}.{}", wire::SOCKET, std::process::id()));
+        let _ = fs::remove_file(&beside);
+        let listener = UnixListener::bind(&beside)?;
+        fs::set_permissions(&beside, fs::Permissions::from_mode(0o600))?;
+        let inode = fs::metadata(&beside)?.ino();
+        fs::rename(&beside, &path)?;
+        let room = Arc::new(Semaphore::new(connection_limit.unwrap_or(MOST_CONNECTIONS)));
+        Ok(Self { listener, path, inode, room })
+    }
+
+    /// The next connection of a peer that may speak to us: root, or whoever the agent runs as. The permit is held for
+    /// as long as the connection lives.
+    pub async fn accept(&self) -> io::Result<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {
+        loop {
+            let permit = Arc::clone(&self.room).acquire_owned().await.map_err(io::Error::other)?;
+            let (stream, _) = self.listener.accept().await?;
+            let uid = stream.peer_cred()?.uid();
+            if uid == 0 || uid == own_uid() {
+                return Ok((stream, permit));
+            }
+            tracing::warn!(uid, "a connection of another user was closed");
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if fs::metadata(&self.path).is_ok_and(|file| file.ino() == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn own_uid() -> u32 {
+    fs::metadata("/proc/self").map_or(0, |process| process.uid())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("multus-socket-{}-{name}", std::process::id()))
+    }
+
+    #[tokio::test]
+    async fn the_newer_socket_survives_the_older_ones_end() {
+        let folder = folder("two");
+        let older = Socket::bind(&folder, None).unwrap();
+        let newer = Socket::bind(&folder, None).unwrap();
+        drop(older);
+        assert!(folder.join(wire::SOCKET).exists());
+        assert_eq!(fs::metadata(folder.join(wire::SOCKET)).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
+        drop(newer);
+        assert!(!folder.join(wire::SOCKET).exists());
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

@@ -1,0 +1,79 @@
+//! What the shim did while the agent was away: one note per DEL, replayed by the agent when it is back.
+//!
+//! The shim writes, the agent reads and removes. Decides nothing.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::ContainerId;
+use crate::records::{private_folder, replace};
+
+/// Most notes that are kept; a node that is down for long deletes more pods than that only in error.
+const MOST_NOTES: usize = 10_000;
+
+/// A DEL that the shim answered by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// The sandbox.
+    pub container: ContainerId,
+    /// Seconds since 1970.
+    pub when: u64,
+    /// Was everything the record listed undone?
+    pub clean: bool,
+    /// The record as it was: the agent's own part (maps, counters) is in there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<crate::records::Record>,
+    /// What did not succeed, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<String>,
+}
+
+/// The folder of notes.
+#[derive(Debug, Clone)]
+pub struct Spool {
+    folder: PathBuf,
+}
+
+impl Spool {
+    /// The spool below `cni_dir`.
+    pub fn at(cni_dir: &Path) -> Self {
+        Self { folder: cni_dir.join("spool") }
+    }
+
+    /// Leaves a note.
+    pub fn leave(&self, note: &Note) -> io::Result<()> {
+        private_folder(&self.folder)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        replace(&self.folder.join(format!("{now:020}-{}.note", note.container)), &serde_json::to_vec(note)?)
+    }
+
+    /// All notes, oldest first, each with its file; unreadable ones are set aside as `.bad`.
+    pub fn notes(&self) -> io::Result<Vec<(PathBuf, Note)>> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|ending| ending == "note"));
+        paths.sort();
+        paths.truncate(MOST_NOTES);
+        let mut notes = Vec::new();
+        for path in paths {
+            match fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+                Some(note) => notes.push((path, note)),
+                None => fs::rename(&path, path.with_extension("bad"))?,
+            }
+        }
+        Ok(notes)
+    }
+
+    /// Removes a note that was replayed.
+    pub fn replayed(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+}

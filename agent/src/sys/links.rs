@@ -1,0 +1,159 @@
+//! What links there are and what they are like, through rtnetlink. Reads only.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+
+use futures_util::{StreamExt, TryStreamExt};
+use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::{Handle, new_connection};
+use thiserror::Error;
+
+use super::netns::{self, NetnsError};
+
+/// A question to the kernel that was not answered.
+#[derive(Debug, Error)]
+pub enum LinkError {
+    /// The namespace cannot be entered.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// No netlink socket.
+    #[error("open a netlink socket: {0}")]
+    Socket(#[source] io::Error),
+    /// The kernel refused.
+    #[error("list links: {0}")]
+    Refused(#[source] rtnetlink::Error),
+}
+
+/// A link, as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Index in its namespace.
+    pub ifindex: u32,
+    /// Name.
+    pub name: String,
+    /// Ethernet address; zero where the link has none.
+    pub mac: [u8; 6],
+    /// Kind, as `ip -d link` names it; empty for a physical one.
+    pub kind: String,
+    /// Index of the link below, and whether that lives in another namespace than this one.
+    pub below: Option<Below>,
+    /// Administratively up?
+    pub up: bool,
+}
+
+/// The link below a macvlan, or a veth's other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Below {
+    /// Index in its own namespace.
+    pub ifindex: u32,
+    /// Is that another namespace (`IFLA_LINK_NETNSID` present)?
+    pub elsewhere: bool,
+}
+
+/// The link `name`, in the namespace at `netns` or, without one, in ours.
+pub async fn find(netns: Option<&Path>, name: &str) -> Result<Option<Facts>, LinkError> {
+    let handle = connect(netns)?;
+    one(handle.link().get().match_name(name).execute()).await
+}
+
+/// The link with index `ifindex` in our namespace.
+pub async fn by_index(ifindex: u32) -> Result<Option<Facts>, LinkError> {
+    let handle = connect(None)?;
+    one(handle.link().get().match_index(ifindex).execute()).await
+}
+
+/// The addresses of link `ifindex` with their prefix lengths, in the namespace at `netns`.
+pub async fn addresses(netns: &Path, ifindex: u32) -> Result<Vec<(IpAddr, u8)>, LinkError> {
+    let handle = connect(Some(netns))?;
+    let messages = handle.address().get().set_link_index_filter(ifindex).execute();
+    let messages: Vec<_> = messages.try_collect().await.map_err(LinkError::Refused)?;
+    let address = |attributes: &[AddressAttribute]| {
+        attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    };
+    Ok(messages.iter().filter_map(|m| Some((address(&m.attributes)?, m.header.prefix_len))).collect())
+}
+
+/// A connection to the kernel of one namespace. The socket stays in it wherever it is used from.
+fn connect(netns: Option<&Path>) -> Result<Handle, LinkError> {
+    let opened = match netns {
+        None => new_connection(),
+        Some(path) => {
+            let runtime = tokio::runtime::Handle::current();
+            netns::inside(path, || {
+                let _inside_runtime = runtime.enter();
+                new_connection()
+            })?
+        }
+    };
+    let (connection, handle, _) = opened.map_err(LinkError::Socket)?;
+    tokio::spawn(connection);
+    Ok(handle)
+}
+
+async fn one(
+    messages: impl futures_util::Stream<Item = Result<LinkMessage, rtnetlink::Error>>,
+) -> Result<Option<Facts>, LinkError> {
+    match std::pin::pin!(messages).next().await {
+        None => Ok(None),
+        Some(Ok(message)) => Ok(Some(facts(&message))),
+        Some(Err(rtnetlink::Error::NetlinkError(refusal))) if is_absence(refusal.raw_code()) => Ok(None),
+        Some(Err(error)) => Err(LinkError::Refused(error)),
+    }
+}
+
+fn is_absence(code: i32) -> bool {
+    [libc::ENODEV, libc::ENOENT].contains(&-code)
+}
+
+fn facts(message: &LinkMessage) -> Facts {
+    let mut facts = Facts {
+        ifindex: message.header.index,
+        name: String::new(),
+        mac: [0; 6],
+        kind: String::new(),
+        below: None,
+        up: message.header.flags.contains(LinkFlags::Up),
+    };
+    let mut elsewhere = false;
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => facts.name.clone_from(name),
+            LinkAttribute::Address(bytes) => facts.mac = bytes.as_slice().try_into().unwrap_or_default(),
+            LinkAttribute::Link(ifindex) => facts.below = Some(Below { ifindex: *ifindex, elsewhere: false }),
+            LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+            LinkAttribute::LinkInfo(infos) => facts.kind = kind(infos),
+            _ => {}
+        }
+    }
+    facts.below = facts.below.map(|below| Below { elsewhere, ..below });
+    facts
+}
+
+fn kind(infos: &[LinkInfo]) -> String {
+    infos
+        .iter()
+        .find_map(|info| match info {
+            LinkInfo::Kind(kind) => Some(InfoKind::to_string(kind)),
+            _ => None,
+        })
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn loopback_is_found_and_others_are_not() {
+        let lo = find(None, "lo").await.unwrap().unwrap();
+        assert_eq!((lo.ifindex, lo.name.as_str(), lo.mac), (1, "lo", [0; 6]));
+        assert_eq!(find(None, "nonesuch0").await.unwrap(), None);
+        assert_eq!(by_index(1).await.unwrap().unwrap().name, "lo");
+        assert_eq!(by_index(999_999).await.unwrap(), None);
+    }
+}

@@ -1,0 +1,13 @@
+//! What touches the kernel directly: processes, namespaces, links. The layer below every other that touches anything.
+//!
+//! Nothing here decides; nothing here knows what an attachment is.
+
+#[cfg(feature = "daemon")]
+pub mod conf_files;
+pub mod exec;
+#[cfg(feature = "daemon")]
+pub mod links;
+#[cfg(feature = "daemon")]
+pub mod memory;
+#[cfg(feature = "daemon")]
+pub mod netns;

@@ -1,0 +1,197 @@
+//! The text a scrape gets: the registered families, and what the kernel's maps say at this moment.
+
+use std::fmt;
+use std::sync::Arc;
+
+use multus_ebpf_common::counters::SIZE_BOUNDS;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use crate::metrics::{
+    Described, NETWORK_NAME, PACKET_SIZE, PROTOCOL_PACKETS, RECEIVE_BYTES, RECEIVE_PACKETS, RELAY_FRAMES,
+    TRANSMIT_BYTES, TRANSMIT_PACKETS,
+};
+use crate::ops::context::Context;
+use crate::ops::view::{self, AttachmentView, Traffic};
+
+/// The content type of [`Exposition::text`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Everything that can be scraped.
+#[derive(Debug)]
+pub struct Exposition {
+    registry: Registry,
+}
+
+impl Exposition {
+    /// The families of `context`.
+    pub fn new(context: &Arc<Context>) -> Self {
+        let mut registry = Registry::default();
+        context.metrics.register(&mut registry);
+        registry.register_collector(Box::new(Kernel(Arc::clone(context))));
+        Self { registry }
+    }
+
+    /// The text of one scrape.
+    pub fn text(&self) -> Result<String, fmt::Error> {
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry)?;
+        Ok(out)
+    }
+}
+
+/// Interface and relay counters, read from the maps when asked.
+#[derive(Debug)]
+struct Kernel(Arc<Context>);
+
+type Labels<'a> = [(&'static str, &'a str); 4];
+
+impl Collector for Kernel {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let all = view::attachments(&self.0).items;
+        let counted: Vec<_> = all.iter().filter(|item| item.receive.is_some() && item.transmit.is_some()).collect();
+        casts(&mut encoder, RECEIVE_PACKETS, &counted, |item| item.receive.as_ref().map(packets))?;
+        casts(&mut encoder, TRANSMIT_PACKETS, &counted, |item| item.transmit.as_ref().map(packets))?;
+        casts(&mut encoder, RECEIVE_BYTES, &counted, |item| item.receive.as_ref().map(bytes))?;
+        casts(&mut encoder, TRANSMIT_BYTES, &counted, |item| item.transmit.as_ref().map(bytes))?;
+        protocols(&mut encoder, &counted)?;
+        sizes(&mut encoder, &counted)?;
+        names(&mut encoder, &all)?;
+        self.relay(&mut encoder)
+    }
+}
+
+/// Unicast, multicast, broadcast.
+type Casts = [u64; 3];
+
+fn packets(d: &Traffic) -> Casts {
+    [d.packets.saturating_sub(d.multicast_packets + d.broadcast_packets), d.multicast_packets, d.broadcast_packets]
+}
+
+fn bytes(d: &Traffic) -> Casts {
+    [d.bytes.saturating_sub(d.multicast_bytes + d.broadcast_bytes), d.multicast_bytes, d.broadcast_bytes]
+}
+
+fn labels(item: &AttachmentView) -> Labels<'_> {
+    [
+        ("namespace", item.namespace.as_str()),
+        ("pod", item.pod.as_str()),
+        ("interface", item.interface.as_str()),
+        ("network", item.network.as_str()),
+    ]
+}
+
+fn with<'a, const N: usize>(labels: Labels<'a>, more: [(&'static str, &'a str); N]) -> Vec<(&'static str, &'a str)> {
+    labels.into_iter().chain(more).collect()
+}
+
+fn casts(
+    encoder: &mut DescriptorEncoder<'_>,
+    family: Described,
+    items: &[&AttachmentView],
+    of: impl Fn(&AttachmentView) -> Option<Casts>,
+) -> fmt::Result {
+    if items.is_empty() {
+        return Ok(());
+    }
+    let mut family = encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
+    for item in items {
+        let Some(values) = of(item) else { continue };
+        for (cast, value) in ["unicast", "multicast", "broadcast"].into_iter().zip(values) {
+            let labels = with(labels(item), [("cast", cast)]);
+            family.encode_family(&labels.as_slice())?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+        }
+    }
+    Ok(())
+}
+
+fn halves(item: &AttachmentView) -> impl Iterator<Item = (&'static str, &Traffic)> {
+    [("receive", &item.receive), ("transmit", &item.transmit)]
+        .into_iter()
+        .filter_map(|(name, half)| half.as_ref().map(|half| (name, half)))
+}
+
+fn protocols(encoder: &mut DescriptorEncoder<'_>, items: &[&AttachmentView]) -> fmt::Result {
+    if items.is_empty() {
+        return Ok(());
+    }
+    let family = PROTOCOL_PACKETS;
+    let mut family = encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
+    for item in items {
+        for (direction, half) in halves(item) {
+            for (protocol, value) in &half.protocols {
+                let labels = with(labels(item), [("direction", direction), ("protocol", *protocol)]);
+                family.encode_family(&labels.as_slice())?.encode_counter::<NoLabelSet, _, u64>(value, None)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a histogram's sum is a float in the format; 2^53 bytes are enough")]
+fn sizes(encoder: &mut DescriptorEncoder<'_>, items: &[&AttachmentView]) -> fmt::Result {
+    if items.is_empty() {
+        return Ok(());
+    }
+    let bounds = SIZE_BOUNDS.iter().map(|bound| f64::from(*bound)).chain([f64::MAX]);
+    let bounds: Vec<f64> = bounds.collect();
+    let family = PACKET_SIZE;
+    let mut family = encoder.encode_descriptor(family.name, family.help, None, MetricType::Histogram)?;
+    for item in items {
+        for (direction, half) in halves(item) {
+            let buckets: Vec<(f64, u64)> = bounds.iter().copied().zip(half.sizes).collect();
+            let count = half.sizes.iter().sum();
+            let labels = with(labels(item), [("direction", direction)]);
+            let labels = labels.as_slice();
+            let mut metric = family.encode_family(&labels)?;
+            metric.encode_histogram::<NoLabelSet>(half.bytes as f64, count, &buckets, None)?;
+        }
+    }
+    Ok(())
+}
+
+fn names(encoder: &mut DescriptorEncoder<'_>, items: &[AttachmentView]) -> fmt::Result {
+    let secondary: Vec<_> = items.iter().filter(|item| !item.default && !item.pod.is_empty()).collect();
+    if secondary.is_empty() {
+        return Ok(());
+    }
+    let family = NETWORK_NAME;
+    let mut family = encoder.encode_descriptor(family.name, family.help, None, MetricType::Gauge)?;
+    for item in secondary {
+        let labels = [
+            ("pod", item.pod.as_str()),
+            ("namespace", item.namespace.as_str()),
+            ("interface", item.interface.as_str()),
+            ("network_name", item.network.as_str()),
+        ];
+        ConstGauge::new(0_i64).encode(family.encode_family(&labels.as_slice())?)?;
+    }
+    Ok(())
+}
+
+impl Kernel {
+    fn relay(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let relays = view::relay(&self.0).items;
+        if relays.iter().all(|relay| relay.frames.is_empty()) {
+            return Ok(());
+        }
+        let family = RELAY_FRAMES;
+        let mut family = encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
+        for relay in &relays {
+            for count in &relay.frames {
+                let labels = [
+                    ("parent", relay.parent.as_str()),
+                    ("protocol", count.protocol),
+                    ("path", count.path),
+                    ("verdict", count.verdict),
+                    ("reason", count.reason),
+                ];
+                family.encode_family(&labels.as_slice())?.encode_counter::<NoLabelSet, _, u64>(&count.frames, None)?;
+            }
+        }
+        Ok(())
+    }
+}

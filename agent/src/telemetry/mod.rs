@@ -1,0 +1,4 @@
+//! What the outside hears of the agent unasked: its log and its metrics.
+
+pub mod exposition;
+pub mod log;

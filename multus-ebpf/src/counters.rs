@@ -1,0 +1,125 @@
+//! What passed on this interface? Adds every frame to the attachment's own counters.
+//!
+//! Never drops, never writes to the frame. An attachment whose instance number lies beyond the map is not counted.
+
+use aya_ebpf::btf_maps::PerCpuArray;
+use aya_ebpf::macros::btf_map;
+use aya_ebpf::programs::TcContext;
+use multus_ebpf_common::counters::{
+    InterfaceCounters, PROTOCOL_ARP, PROTOCOL_COAP, PROTOCOL_DHCP, PROTOCOL_ICMP, PROTOCOL_IGMP, PROTOCOL_MDNS,
+    PROTOCOL_MLD, PROTOCOL_ND, PROTOCOL_OTHER, PROTOCOL_ROOM, PROTOCOL_SCTP, PROTOCOL_SSDP, PROTOCOL_TCP, PROTOCOL_UDP,
+    PROTOCOL_WSD, SIZE_BOUNDS,
+};
+
+use crate::frame::{Frame, ICMP, ICMPV6, IGMP, Network, SCTP, TCP, UDP, field, read};
+use crate::mark;
+
+/// Two entries per slot; the agent sets the real size before loading.
+#[btf_map(name = "if_counters")]
+static IF_COUNTERS: PerCpuArray<InterfaceCounters, 1024> = PerCpuArray::new();
+
+/// Adds the frame to this instance's counters.
+#[inline(always)]
+pub(crate) fn count(ctx: &TcContext, direction: u32) {
+    let Some(counters) = IF_COUNTERS.get_ptr_mut(mark::slot() * 2 + direction) else { return };
+    let (packets, bytes) = size(ctx);
+    let frame = Frame::parse(ctx);
+    // SAFETY: a value of a per-CPU map, and a TC program is not preempted by itself on this CPU at the same hook.
+    let counters = unsafe { &mut *counters };
+    counters.packets += packets;
+    counters.bytes += bytes;
+    match cast(ctx, &frame) {
+        Cast::Unicast => {}
+        Cast::Multicast => {
+            counters.multicast_packets += packets;
+            counters.multicast_bytes += bytes;
+        }
+        Cast::Broadcast => {
+            counters.broadcast_packets += packets;
+            counters.broadcast_bytes += bytes;
+        }
+    }
+    let class = class(&frame) as usize & (PROTOCOL_ROOM - 1);
+    let bucket = bucket(if packets > 1 { bytes / packets } else { bytes });
+    // SAFETY: the class is masked to the array's length, and a bucket is at most the last one.
+    unsafe {
+        *counters.protocols.get_unchecked_mut(class) += packets;
+        *counters.sizes.get_unchecked_mut(bucket) += packets;
+    }
+}
+
+/// Packets and bytes as they look on a wire: a super-frame is its segments.
+#[inline(always)]
+fn size(ctx: &TcContext) -> (u64, u64) {
+    // All three first: a read inside a branch is one the compiler may merge with another branch's.
+    let (segments, wire, length) = (field!(ctx, gso_segs), field!(ctx, wire_len), field!(ctx, len));
+    if segments > 1 { (u64::from(segments), u64::from(wire)) } else { (1, u64::from(length)) }
+}
+
+enum Cast {
+    Unicast,
+    Multicast,
+    Broadcast,
+}
+
+/// By IP destination, because a relayed copy carries a unicast MAC; by MAC where there is no IP.
+#[inline(always)]
+fn cast(ctx: &TcContext, frame: &Frame) -> Cast {
+    if frame.is_ip_multicast() {
+        return Cast::Multicast;
+    }
+    let mac = read::<[u8; 6]>(ctx, 0).unwrap_or([0; 6]);
+    if mac == [0xff; 6] || (frame.destination[3] == u32::MAX && matches!(frame.network, Network::Ipv4)) {
+        return Cast::Broadcast;
+    }
+    match frame.network {
+        Network::Ipv4 | Network::Ipv6 => Cast::Unicast,
+        Network::Arp | Network::Other if mac[0] & 1 == 1 => Cast::Multicast,
+        Network::Arp | Network::Other => Cast::Unicast,
+    }
+}
+
+/// The protocol class; see the constants for what belongs where.
+#[inline(always)]
+fn class(frame: &Frame) -> u32 {
+    match frame.network {
+        Network::Arp => return PROTOCOL_ARP,
+        Network::Other => return PROTOCOL_OTHER,
+        Network::Ipv4 | Network::Ipv6 => {}
+    }
+    match frame.transport {
+        TCP => PROTOCOL_TCP,
+        UDP => match service(frame.destination_port) {
+            PROTOCOL_UDP => service(frame.source_port),
+            class => class,
+        },
+        ICMP => PROTOCOL_ICMP,
+        ICMPV6 => match frame.icmp_type {
+            133..=137 => PROTOCOL_ND,
+            130..=132 | 143 => PROTOCOL_MLD,
+            _ => PROTOCOL_ICMP,
+        },
+        IGMP => PROTOCOL_IGMP,
+        SCTP => PROTOCOL_SCTP,
+        _ => PROTOCOL_OTHER,
+    }
+}
+
+#[inline(always)]
+fn service(port: u16) -> u32 {
+    match port {
+        5353 => PROTOCOL_MDNS,
+        1900 => PROTOCOL_SSDP,
+        3702 => PROTOCOL_WSD,
+        5683 => PROTOCOL_COAP,
+        67 | 68 | 546 | 547 => PROTOCOL_DHCP,
+        _ => PROTOCOL_UDP,
+    }
+}
+
+#[inline(always)]
+fn bucket(bytes: u64) -> usize {
+    let [b0, b1, b2, b3, b4, b5, b6] = SIZE_BOUNDS;
+    let above = |bound: u32| usize::from(bytes > u64::from(bound));
+    above(b0) + above(b1) + above(b2) + above(b3) + above(b4) + above(b5) + above(b6)
+}

@@ -1,0 +1,255 @@
+//! Who else on this link must hear this frame? Copies discovery frames between the host and its macvlan pods, which the
+//! kernel keeps apart.
+//!
+//! A copy differs from the original in its destination MAC alone and re-enters through the parent's receive path, so
+//! exactly one receiver takes it. The original goes on to the wire as its sender made it. Nothing relayed is ever
+//! sent on the wire, and nothing returns to its sender.
+
+use aya_ebpf::bindings::{BPF_F_INGRESS, BPF_F_NO_PREALLOC};
+use aya_ebpf::btf_maps::{HashMap, PerCpuHashMap};
+use aya_ebpf::macros::btf_map;
+use aya_ebpf::programs::TcContext;
+use multus_ebpf_common::mark::{self as stamps, stamp_of};
+use multus_ebpf_common::relay::{
+    FAILED, FANOUT_FULL, FRAGMENT, Fanout, GSO, LocalMac, MALFORMED, MEMBER_IN_FANOUT, MEMBERS, MacKey,
+    PATH_HOST_TO_POD, PATH_POD_TO_HOST, RELAYED, RULE_BY_PORT, RULE_MDNS, RULE_WHOLE_GROUP, RelayCount, RelayKey, Rule,
+    RuleKey, SPOOF, TRUNCATED, UNKNOWN_SOURCE, UNWANTED, VLAN,
+};
+
+use crate::frame::{Frame, UDP, field, load, read};
+use crate::{DROP, NEXT, mark};
+
+const MDNS_PORT: u16 = 5353;
+
+/// Values are replaced, never changed in place, so that a program sees one whole value; that needs `NO_PREALLOC`,
+/// where a replaced element lives on until every running program is through (RCU).
+const REPLACED_WHOLE: usize = BPF_F_NO_PREALLOC as usize;
+
+#[btf_map(name = "relay_rules")]
+static RELAY_RULES: HashMap<RuleKey, Rule, 256, REPLACED_WHOLE> = HashMap::new();
+
+#[btf_map(name = "relay_fanout")]
+static RELAY_FANOUT: HashMap<u32, Fanout, 256, REPLACED_WHOLE> = HashMap::new();
+
+#[btf_map(name = "local_macs")]
+static LOCAL_MACS: HashMap<MacKey, LocalMac, 8192, REPLACED_WHOLE> = HashMap::new();
+
+#[btf_map(name = "relay_counters")]
+static RELAY_COUNTERS: PerCpuHashMap<RelayKey, RelayCount, 16384, REPLACED_WHOLE> = PerCpuHashMap::new();
+
+/// A frame that belongs to a protocol of the table.
+struct Match {
+    protocol: u32,
+    /// The outcome it already has: a reason not to relay it, or `RELAYED` when nothing speaks against it.
+    outcome: u32,
+}
+
+/// Decides and copies; the answer is "next" for every frame that is still as its sender made it.
+#[inline(always)]
+pub(crate) fn egress(ctx: &TcContext) -> i32 {
+    let stamp = mark::take(ctx);
+    let Some(macs) = read::<[u8; 12]>(ctx, 0) else { return NEXT };
+    if macs[0] & 1 == 0 {
+        return NEXT;
+    }
+    let Some(matched) = classify(ctx) else { return NEXT };
+    let parent = field!(ctx, ifindex);
+    // SAFETY: values of this map are replaced whole and freed after a grace period: no aliasing write happens.
+    let Some(fanout) = (unsafe { RELAY_FANOUT.get(parent) }) else { return NEXT };
+    let source = [macs[6], macs[7], macs[8], macs[9], macs[10], macs[11]];
+    let original = [macs[0], macs[1], macs[2], macs[3], macs[4], macs[5]];
+    if packed(&source) == packed(&fanout.mac) {
+        if stamp.is_some() {
+            return skip(ctx, parent, &matched, PATH_POD_TO_HOST, SPOOF);
+        }
+        return host_to_pods(ctx, parent, &matched, fanout, &original);
+    }
+    match authorize(parent, &source, stamp, &matched) {
+        RELAYED => pod_to_host(ctx, parent, &matched, fanout, &original),
+        reason => skip(ctx, parent, &matched, PATH_POD_TO_HOST, reason),
+    }
+}
+
+/// Whether the sender is who its MAC says, and may relay this protocol.
+#[inline(always)]
+fn authorize(parent: u32, source: &[u8; 6], stamp: Option<u32>, matched: &Match) -> u32 {
+    let key = MacKey { parent, mac: *source, pad: 0 };
+    // SAFETY: as for the fan-out.
+    let Some(local) = (unsafe { LOCAL_MACS.get(key) }) else {
+        return if stamp.is_some() { SPOOF } else { UNKNOWN_SOURCE };
+    };
+    if stamp != Some(stamp_of(local.slot)) {
+        SPOOF
+    } else if local.protocols & (1 << (matched.protocol & 31)) == 0 {
+        UNWANTED
+    } else if local.flags & MEMBER_IN_FANOUT == 0 {
+        FANOUT_FULL
+    } else {
+        matched.outcome
+    }
+}
+
+/// One copy for every member that wants the protocol.
+#[inline(always)]
+fn host_to_pods(ctx: &TcContext, parent: u32, matched: &Match, fanout: &Fanout, original: &[u8; 6]) -> i32 {
+    if fanout.overflow > 0 {
+        count(ctx, parent, matched.protocol, PATH_HOST_TO_POD, FANOUT_FULL, 0);
+    }
+    if matched.outcome != RELAYED {
+        return skip(ctx, parent, matched, PATH_HOST_TO_POD, matched.outcome);
+    }
+    let wanted = 1u32 << (matched.protocol & 31);
+    let before = mark::get(ctx);
+    mark::set(ctx, stamps::RELAYED);
+    let (mut copies, mut failures) = (0u64, 0u64);
+    for index in 0..MEMBERS {
+        if index as u32 >= fanout.count {
+            break;
+        }
+        // SAFETY: the loop's bound is the array's length.
+        let member = unsafe { fanout.members.get_unchecked(index) };
+        if member.protocols & wanted == 0 {
+            continue;
+        }
+        if inject(ctx, parent, &member.mac) {
+            copies += 1;
+        } else {
+            failures += 1;
+        }
+    }
+    mark::restore(ctx, before);
+    if copies > 0 {
+        count(ctx, parent, matched.protocol, PATH_HOST_TO_POD, RELAYED, copies);
+    }
+    if failures > 0 {
+        count(ctx, parent, matched.protocol, PATH_HOST_TO_POD, FAILED, 0);
+    }
+    if copies + failures == 0 {
+        return skip(ctx, parent, matched, PATH_HOST_TO_POD, UNWANTED);
+    }
+    put_back(ctx, original)
+}
+
+/// One copy for the host.
+#[inline(always)]
+fn pod_to_host(ctx: &TcContext, parent: u32, matched: &Match, fanout: &Fanout, original: &[u8; 6]) -> i32 {
+    let before = mark::get(ctx);
+    mark::set(ctx, stamps::RELAYED);
+    let injected = inject(ctx, parent, &fanout.mac);
+    mark::restore(ctx, before);
+    if injected {
+        count(ctx, parent, matched.protocol, PATH_POD_TO_HOST, RELAYED, 1);
+    } else {
+        count(ctx, parent, matched.protocol, PATH_POD_TO_HOST, FAILED, 0);
+    }
+    put_back(ctx, original)
+}
+
+/// Sends a copy for `mac` into the parent's receive path.
+#[inline(always)]
+fn inject(ctx: &TcContext, parent: u32, mac: &[u8; 6]) -> bool {
+    ctx.store(0, mac, 0).is_ok() && ctx.clone_redirect(parent, u64::from(BPF_F_INGRESS)).is_ok()
+}
+
+/// Gives the frame its own destination back. Out of memory it cannot be had: then the frame must not reach the wire.
+#[inline(always)]
+fn put_back(ctx: &TcContext, original: &[u8; 6]) -> i32 {
+    if ctx.store(0, original, 0).is_ok() { NEXT } else { DROP }
+}
+
+#[inline(always)]
+fn skip(ctx: &TcContext, parent: u32, matched: &Match, path: u32, reason: u32) -> i32 {
+    count(ctx, parent, matched.protocol, path, reason, 0);
+    NEXT
+}
+
+/// Finds the frame's protocol in the rule table; `None` is everything that is not discovery traffic.
+#[inline(always)]
+fn classify(ctx: &TcContext) -> Option<Match> {
+    let frame = Frame::parse(ctx);
+    if !frame.is_ip_multicast() || frame.transport != UDP {
+        return None;
+    }
+    let mut key = RuleKey { addr: bytes(&frame.destination), port: 0, pad: 0 };
+    // SAFETY: values of this map are replaced whole, as those of the fan-out.
+    let group = *unsafe { RELAY_RULES.get(key) }?;
+    let mut rule = group;
+    if group.flags & RULE_WHOLE_GROUP == 0 {
+        if group.flags & RULE_BY_PORT == 0 {
+            return None;
+        }
+        if frame.later_fragment {
+            return Some(Match { protocol: group.protocol, outcome: FRAGMENT });
+        }
+        key.port = frame.destination_port;
+        // SAFETY: as above.
+        rule = *unsafe { RELAY_RULES.get(key) }?;
+    }
+    Some(Match { protocol: rule.protocol, outcome: obstacle(ctx, &frame, rule.flags) })
+}
+
+/// What speaks against relaying a frame of the table; `RELAYED` when nothing does.
+#[inline(always)]
+fn obstacle(ctx: &TcContext, frame: &Frame, flags: u32) -> u32 {
+    if frame.tagged || field!(ctx, vlan_present) != 0 {
+        return VLAN;
+    }
+    if field!(ctx, gso_segs) > 1 {
+        return GSO;
+    }
+    if frame.later_fragment {
+        return RELAYED;
+    }
+    if frame.truncated || load::<[u8; 8]>(ctx, frame.transport_at).is_none() {
+        return TRUNCATED;
+    }
+    if flags & RULE_MDNS != 0 && frame.destination_port == MDNS_PORT && !is_sane_mdns(ctx, frame) {
+        return MALFORMED;
+    }
+    RELAYED
+}
+
+/// RFC 6762 sections 6, 18.3 and 18.11: opcode and rcode are zero, and a response comes from port 5353.
+#[inline(always)]
+fn is_sane_mdns(ctx: &TcContext, frame: &Frame) -> bool {
+    let Some(header) = load::<[u8; 12]>(ctx, frame.transport_at + 8) else { return false };
+    let response = header[2] & 0x80 != 0;
+    header[2] & 0x78 == 0 && header[3] & 0x0f == 0 && (!response || frame.source_port == MDNS_PORT)
+}
+
+/// Adds to a counter that the agent has made; one it has not made is not ours to make.
+#[inline(always)]
+fn count(ctx: &TcContext, parent: u32, protocol: u32, path: u32, outcome: u32, copies: u64) {
+    log(ctx, parent, protocol, path, outcome);
+    if let Some(value) = RELAY_COUNTERS.get_ptr_mut(RelayKey { parent, protocol, path, outcome }) {
+        // SAFETY: a value of a per-CPU map: only this CPU writes it.
+        unsafe {
+            (*value).frames += 1;
+            (*value).copies += copies;
+        }
+    }
+}
+
+#[cfg(feature = "log")]
+#[inline(always)]
+fn log(ctx: &TcContext, parent: u32, protocol: u32, path: u32, outcome: u32) {
+    aya_log_ebpf::info!(ctx, "relay parent={} protocol={} path={} outcome={}", parent, protocol, path, outcome);
+}
+
+#[cfg(not(feature = "log"))]
+#[inline(always)]
+fn log(_ctx: &TcContext, _parent: u32, _protocol: u32, _path: u32, _outcome: u32) {}
+
+#[inline(always)]
+fn packed(mac: &[u8; 6]) -> u64 {
+    let [a, b, c, d, e, f] = *mac;
+    u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+}
+
+/// The address as the rule table's keys hold it.
+#[inline(always)]
+fn bytes(words: &[u32; 4]) -> [u8; 16] {
+    let ([a, b, c, d], [e, f, g, h]) = (words[0].to_ne_bytes(), words[1].to_ne_bytes());
+    let ([i, j, k, l], [m, n, o, p]) = (words[2].to_ne_bytes(), words[3].to_ne_bytes());
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+}

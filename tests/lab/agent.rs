@@ -1,0 +1,186 @@
+//! How the agent is started, stopped, killed and watched on a lab's node.
+//!
+//! It never looks inside: readiness is what the socket and `/readyz` say.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::{Lab, http, process, sys, wait_until};
+
+/// Where the agent serves `/metrics` in the node's namespace.
+pub const METRICS: &str = "127.0.0.1:9797";
+
+/// The program `name` under test: in `MULTUS_BIN_DIR`, by default the workspace's `target/release`.
+pub fn program(name: &str) -> PathBuf {
+    let default = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release"));
+    std::env::var_os("MULTUS_BIN_DIR").map_or_else(default, PathBuf::from).join(name)
+}
+
+/// Why the programs under test cannot be used, or `None` when they are there.
+pub fn missing_programs() -> Option<String> {
+    let missing: Vec<_> = ["multus-agent", "multus-shim"].into_iter().filter(|name| !program(name).exists()).collect();
+    let folder = program("").display().to_string();
+    (!missing.is_empty()).then(|| format!("no {} in {folder}: run `cargo xtask build`", missing.join(", ")))
+}
+
+/// The configuration a lab gives its agent; change it before [`Agent::start`].
+pub fn config(lab: &Lab) -> Value {
+    let default_network = lab.conf_dir.join("10-default.conflist");
+    fs::write(&default_network, lab.bridge().to_string()).expect("write the default network");
+    json!({
+        "cniVersion": "1.0.0", "logLevel": "debug", "logToStderr": true,
+        "socketDir": lab.socket_dir, "daemonSocketDir": lab.socket_dir,
+        "cniDir": lab.cni_dir, "binDir": lab.bin_dir, "confDir": lab.conf_dir,
+        "cniConfigDir": lab.cni_conf_dir, "multusAutoconfigDir": lab.conf_dir, "clusterNetwork": default_network,
+        "objects": lab.objects_dir, "nodeName": "lab-node",
+        "metricsAddress": METRICS, "requestTimeout": "20s",
+        "datapath": {"mode": "full", "bpffs": lab.bpffs}
+    })
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    child: Child,
+    log: PathBuf,
+    config: PathBuf,
+    socket: PathBuf,
+    /// From start to ready.
+    pub started_in: Duration,
+}
+
+impl Agent {
+    /// Starts the agent on the node with `config` and waits until it is ready.
+    pub fn start(lab: &Lab, config: &Value) -> Self {
+        let file = lab.dir.join("daemon-config.json");
+        fs::write(&file, format!("{config:#}")).expect("write daemon-config.json");
+        let mut agent = Self::spawn(lab, file);
+        agent.wait_ready();
+        agent
+    }
+
+    fn spawn(lab: &Lab, config: PathBuf) -> Self {
+        let log = lab.dir.join("agent.log");
+        let out = File::options().create(true).append(true).open(&log).expect("open agent.log");
+        let mut command = lab.node.command(program("multus-agent"));
+        command.args(["run", "--config"]).arg(&config).env("MULTUS_NODE_NAME", "lab-node");
+        command.stdin(Stdio::null()).stdout(out.try_clone().expect("a second handle")).stderr(out);
+        let child = command.spawn().unwrap_or_else(|e| panic!("start {}: {e}", program("multus-agent").display()));
+        let socket = lab.socket_dir.join("multus.sock");
+        Self { child, log, config, socket, started_in: Duration::ZERO }
+    }
+
+    fn wait_ready(&mut self) {
+        let began = Instant::now();
+        let ready = wait_until(Duration::from_secs(15), || {
+            let ended = !self.is_running();
+            assert!(!ended, "the agent ended while starting:\n{}", self.log_text());
+            http::get_unix(&self.socket, "/readyz").is_ok_and(|reply| reply.status == 200)
+        });
+        assert!(ready, "the agent was not ready after 15 s:\n{}", self.log_text());
+        self.started_in = began.elapsed();
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// True while the process lives.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Path of its socket.
+    pub fn socket(&self) -> &std::path::Path {
+        &self.socket
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub fn kill9(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM, and waits for the end; says how long it took.
+    pub fn term(&mut self) -> Duration {
+        let began = Instant::now();
+        sys::signal(self.child.id(), libc::SIGTERM);
+        let ended = wait_until(Duration::from_secs(30), || !self.is_running());
+        assert!(ended, "the agent ignored SIGTERM for 30 s:\n{}", self.log_text());
+        began.elapsed()
+    }
+
+    /// Starts it again with the same configuration; it must be down.
+    pub fn start_again(&mut self, lab: &Lab) {
+        self.start_again_unready(lab);
+        self.wait_ready();
+    }
+
+    /// Starts it again without waiting until it is ready.
+    pub fn start_again_unready(&mut self, lab: &Lab) {
+        *self = Self::spawn(lab, self.config.clone());
+    }
+
+    /// Changes the configuration that the next start reads.
+    pub fn reconfigure(&self, change: impl FnOnce(&mut Value)) {
+        let mut config = serde_json::from_slice(&fs::read(&self.config).expect("read the config")).expect("JSON");
+        change(&mut config);
+        fs::write(&self.config, format!("{config:#}")).expect("write the config");
+    }
+
+    /// Everything it logged so far.
+    pub fn log_text(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Resident memory in KiB (`VmRSS`), and its peak (`VmHWM`).
+    pub fn memory_kib(&self) -> (u64, u64) {
+        memory_kib(self.child.id())
+    }
+
+    /// Lets the peak of [`Self::memory_kib`] start anew.
+    pub fn reset_memory_peak(&self) {
+        let _ = fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
+    }
+
+    /// `/metrics`, parsed.
+    pub fn metrics(&self, lab: &Lab) -> crate::metrics::Samples {
+        let reply = http::get_tcp(&lab.node, METRICS, "/metrics").expect("GET /metrics");
+        assert_eq!(reply.status, 200, "/metrics: {}", reply.body);
+        crate::metrics::Samples::parse(&reply.body)
+    }
+
+    /// Runs the CLI against this agent's socket.
+    pub fn cli(&self, lab: &Lab, args: &[&str]) -> process::Finished {
+        let mut command = lab.node.command(program("multus-agent"));
+        command.args(args).env("MULTUS_SOCKET", &self.socket);
+        process::run(&mut command, b"", Duration::from_secs(15))
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let text = self.log_text();
+            let tail: Vec<_> = text.lines().rev().take(60).collect();
+            eprintln!("--- the agent's last words ---");
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+        self.kill9();
+    }
+}
+
+/// `VmRSS` and `VmHWM` of a process in KiB; zeros when it is gone.
+pub fn memory_kib(pid: u32) -> (u64, u64) {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.split_whitespace().nth(1)).and_then(|n| n.parse().ok()).unwrap_or(0)
+    };
+    (field("VmRSS:"), field("VmHWM:"))
+}

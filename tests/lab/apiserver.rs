@@ -1,0 +1,384 @@
+//! What a Kubernetes API server answers: a double that lists, watches, patches and refuses as the real one does.
+//!
+//! Speaks HTTP/1.1 on loopback only, keeps everything in memory, and can be slow, down, forgetful or wrong on demand.
+
+mod http;
+mod path;
+mod store;
+mod stream;
+
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use self::http::Request;
+pub use self::store::{EVENTS, NETWORKS, PODS, Resource};
+use self::store::{Refusal, Store};
+
+/// The token the double wants, and puts into the kubeconfig's token file.
+const TOKEN: &str = "lab-token";
+
+/// One request as it came in.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// `GET`, `PATCH`, …
+    pub method: String,
+    /// Without the query.
+    pub path: String,
+    /// After the `?`, as sent.
+    pub query: String,
+    /// What was sent, if it was JSON.
+    pub body: Value,
+    /// The status code of the answer; 0 while it is under way or when the connection was cut.
+    pub status: u16,
+}
+
+impl Seen {
+    /// True for a watch, whose method is GET too.
+    pub fn is_watch(&self) -> bool {
+        self.query.split('&').any(|pair| matches!(pair, "watch=true" | "watch=1"))
+    }
+}
+
+#[derive(Debug)]
+struct Fault {
+    method: String,
+    path: String,
+    times: usize,
+    status: u16,
+}
+
+/// How the double behaves just now.
+#[derive(Debug, Default)]
+struct Mood {
+    down: bool,
+    ended: bool,
+    latency: Duration,
+    faults: Vec<Fault>,
+    /// Watches that began before the last cut end.
+    cuts: u64,
+    /// Watches send nothing.
+    stalled: bool,
+}
+
+struct State {
+    store: Store,
+    mood: Mood,
+    seen: Vec<Seen>,
+    connections: Vec<TcpStream>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state and wakes the watches.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let out = change(&mut self.lock());
+        self.changed.notify_all();
+        out
+    }
+}
+
+/// A running API server; ends, and cuts every connection, when dropped.
+pub struct ApiServer {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    door: Option<JoinHandle<()>>,
+}
+
+impl ApiServer {
+    /// Starts one on a free port of 127.0.0.1.
+    pub fn start() -> io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let state = State { store: Store::default(), mood: Mood::default(), seen: Vec::new(), connections: Vec::new() };
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+        let door = {
+            let shared = Arc::clone(&shared);
+            thread::Builder::new().name("apiserver".into()).spawn(move || keep_door(address, listener, &shared))?
+        };
+        Ok(Self { address, shared, door: Some(door) })
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Writes `kubeconfig` and the token file it names into `folder`; the kubeconfig's path.
+    pub fn write_kubeconfig(&self, folder: &Path) -> io::Result<PathBuf> {
+        let token = folder.join("token");
+        std::fs::write(&token, TOKEN)?;
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "lab",
+            "clusters": [{"name": "lab", "cluster": {"server": self.url()}}],
+            "users": [{"name": "lab", "user": {"tokenFile": token}}],
+            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab"}}],
+        });
+        let path = folder.join("kubeconfig");
+        std::fs::write(&path, serde_json::to_vec_pretty(&config)?)?;
+        Ok(path)
+    }
+
+    /// Creates or replaces an object as a user would; fills in uid (kept over a replacement) and resourceVersion.
+    pub fn put(&self, resource: Resource, object: Value) {
+        self.shared.change(|state| state.store.put(resource, object));
+    }
+
+    /// Creates or replaces a NetworkAttachmentDefinition.
+    pub fn put_network(&self, namespace: &str, name: &str, config: &str) {
+        self.put(NETWORKS, json!({"metadata": {"namespace": namespace, "name": name}, "spec": {"config": config}}));
+    }
+
+    /// Creates or replaces a pod; `annotations` is an object.
+    pub fn put_pod(&self, namespace: &str, name: &str, uid: &str, node: &str, annotations: &Value) {
+        let metadata = json!({"namespace": namespace, "name": name, "uid": uid, "annotations": annotations});
+        self.put(PODS, json!({"metadata": metadata, "spec": {"nodeName": node}, "status": {"phase": "Pending"}}));
+    }
+
+    /// Deletes an object; nothing when it is not there.
+    pub fn delete(&self, resource: Resource, namespace: &str, name: &str) {
+        self.shared.change(|state| state.store.delete(resource, namespace, name));
+    }
+
+    /// The object as it is now.
+    pub fn get(&self, resource: Resource, namespace: &str, name: &str) -> Option<Value> {
+        self.shared.lock().store.get(resource, namespace, name)
+    }
+
+    /// All objects of one kind.
+    pub fn all(&self, resource: Resource) -> Vec<Value> {
+        self.shared.lock().store.all(resource)
+    }
+
+    /// Every answer takes this long from now on.
+    pub fn set_latency(&self, latency: Duration) {
+        self.shared.change(|state| state.mood.latency = latency);
+    }
+
+    /// Refuses connections and cuts those there are, or comes back on the same port.
+    pub fn set_down(&self, down: bool) {
+        self.shared.change(|state| {
+            state.mood.down = down;
+            if down {
+                state.cut_connections();
+            }
+        });
+        // The door looks every 5 ms; afterwards nobody gets in by mistake.
+        thread::sleep(Duration::from_millis(20));
+    }
+
+    /// The next `times` requests with this method (empty: any) whose path contains `path` are answered `status`.
+    pub fn fail(&self, method: &str, path: &str, times: usize, status: u16) {
+        let fault = Fault { method: method.into(), path: path.into(), times, status };
+        self.shared.change(|state| state.mood.faults.push(fault));
+    }
+
+    /// Forgets history, so that watches from an older resourceVersion are answered 410 Gone.
+    pub fn compact(&self) {
+        self.shared.change(|state| state.store.compact());
+    }
+
+    /// Ends every watch without a word.
+    pub fn cut_watches(&self) {
+        self.shared.change(|state| state.mood.cuts += 1);
+    }
+
+    /// Watches send nothing while stalled: the picture of a watch that lags.
+    pub fn stall_watches(&self, stalled: bool) {
+        self.shared.change(|state| state.mood.stalled = stalled);
+    }
+
+    /// The status code for a patch whose uid is not the object's: 409, or 422 as by API servers that validate it.
+    pub fn answer_wrong_uid_with(&self, status: u16) {
+        self.shared.change(|state| state.store.wrong_uid_status = status);
+    }
+
+    /// Every request so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.shared.lock().seen.clone()
+    }
+
+    /// Requests with this method whose path contains `path`; watches are not counted as GETs.
+    pub fn count(&self, method: &str, path: &str) -> usize {
+        let is_it = |seen: &&Seen| seen.method == method && seen.path.contains(path) && !seen.is_watch();
+        self.shared.lock().seen.iter().filter(is_it).count()
+    }
+
+    /// Requests about one pod, itself or its status.
+    pub fn count_of_pod(&self, method: &str, namespace: &str, name: &str) -> usize {
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
+        let status = format!("{path}/status");
+        let is_it = |seen: &&Seen| seen.method == method && (seen.path == path || seen.path == status);
+        self.shared.lock().seen.iter().filter(is_it).count()
+    }
+
+    /// Watches so far on paths that contain `path`.
+    pub fn count_watches(&self, path: &str) -> usize {
+        self.shared.lock().seen.iter().filter(|seen| seen.is_watch() && seen.path.contains(path)).count()
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        self.shared.change(|state| {
+            state.mood.ended = true;
+            state.cut_connections();
+        });
+        if let Some(door) = self.door.take() {
+            drop(door.join());
+        }
+    }
+}
+
+impl State {
+    fn cut_connections(&mut self) {
+        self.mood.cuts += 1;
+        for connection in self.connections.drain(..) {
+            drop(connection.shutdown(Shutdown::Both));
+        }
+    }
+
+    fn take_fault(&mut self, request: &Request) -> Option<u16> {
+        let faults = &mut self.mood.faults;
+        let fits = |fault: &Fault| {
+            fault.times > 0
+                && (fault.method.is_empty() || fault.method == request.method)
+                && request.path.contains(&fault.path)
+        };
+        let fault = faults.iter_mut().find(|fault| fits(fault))?;
+        fault.times -= 1;
+        let status = fault.status;
+        faults.retain(|fault| fault.times > 0);
+        Some(status)
+    }
+}
+
+/// Lets connections in while the server is up; a closed listener is what refuses.
+fn keep_door(address: SocketAddr, listener: TcpListener, shared: &Arc<Shared>) {
+    let mut listener = Some(listener);
+    loop {
+        let (down, ended) = {
+            let state = shared.lock();
+            (state.mood.down, state.mood.ended)
+        };
+        if ended {
+            return;
+        }
+        if down {
+            listener = None;
+        } else if listener.is_none() {
+            listener = TcpListener::bind(address).ok();
+        }
+        let accepted = listener.as_ref().and_then(|open| {
+            open.set_nonblocking(true).ok()?;
+            open.accept().ok()
+        });
+        match accepted {
+            Some((connection, _)) => let_in(connection, shared),
+            None => thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+fn let_in(connection: TcpStream, shared: &Arc<Shared>) {
+    let (Ok(()), Ok(twin)) = (connection.set_nonblocking(false), connection.try_clone()) else { return };
+    drop(connection.set_nodelay(true));
+    {
+        let connections = &mut shared.lock().connections;
+        connections.retain(|open| open.peer_addr().is_ok());
+        connections.push(twin);
+    }
+    let shared = Arc::clone(shared);
+    // The thread ends with its connection, which is shut down when the server is dropped.
+    let run = move || {
+        let end = connection.try_clone();
+        drop(serve(connection, &shared));
+        // The list of connections holds the socket open too.
+        drop(end.map(|end| end.shutdown(Shutdown::Both)));
+    };
+    drop(thread::Builder::new().name("apiserver-conn".into()).spawn(run));
+}
+
+fn serve(connection: TcpStream, shared: &Shared) -> io::Result<()> {
+    let mut connection = http::Connection::new(connection);
+    while let Some(request) = connection.read()? {
+        let (entry, latency, fault) = {
+            let mut state = shared.lock();
+            state.seen.push(Seen {
+                method: request.method.clone(),
+                path: request.path.clone(),
+                query: request.query.clone(),
+                body: request.body.clone(),
+                status: 0,
+            });
+            (state.seen.len() - 1, state.mood.latency, state.take_fault(&request))
+        };
+        thread::sleep(latency);
+        let answered = match fault {
+            Some(status) => Err(Refusal::new(status, "InjectedFault", "as asked for")),
+            None if request.token.as_deref() != Some(TOKEN) => Err(Refusal::new(401, "Unauthorized", "Unauthorized")),
+            None => answer(&request, shared),
+        };
+        let (status, body) = match answered {
+            Ok(Answer::Watch(watch)) => {
+                note_status(shared, entry, 200);
+                return stream::send(&mut connection, shared, watch);
+            }
+            Ok(Answer::Object(status, body)) => (status, body),
+            Err(refusal) => (refusal.code, refusal.status()),
+        };
+        note_status(shared, entry, status);
+        connection.answer(status, &body)?;
+    }
+    Ok(())
+}
+
+fn note_status(shared: &Shared, entry: usize, status: u16) {
+    if let Some(seen) = shared.lock().seen.get_mut(entry) {
+        seen.status = status;
+    }
+}
+
+enum Answer {
+    Object(u16, Value),
+    Watch(stream::Watch),
+}
+
+fn answer(request: &Request, shared: &Shared) -> Result<Answer, Refusal> {
+    if let "/version" | "/healthz" | "/readyz" | "/livez" = request.path.as_str() {
+        return Ok(Answer::Object(200, json!({"major": "1", "minor": "33", "gitVersion": "v1.33.0"})));
+    }
+    let place = path::read(&request.path)?;
+    let shape = store::Shape { is_metadata_only: request.accept.contains("as=PartialObjectMetadata") };
+    if request.method == "GET" && place.name.is_none() && request.is_set("watch") {
+        let state = shared.lock();
+        return stream::Watch::new(&state, place, request, shape).map(Answer::Watch);
+    }
+    let done = shared.change(|state| match (request.method.as_str(), place.name.as_deref()) {
+        ("GET", None) => state.store.list(&place, request, shape),
+        ("GET", Some(name)) => state.store.read(&place, name).map(|object| shape.of(&object)),
+        ("POST", None) => state.store.create(&place, &request.body),
+        ("PUT", Some(name)) => state.store.replace(&place, name, &request.body),
+        ("PATCH", Some(name)) => state.store.patch(&place, name, &request.body),
+        ("DELETE", Some(name)) => state.store.remove(&place, name),
+        _ => Err(Refusal::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        )),
+    })?;
+    Ok(Answer::Object(if request.method == "POST" { 201 } else { 200 }, done))
+}

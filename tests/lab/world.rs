@@ -1,0 +1,98 @@
+//! A whole node in one value: lab, networks, agent and runtime, as most tests want it.
+//!
+//! It adds no behaviour of its own.
+
+use serde_json::{Value, json};
+
+use crate::{Agent, Answer, Lab, NodeState, Pod, Runtime, agent};
+
+/// A lab with a running agent and a runtime.
+#[derive(Debug)]
+pub struct World {
+    // The agent goes first, then the namespaces it lives in.
+    /// The agent.
+    pub agent: Agent,
+    /// The runtime with our shim.
+    pub runtime: Runtime,
+    /// The node.
+    pub lab: Lab,
+}
+
+/// Networks and settings of a world before its agent starts.
+#[derive(Debug)]
+pub struct Builder {
+    /// The node.
+    pub lab: Lab,
+    /// The agent's configuration.
+    pub config: Value,
+    /// The runtime.
+    pub runtime: Runtime,
+}
+
+impl Builder {
+    /// A node without networks.
+    pub fn new(name: &str) -> Self {
+        let lab = Lab::new(name);
+        Self { config: agent::config(&lab), runtime: Runtime::new(&lab), lab }
+    }
+
+    /// One more network in namespace `default`.
+    #[must_use]
+    pub fn network(self, name: &str, config: &Value) -> Self {
+        self.lab.network("default", name, config, &json!({}));
+        self
+    }
+
+    /// A change of the agent's configuration.
+    #[must_use]
+    pub fn configure(mut self, change: impl FnOnce(&mut Value, &Lab)) -> Self {
+        change(&mut self.config, &self.lab);
+        self
+    }
+
+    /// Starts the agent.
+    pub fn start(self) -> World {
+        let agent = Agent::start(&self.lab, &self.config);
+        World { agent, runtime: self.runtime, lab: self.lab }
+    }
+}
+
+impl World {
+    /// A node whose macvlan networks `lan` (bridge mode) and `quiet` (private mode) are known, agent running.
+    pub fn new(name: &str) -> Self {
+        let builder = Builder::new(name);
+        let (bridge, private) = (builder.lab.macvlan("bridge"), builder.lab.macvlan("private"));
+        builder.network("lan", &bridge).network("quiet", &private).start()
+    }
+
+    /// ADD.
+    pub fn add(&self, pod: &Pod) -> Answer {
+        self.runtime.add(&self.lab, pod)
+    }
+
+    /// DEL.
+    pub fn del(&self, pod: &Pod) -> Answer {
+        self.runtime.del(&self.lab, pod)
+    }
+
+    /// CHECK.
+    pub fn check(&self, pod: &Pod) -> Answer {
+        self.runtime.check(&self.lab, pod)
+    }
+
+    /// A pod called `name` on `networks`, attached.
+    pub fn attached(&self, name: &str, networks: &str) -> Pod {
+        let pod = self.lab.pod(name).networks(networks);
+        self.add(&pod).expect_ok();
+        pod
+    }
+
+    /// What the node looks like before anything of interest: after one pod came and went, so that what stays for good
+    /// (the default bridge, pinned maps) is there.
+    pub fn baseline(&self) -> NodeState {
+        let first = self.lab.pod("first").networks("lan");
+        self.add(&first).expect_ok();
+        self.del(&first).expect_ok();
+        NodeState::capture(&self.lab, &[])
+    }
+}
