@@ -98,10 +98,19 @@ fn host_to_pods(ctx: &TcContext, parent: u32, matched: &Match, fanout: &Fanout, 
     if matched.outcome != RELAYED {
         return skip(ctx, parent, matched, PATH_HOST_TO_POD, matched.outcome);
     }
+    let key = |outcome| RelayKey { parent, protocol: matched.protocol, path: PATH_HOST_TO_POD, outcome };
+    let (Some(relayed), Some(failed)) =
+        (RELAY_COUNTERS.get_ptr_mut(key(RELAYED)), RELAY_COUNTERS.get_ptr_mut(key(FAILED)))
+    else {
+        return NEXT;
+    };
+    // SAFETY: values of a per-CPU map: only this CPU writes them, and a program is not preempted by itself.
+    let (relayed, failed) = unsafe { (&mut *relayed, &mut *failed) };
+    // Counted in the map and not in registers: the verifier would tell every number of copies from every other.
+    let done = (relayed.copies, failed.copies);
     let wanted = 1u32 << (matched.protocol & 31);
     let before = mark::get(ctx);
     mark::set(ctx, stamps::RELAYED);
-    let (mut copies, mut failures) = (0u64, 0u64);
     for index in 0..MEMBERS {
         if index as u32 >= fanout.count {
             break;
@@ -112,21 +121,21 @@ fn host_to_pods(ctx: &TcContext, parent: u32, matched: &Match, fanout: &Fanout, 
             continue;
         }
         if inject(ctx, parent, &member.mac) {
-            copies += 1;
+            relayed.copies += 1;
         } else {
-            failures += 1;
+            failed.copies += 1;
         }
     }
     mark::restore(ctx, before);
-    if copies > 0 {
-        count(ctx, parent, matched.protocol, PATH_HOST_TO_POD, RELAYED, copies);
-    }
-    if failures > 0 {
-        count(ctx, parent, matched.protocol, PATH_HOST_TO_POD, FAILED, 0);
-    }
-    if copies + failures == 0 {
+    if relayed.copies != done.0 {
+        relayed.frames += 1;
+    } else if failed.copies == done.1 {
         return skip(ctx, parent, matched, PATH_HOST_TO_POD, UNWANTED);
     }
+    if failed.copies != done.1 {
+        failed.frames += 1;
+    }
+    log(ctx, parent, matched.protocol, PATH_HOST_TO_POD, RELAYED);
     put_back(ctx, original)
 }
 
