@@ -112,7 +112,7 @@ fn hand_made_frames_are_accepted_by_the_kernel() {
 
 #[test]
 fn twenty_thousand_packets_a_second_are_counted_without_loss() {
-    let lab = Lab::new("pace");
+    let lab = Lab::alone("pace");
     let lan = lab.lan();
     let ear = Ear::new(&lan.netns, &lan.ifname, Protocol::Mdns);
     let voice = Voice::new(&lab.node, "eth0", Protocol::Mdns);
@@ -188,7 +188,7 @@ fn a_dead_runs_leftovers_are_swept() {
     let gone = std::process::Command::new("true").spawn().and_then(|mut c| c.wait().map(|_| c.id())).expect("run true");
     let netns = format!("mlab-{gone}-0-left");
     assert!(std::process::Command::new("ip").args(["netns", "add", &netns]).status().expect("ip").success());
-    lab::place::sweep();
+    lab::place::sweep(false);
     let left = std::path::Path::new("/run/netns").join(&netns).exists();
     assert!(!left, "{netns} is still there");
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::{Lab, http, process, sys, wait_until};
+use crate::{Lab, http, place, process, sys, wait_until};
 
 /// Where the agent serves `/metrics` in the node's namespace.
 pub const METRICS: &str = "127.0.0.1:9797";
@@ -49,6 +49,7 @@ pub struct Agent {
     log: PathBuf,
     config: PathBuf,
     socket: PathBuf,
+    keep: bool,
     /// From start to ready.
     pub started_in: Duration,
 }
@@ -66,12 +67,15 @@ impl Agent {
     fn spawn(lab: &Lab, config: PathBuf) -> Self {
         let log = lab.dir.join("agent.log");
         let out = File::options().create(true).append(true).open(&log).expect("open agent.log");
-        let mut command = lab.node.command(program("multus-agent"));
+        let keep = lab.is_kept();
+        let program_path = program("multus-agent");
+        let mut command = if keep { lab.node.lasting_command(program_path) } else { lab.node.command(program_path) };
         command.args(["run", "--config"]).arg(&config).env("MULTUS_NODE_NAME", "lab-node");
         command.stdin(Stdio::null()).stdout(out.try_clone().expect("a second handle")).stderr(out);
         let child = command.spawn().unwrap_or_else(|e| panic!("start {}: {e}", program("multus-agent").display()));
         let socket = lab.socket_dir.join("multus.sock");
-        Self { child, log, config, socket, started_in: Duration::ZERO }
+        fs::write(lab.dir.join(place::AGENT_PID), child.id().to_string()).expect("write the agent's process id");
+        Self { child, log, config, socket, keep, started_in: Duration::ZERO }
     }
 
     fn wait_ready(&mut self) {
@@ -171,7 +175,9 @@ impl Drop for Agent {
             eprintln!("--- the agent's last words ---");
             tail.iter().rev().for_each(|line| eprintln!("{line}"));
         }
-        self.kill9();
+        if !self.keep {
+            self.kill9();
+        }
     }
 }
 

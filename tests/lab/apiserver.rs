@@ -2,8 +2,10 @@
 //!
 //! Speaks HTTP/1.1 on loopback only, keeps everything in memory, and can be slow, down, forgetful or wrong on demand.
 
+mod discovery;
 mod http;
 mod path;
+mod protobuf;
 mod store;
 mod stream;
 
@@ -20,7 +22,8 @@ use self::http::Request;
 pub use self::store::{EVENTS, NETWORKS, PODS, Resource};
 use self::store::{Refusal, Store};
 
-/// The token the double wants, and puts into the kubeconfig's token file.
+/// The token in the kubeconfig's token file. Another one is refused; none at all is let in, because client-go sends no
+/// credentials over plain HTTP.
 const TOKEN: &str = "lab-token";
 
 /// One request as it came in.
@@ -32,8 +35,10 @@ pub struct Seen {
     pub path: String,
     /// After the `?`, as sent.
     pub query: String,
-    /// What was sent, if it was JSON.
+    /// What was sent, if it was JSON or protobuf.
     pub body: Value,
+    /// The token of the token file came along.
+    pub had_token: bool,
     /// The status code of the answer; 0 while it is under way or when the connection was cut.
     pub status: u16,
 }
@@ -180,10 +185,16 @@ impl ApiServer {
         thread::sleep(Duration::from_millis(20));
     }
 
-    /// The next `times` requests with this method (empty: any) whose path contains `path` are answered `status`.
+    /// The next `times` requests with this method (empty: any; `WATCH` for watches, which `GET` does not include) whose
+    /// path contains `path` are answered `status`.
     pub fn fail(&self, method: &str, path: &str, times: usize, status: u16) {
         let fault = Fault { method: method.into(), path: path.into(), times, status };
         self.shared.change(|state| state.mood.faults.push(fault));
+    }
+
+    /// Forgets the failures that [`ApiServer::fail`] asked for.
+    pub fn heal(&self) {
+        self.shared.change(|state| state.mood.faults.clear());
     }
 
     /// Forgets history, so that watches from an older resourceVersion are answered 410 Gone.
@@ -253,10 +264,9 @@ impl State {
 
     fn take_fault(&mut self, request: &Request) -> Option<u16> {
         let faults = &mut self.mood.faults;
+        let method = if request.is_set("watch") { "WATCH" } else { request.method.as_str() };
         let fits = |fault: &Fault| {
-            fault.times > 0
-                && (fault.method.is_empty() || fault.method == request.method)
-                && request.path.contains(&fault.path)
+            fault.times > 0 && (fault.method.is_empty() || fault.method == method) && request.path.contains(&fault.path)
         };
         let fault = faults.iter_mut().find(|fault| fits(fault))?;
         fault.times -= 1;
@@ -322,6 +332,7 @@ fn serve(connection: TcpStream, shared: &Shared) -> io::Result<()> {
                 path: request.path.clone(),
                 query: request.query.clone(),
                 body: request.body.clone(),
+                had_token: request.token.as_deref() == Some(TOKEN),
                 status: 0,
             });
             (state.seen.len() - 1, state.mood.latency, state.take_fault(&request))
@@ -329,7 +340,9 @@ fn serve(connection: TcpStream, shared: &Shared) -> io::Result<()> {
         thread::sleep(latency);
         let answered = match fault {
             Some(status) => Err(Refusal::new(status, "InjectedFault", "as asked for")),
-            None if request.token.as_deref() != Some(TOKEN) => Err(Refusal::new(401, "Unauthorized", "Unauthorized")),
+            None if request.token.as_deref().is_some_and(|token| token != TOKEN) => {
+                Err(Refusal::new(401, "Unauthorized", "Unauthorized"))
+            }
             None => answer(&request, shared),
         };
         let (status, body) = match answered {
@@ -358,8 +371,8 @@ enum Answer {
 }
 
 fn answer(request: &Request, shared: &Shared) -> Result<Answer, Refusal> {
-    if let "/version" | "/healthz" | "/readyz" | "/livez" = request.path.as_str() {
-        return Ok(Answer::Object(200, json!({"major": "1", "minor": "33", "gitVersion": "v1.33.0"})));
+    if let Some(document) = discovery::read(&request.path) {
+        return Ok(Answer::Object(200, document));
     }
     let place = path::read(&request.path)?;
     let shape = store::Shape { is_metadata_only: request.accept.contains("as=PartialObjectMetadata") };

@@ -75,7 +75,14 @@ impl Netns {
     /// A command that will run inside and die with the thread that starts it.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
-        sys::confine(&mut command, Some(Arc::clone(&self.file)));
+        sys::confine(&mut command, Arc::clone(&self.file), true);
+        command
+    }
+
+    /// A command that will run inside and outlive the lab.
+    pub fn lasting_command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        sys::confine(&mut command, Arc::clone(&self.file), false);
         command
     }
 

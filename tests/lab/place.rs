@@ -6,18 +6,22 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde_json::{Value, json};
 
 use crate::netns::{FOLDER, Netns};
 use crate::{plugins, pod, sys};
 
+/// File in a lab's folder that holds its agent's process id.
+pub const AGENT_PID: &str = "agent.pid";
+const KEPT: &str = "kept";
 const PREFIX: &str = "mlab-";
 const BPFFS: &str = "/sys/fs/bpf";
 const BPFFS_PREFIX: &str = "multus-lab-";
 
+static TURN: RwLock<()> = RwLock::new(());
 static NEXT: AtomicU32 = AtomicU32::new(0);
 static SWEEP: Once = Once::new();
 
@@ -30,6 +34,13 @@ pub struct Lan {
     pub ifname: String,
     /// The node's end of the wire: the macvlan parent.
     pub uplink: String,
+}
+
+/// Whether other labs of this process may be at work at the same time.
+#[derive(Debug)]
+enum Turn {
+    Shared { _turn: RwLockReadGuard<'static, ()> },
+    Alone { _turn: RwLockWriteGuard<'static, ()> },
 }
 
 /// One node with its folders and its LAN.
@@ -60,12 +71,24 @@ pub struct Lab {
     /// The wires, the first one on the node's `eth0`.
     pub lans: Vec<Lan>,
     keep: bool,
+    _turn: Turn,
 }
 
 impl Lab {
     /// A node with one LAN on its `eth0`: 192.168.50.1/24 and fd00:50::1/64 on the node, .254 and ::fe on the LAN.
     pub fn new(name: &str) -> Self {
-        SWEEP.call_once(sweep);
+        Self::build(name, Turn::Shared { _turn: TURN.read().unwrap_or_else(PoisonError::into_inner) })
+    }
+
+    /// The same, with no other lab of this process beside it: for tests that need the whole machine.
+    pub fn alone(name: &str) -> Self {
+        Self::build(name, Turn::Alone { _turn: TURN.write().unwrap_or_else(PoisonError::into_inner) })
+    }
+
+    fn build(name: &str, turn: Turn) -> Self {
+        SWEEP.call_once(|| {
+            sweep(false);
+        });
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("{PREFIX}{}-{number}-{name}", std::process::id());
         let dir = std::env::temp_dir().join(&prefix);
@@ -89,6 +112,7 @@ impl Lab {
             node,
             lans: Vec::new(),
             keep: false,
+            _turn: turn,
             dir,
             prefix,
         };
@@ -185,8 +209,14 @@ impl Lab {
     /// Leaves everything in place when dropped.
     pub fn keep(&mut self) {
         self.keep = true;
+        fs::write(self.dir.join(KEPT), "").expect("mark the lab as kept");
         self.node.keep();
         self.lans.iter_mut().for_each(|lan| lan.netns.keep());
+    }
+
+    /// True after [`Self::keep`].
+    pub fn is_kept(&self) -> bool {
+        self.keep
     }
 }
 
@@ -214,26 +244,54 @@ fn ensure_bpffs() {
     });
 }
 
-/// Removes what labs of processes that are gone left behind.
-pub fn sweep() {
-    for name in orphans(Path::new(FOLDER), PREFIX) {
-        let _ = Command::new("ip").args(["netns", "del", &name]).output();
+/// Removes what labs of processes that are gone left behind; those that were kept on purpose only when `kept_too`.
+///
+/// Says how many labs had something left.
+pub fn sweep(kept_too: bool) -> usize {
+    let temp = std::env::temp_dir();
+    let folders = orphans(&temp, PREFIX);
+    let kept: Vec<_> =
+        folders.iter().filter(|name| !kept_too && temp.join(name).join(KEPT).exists()).cloned().collect();
+    let is_kept = |name: &str| kept.iter().any(|kept| number(kept, PREFIX) == number(name, PREFIX));
+    for name in orphans(Path::new(FOLDER), PREFIX).iter().filter(|name| !is_kept(name)) {
+        let _ = Command::new("ip").args(["netns", "del", name]).output();
     }
-    for (folder, prefix) in [(std::env::temp_dir(), PREFIX), (PathBuf::from(BPFFS), BPFFS_PREFIX)] {
-        for name in orphans(&folder, prefix) {
-            let _ = fs::remove_dir_all(folder.join(name));
+    let bpffs = Path::new(BPFFS);
+    for name in orphans(bpffs, BPFFS_PREFIX) {
+        if !kept.iter().any(|kept| number(kept, PREFIX) == number(&name, BPFFS_PREFIX)) {
+            let _ = fs::remove_dir_all(bpffs.join(name));
         }
+    }
+    let gone: Vec<_> = folders.iter().filter(|name| !is_kept(name)).collect();
+    for name in &gone {
+        end_agent_of(&temp.join(name));
+        let _ = fs::remove_dir_all(temp.join(name));
+    }
+    gone.len()
+}
+
+/// `pid-number` of a name of ours.
+fn number<'a>(name: &'a str, prefix: &str) -> Option<(&'a str, &'a str)> {
+    let mut parts = name.strip_prefix(prefix)?.split('-');
+    Some((parts.next()?, parts.next()?))
+}
+
+/// Ends the agent that a lab left running, if the process is still that agent.
+fn end_agent_of(dir: &Path) {
+    let pid = fs::read_to_string(dir.join(AGENT_PID)).ok().and_then(|text| text.parse::<u32>().ok());
+    let Some(pid) = pid else { return };
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    if String::from_utf8_lossy(&line).contains(&*dir.to_string_lossy()) {
+        sys::signal(pid, libc::SIGKILL);
     }
 }
 
 /// Names in `folder` that start with `prefix`, a process id, `-`, where the process is gone.
 fn orphans(folder: &Path, prefix: &str) -> Vec<String> {
+    let gone = |name: &String| {
+        let pid = number(name, prefix).and_then(|(pid, _)| pid.parse::<u32>().ok());
+        pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+    };
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| {
-            let pid = name.strip_prefix(prefix).and_then(|rest| rest.split('-').next());
-            pid.and_then(|pid| pid.parse::<u32>().ok()).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
-        })
-        .collect()
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(gone).collect()
 }

@@ -92,6 +92,18 @@ fn watch(socket: &OwnedFd, record: &Record) {
     }
 }
 
+/// Puts `frame` on a link past its qdisc and TC egress (`PACKET_QDISC_BYPASS`), as a pod with CAP_NET_RAW can.
+pub fn inject_past_egress(netns: &Netns, ifname: &str, frame: &[u8]) {
+    let ifindex = netns.ifindex(ifname);
+    netns
+        .enter(|| {
+            let socket = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
+            sys::set_option(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1i32)?;
+            sys::send_frame(&socket, ifindex, frame)
+        })
+        .unwrap_or_else(|e: std::io::Error| panic!("inject on {ifname} of {}: {e}", netns.name()));
+}
+
 /// Puts `frame` on a link as it is, with `mark` as its SO_MARK.
 pub fn inject(netns: &Netns, ifname: &str, frame: &[u8], mark: u32) {
     let ifindex = netns.ifindex(ifname);

@@ -40,15 +40,17 @@ fn enter(fd: libc::c_int) -> io::Result<()> {
     check(unsafe { libc::setns(fd, libc::CLONE_NEWNET) }).map(drop)
 }
 
-/// Makes `command` run inside `netns` (its mounts stay, so bpffs is visible) and die with the thread that starts it.
-pub fn confine(command: &mut Command, netns: Option<Arc<File>>) {
+/// Makes `command` run inside `netns` (its mounts stay, so bpffs is visible); a `mortal` one dies with the thread that
+/// starts it.
+pub fn confine(command: &mut Command, netns: Arc<File>, mortal: bool) {
     // SAFETY: the closure calls only async-signal-safe functions (setns, prctl) and allocates nothing.
     unsafe {
         command.pre_exec(move || {
-            if let Some(netns) = &netns {
-                enter(netns.as_raw_fd())?;
+            enter(netns.as_raw_fd())?;
+            if mortal {
+                check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
             }
-            check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL)).map(drop)
+            Ok(())
         });
     }
 }

@@ -32,7 +32,11 @@ pub struct Builder {
 impl Builder {
     /// A node without networks.
     pub fn new(name: &str) -> Self {
-        let lab = Lab::new(name);
+        Self::on(Lab::new(name))
+    }
+
+    /// A node without networks on this lab.
+    pub fn on(lab: Lab) -> Self {
         Self { config: agent::config(&lab), runtime: Runtime::new(&lab), lab }
     }
 
@@ -60,7 +64,16 @@ impl Builder {
 impl World {
     /// A node whose macvlan networks `lan` (bridge mode) and `quiet` (private mode) are known, agent running.
     pub fn new(name: &str) -> Self {
-        let builder = Builder::new(name);
+        Self::on(Lab::new(name))
+    }
+
+    /// The same with no other lab beside it.
+    pub fn alone(name: &str) -> Self {
+        Self::on(Lab::alone(name))
+    }
+
+    fn on(lab: Lab) -> Self {
+        let builder = Builder::on(lab);
         let (bridge, private) = (builder.lab.macvlan("bridge"), builder.lab.macvlan("private"));
         builder.network("lan", &bridge).network("quiet", &private).start()
     }

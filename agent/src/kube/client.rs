@@ -156,7 +156,7 @@ impl Server {
             Err(_) => CallError::Unreached(format!("no answer within {} ms", limit.as_millis())),
         };
         match &error {
-            CallError::Refused(code, _) if *code < 500 && *code != 401 => self.contact.worked(),
+            CallError::Refused(code, _) if is_answer(*code) => self.contact.worked(),
             _ => self.contact.failed(&error.text()),
         }
         Err(error)
@@ -230,7 +230,10 @@ pub(super) async fn follow<K>(
                     break;
                 }
             };
-            contact.failed(&chain(&error));
+            match status_of(&error) {
+                Some(code) if is_answer(code) => contact.noted(&chain(&error)),
+                _ => contact.failed(&chain(&error)),
+            }
             let gone = is_gone(&error);
             tokio::select! {
                 () = stopped(&mut stop) => return,
@@ -244,16 +247,27 @@ pub(super) async fn follow<K>(
     }
 }
 
-/// The version we are at is no longer served: only a new list helps.
+/// The version we are at is no longer served and only a new list helps. The watcher knows that of an `ERROR` event, but
+/// would repeat a watch that is answered 410 as a whole.
 fn is_gone(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(::kube::Error::Api(status)) if status.code == 410)
+}
+
+fn status_of(error: &watcher::Error) -> Option<u16> {
     use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
     match error {
-        WatchStartFailed(error) | WatchFailed(error) | InitialListFailed(error) => {
-            matches!(error, ::kube::Error::Api(status) if status.code == 410)
-        }
-        WatchError(status) => status.code == 410,
-        NoResourceVersion => true,
+        WatchError(status) => Some(status.code),
+        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => match error {
+            ::kube::Error::Api(status) => Some(status.code),
+            _ => None,
+        },
+        NoResourceVersion => None,
     }
+}
+
+/// The server works and knows us: what it says is about the request.
+fn is_answer(code: u16) -> bool {
+    code < 500 && code != 401
 }
 
 /// Between half of `pause` and all of it, so that a cluster's agents do not come back in step.
@@ -272,6 +286,18 @@ mod tests {
         for _ in 0..100 {
             let pause = jittered(Duration::from_secs(1));
             assert!(pause >= Duration::from_millis(500) && pause <= Duration::from_secs(1), "{pause:?}");
+        }
+    }
+
+    #[test]
+    fn a_410_is_an_answer() {
+        let status = |code| {
+            let status = ::kube::core::Status { code, ..::kube::core::Status::success() };
+            watcher::Error::WatchStartFailed(::kube::Error::Api(status.boxed()))
+        };
+        for (code, gone, answer) in [(410, true, true), (403, false, true), (401, false, false), (500, false, false)] {
+            let error = status(code);
+            assert_eq!((is_gone(&error), status_of(&error).is_some_and(is_answer)), (gone, answer), "{code}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::kept;
+use super::{kept, yaml};
 use crate::fault::{escape, quote};
 use crate::names::{NadRef, ObjectName, PodRef};
 use crate::objects::{Network, Pod};
@@ -17,8 +17,6 @@ const MOST_DOCUMENTS: usize = 4096;
 const MOST_ANNOTATION_BYTES: usize = 256 << 10;
 /// Most bytes of a NAD's `spec.config`: what an API server can store in one object.
 pub(super) const MOST_CONFIG_BYTES: usize = 1 << 20;
-/// Most YAML events that aliases may repeat in one document: an honest manifest repeats a few labels.
-const MOST_REPLAYED: usize = 10_000;
 /// A list inside a list is nobody's manifest; deeper than this is refused.
 const DEEPEST_LIST: usize = 2;
 
@@ -44,7 +42,7 @@ pub(super) struct Documents {
 pub(super) fn read(text: &str, json: bool) -> Documents {
     let mut out = Documents::default();
     let mut number = 0;
-    for document in if json { json_documents(text) } else { yaml_documents(text) } {
+    for document in if json { json_documents(text) } else { yaml::documents(text, MOST_DOCUMENTS + 1) } {
         number += 1;
         if number > MOST_DOCUMENTS {
             out.refusals.push(format!("document {number}: more than {MOST_DOCUMENTS} documents in one file"));
@@ -65,46 +63,6 @@ fn json_documents(text: &str) -> Vec<Result<Value, String>> {
         .take(MOST_DOCUMENTS + 1)
         .map(|read| read.map_err(|error| escape(&error.to_string())))
         .collect()
-}
-
-/// A line that starts with `---` separates documents even inside a scalar (YAML 1.2, 9.1.2), so splitting by line is
-/// exact, and a broken document does not take the others with it.
-fn yaml_documents(text: &str) -> Vec<Result<Value, String>> {
-    let mut pieces = vec![String::new()];
-    for line in text.lines() {
-        match line.strip_prefix("---") {
-            Some(rest) if rest.is_empty() || rest.starts_with([' ', '\t']) => pieces.push(rest.to_owned()),
-            _ => {
-                if let Some(piece) = pieces.last_mut() {
-                    piece.push_str(line);
-                }
-            }
-        }
-        if let Some(piece) = pieces.last_mut() {
-            piece.push('\n');
-        }
-        if pieces.len() > MOST_DOCUMENTS + 1 {
-            break;
-        }
-    }
-    pieces.iter().filter(|piece| !is_blank(piece)).map(|piece| yaml_document(piece)).collect()
-}
-
-fn is_blank(piece: &str) -> bool {
-    piece.lines().all(|line| {
-        let line = line.trim();
-        line.is_empty() || line.starts_with('#') || line == "..."
-    })
-}
-
-fn yaml_document(piece: &str) -> Result<Value, String> {
-    let options = serde_saphyr::options! {
-        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MOST_REPLAYED },
-    };
-    serde_saphyr::from_str_with_options::<Value>(piece, options).map_err(|error| {
-        let text = error.without_snippet().to_string();
-        escape(text.lines().next().unwrap_or("not YAML"))
-    })
 }
 
 fn take(value: &Value, place: &str, depth: usize, out: &mut Documents) {

@@ -2,7 +2,8 @@
 //!
 //! Decides nothing about a manifest; what was refused is repeated in the health report until it is mended.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -45,36 +46,45 @@ impl Cluster {
         Some(folder)
     }
 
+    /// What is wrong is told first: whoever then sees an object also sees what was said of its neighbours.
     fn adopt(&self, folder: &Folder) {
         let mut refusals = folder.refusals();
-        let (mut networks, mut pods) = (HashSet::new(), HashSet::new());
+        let (mut networks, mut pods) = (HashMap::new(), HashMap::new());
         for (path, manifest) in folder.manifests() {
-            let (kind, id, is_first) = match manifest {
-                Manifest::Network(network) => {
-                    ("NetworkAttachmentDefinition", network.id.to_string(), networks.insert(network.id.clone()))
-                }
-                Manifest::Pod(pod) => ("pod", pod.id.to_string(), pods.insert(key(&pod.id))),
-            };
-            if !is_first {
-                refusals.push(format!(
-                    "{}: {kind} \"{id}\" is already defined by an earlier document",
-                    quote(&path.to_string_lossy())
-                ));
-                continue;
-            }
-            match manifest.clone() {
-                Manifest::Network(network) => drop(self.0.networks.put(network.id.clone(), network)),
-                Manifest::Pod(pod) => drop(self.0.pods.put(key(&pod.id), pod)),
+            let path = quote(&path.to_string_lossy());
+            let mut refuse =
+                |what: &str| refusals.push(format!("{path}: {what} is already defined by an earlier document"));
+            match manifest {
+                Manifest::Network(network) => match networks.entry(network.id.clone()) {
+                    Entry::Vacant(free) => drop(free.insert(network)),
+                    Entry::Occupied(_) => refuse(&format!("NetworkAttachmentDefinition \"{}\"", network.id)),
+                },
+                Manifest::Pod(pod) => match pods.entry(key(&pod.id)) {
+                    Entry::Vacant(free) => drop(free.insert(pod)),
+                    Entry::Occupied(_) => refuse(&format!("pod \"{}\"", pod.id)),
+                },
             }
         }
-        self.0.networks.listed(&networks);
-        self.0.pods.listed(&pods);
+        self.tell_refusals(refusals);
         self.0.contact.folder(folder.unreadable());
+        let (listed_networks, listed_pods) = (networks.keys().cloned().collect(), pods.keys().cloned().collect());
+        for (id, network) in networks {
+            self.0.networks.put(id, network.clone());
+        }
+        for (id, pod) in pods {
+            self.0.pods.put(id, pod.clone());
+        }
+        self.0.networks.listed(&listed_networks);
+        self.0.pods.listed(&listed_pods);
+    }
+
+    /// Each is logged when it is new, and repeated by the health report as long as it holds.
+    fn tell_refusals(&self, mut refusals: Vec<String>) {
+        refusals.truncate(MOST_REFUSALS);
         let mut said = self.0.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         for refusal in refusals.iter().filter(|refusal| !said.contains(refusal)) {
             tracing::warn!("manifest not used: {refusal}");
         }
-        refusals.truncate(MOST_REFUSALS);
         *said = refusals;
     }
 }

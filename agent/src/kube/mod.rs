@@ -14,6 +14,7 @@ mod networks;
 mod pods;
 mod report;
 mod shelf;
+mod yaml;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
@@ -74,6 +75,8 @@ pub struct ClusterHealth {
     pub connected: bool,
     /// Networks in memory.
     pub networks: usize,
+    /// Pods in memory; 0 while nobody needed to watch them.
+    pub pods: usize,
     /// A full list of networks was seen since the start; false: they are the ones kept on disk.
     pub networks_synced: bool,
     /// Time since the API server last answered; `None`: never, or there is none.
@@ -186,11 +189,17 @@ impl Cluster {
     }
 
     /// Writes the pod's network-status annotation, some time soon, again and again until it is there or the pod is not.
-    /// A later text for the same pod replaces an earlier one. Without an API server nothing is written.
+    /// A later text for the same pod replaces an earlier one. Without a UID in `pod` (or in the watch) nothing keeps the
+    /// text from a pod that was created again under the name: pass the reference that [`Cluster::pod`] gave. Without an API server nothing is written.
     pub fn report_status(&self, pod: &PodRef, text: String) {
-        if self.0.server.is_some() {
-            self.0.reports.put(pod, text);
+        if self.0.server.is_none() {
+            return;
         }
+        let mut pod = pod.clone();
+        if pod.uid.is_none() {
+            pod.uid = self.0.pods.get(&key(&pod)).and_then(|known| known.id.uid.clone());
+        }
+        self.0.reports.put(&pod, text);
     }
 
     /// Posts an event about the pod, some time soon. Without an API server nothing is posted.
@@ -212,6 +221,7 @@ impl Cluster {
             source,
             connected,
             networks: inner.networks.len(),
+            pods: inner.pods.len(),
             networks_synced: inner.networks.is_complete(),
             last_contact: inner.contact.age(),
             reports_pending: inner.reports.pending(),

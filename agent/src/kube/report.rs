@@ -172,14 +172,14 @@ async fn write(server: &Server, report: &Report) -> Outcome {
         Ok(()) => Outcome::Written,
         Err(CallError::Refused(404, _)) => dropped(pod, "it is gone"),
         // A wrong uid in a patch is "invalid" to some API servers and a conflict to others; so is much else.
-        Err(CallError::Refused(409 | 422, _)) => second_look(server, report).await,
+        Err(CallError::Refused(code @ (409 | 422), _)) => second_look(server, report, code).await,
         Err(error) if error.may_pass() => Outcome::Failed,
         Err(error) => dropped(pod, &error.text()),
     }
 }
 
 /// The uid did not fit, perhaps: what does the pod of this name have now?
-async fn second_look(server: &Server, report: &Report) -> Outcome {
+async fn second_look(server: &Server, report: &Report, code: u16) -> Outcome {
     let pod = &report.pod;
     let metadata = match server.call(WRITE, pods(server, pod).get(pod.name.as_str())).await {
         Ok(found) => found.metadata,
@@ -187,7 +187,7 @@ async fn second_look(server: &Server, report: &Report) -> Outcome {
         Err(_) => return Outcome::Failed,
     };
     if pod.uid.is_none() || metadata.uid == pod.uid {
-        return Outcome::Failed;
+        return if code == 422 { dropped(pod, "the API server finds it invalid") } else { Outcome::Failed };
     }
     // The runtime knows a static pod by the hash of its file, which its mirror carries (annotations of kubelet's `config` package).
     let is_mirror = metadata.annotations.iter().flatten().any(|(key, value)| {

@@ -1,11 +1,13 @@
 //! How HTTP/1.1 looks on the wire: requests in, answers and chunks out.
 //!
-//! Knows nothing of Kubernetes.
+//! Knows nothing of Kubernetes but its protobuf envelope.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use serde_json::Value;
+
+use super::protobuf;
 
 /// Most bytes of a request's body.
 const MOST_BODY: usize = 4 << 20;
@@ -18,7 +20,7 @@ pub(super) struct Request {
     pub(super) query: String,
     pub(super) accept: String,
     pub(super) token: Option<String>,
-    /// `Null` when there is none or it is not JSON.
+    /// `Null` when there is none or it is neither JSON nor protobuf.
     pub(super) body: Value,
 }
 
@@ -77,7 +79,7 @@ impl Connection {
         let length = self.read_head(&mut request)?;
         let mut body = vec![0; length];
         self.input.read_exact(&mut body)?;
-        request.body = serde_json::from_slice(&body).unwrap_or_default();
+        request.body = serde_json::from_slice(&body).ok().or_else(|| protobuf::read(&body)).unwrap_or_default();
         Ok(Some(request))
     }
 

@@ -224,7 +224,13 @@ impl Store {
     pub(super) fn replace(&mut self, place: &Place, name: &str, body: &Value) -> Result<Value, Refusal> {
         let before = self.read(place, name)?;
         self.check_preconditions(place, name, &before, body)?;
+        // A protobuf body is known by its metadata only: the rest stays.
         let mut object = body.clone();
+        for part in ["spec", "status"] {
+            if object[part].is_null() {
+                object[part] = before[part].clone();
+            }
+        }
         object["metadata"]["uid"] = before["metadata"]["uid"].clone();
         Ok(self.commit(key_of(place.resource, &before), Some(before.clone()), within(place, &before, object)))
     }

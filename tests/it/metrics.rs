@@ -1,0 +1,151 @@
+//! What `/metrics` carries: families, labels, values that move with what happens.
+
+use std::collections::BTreeSet;
+
+use lab::world::Builder;
+use lab::{Protocol, Voice, World, plugins, wait_until};
+use serde_json::json;
+use std::time::Duration;
+
+#[test]
+fn families_have_their_types_and_labels() {
+    needs_programs!();
+    let world = World::new("families");
+    let pod = world.attached("cam", "lan");
+    let metrics = world.agent.metrics(&world.lab);
+    let interface = ["namespace", "pod", "interface", "network"];
+    let with = |more: &[&'static str]| [&interface[..], more].concat();
+    for (sample, kind, labels) in [
+        ("multus_interface_receive_packets_total", "counter", with(&["cast"])),
+        ("multus_interface_transmit_packets_total", "counter", with(&["cast"])),
+        ("multus_interface_receive_bytes_total", "counter", with(&["cast"])),
+        ("multus_interface_transmit_bytes_total", "counter", with(&["cast"])),
+        ("multus_interface_protocol_packets_total", "counter", with(&["direction", "protocol"])),
+        ("multus_interface_packet_size_bytes_bucket", "histogram", with(&["direction", "le"])),
+        ("multus_relay_frames_total", "counter", vec!["parent", "protocol", "path", "verdict", "reason"]),
+        ("multus_cni_requests_total", "counter", vec!["verb", "code"]),
+        ("multus_cni_request_duration_seconds_count", "histogram", vec!["verb", "code"]),
+        ("multus_delegate_duration_seconds_count", "histogram", vec!["type", "verb", "runner"]),
+        ("multus_server_request_total", "counter", vec!["handler", "code", "method"]),
+        ("pod_network_name_info", "gauge", vec!["pod", "namespace", "interface", "network_name"]),
+    ] {
+        let found = metrics.matching(sample, &[]);
+        let first = found.first().unwrap_or_else(|| panic!("no sample of {sample}"));
+        let wanted: BTreeSet<_> = labels.iter().map(ToString::to_string).collect();
+        let labels: BTreeSet<_> = first.labels.keys().cloned().collect();
+        assert_eq!(labels, wanted, "labels of {sample}");
+        let family =
+            ["_bucket", "_count"].iter().fold(sample, |name, suffix| name.strip_suffix(suffix).unwrap_or(name));
+        let typed = metrics.types.get(family).or_else(|| metrics.types.get(family.trim_end_matches("_total")));
+        assert_eq!(typed.map(String::as_str), Some(kind), "type of {family}");
+    }
+    let of_pod = [("namespace", "default"), ("pod", "cam"), ("interface", "net1"), ("network", "default/lan")];
+    let casts: BTreeSet<_> = metrics
+        .matching("multus_interface_receive_packets_total", &of_pod)
+        .iter()
+        .filter_map(|sample| sample.labels.get("cast").cloned())
+        .collect();
+    assert_eq!(casts, ["broadcast", "multicast", "unicast"].map(str::to_owned).into());
+    let info = [("pod", "cam"), ("namespace", "default"), ("interface", "net1"), ("network_name", "default/lan")];
+    let info = metrics.matching("pod_network_name_info", &info);
+    assert_eq!(info.iter().map(|sample| sample.value).collect::<Vec<_>>(), [0.0]);
+    world.del(&pod).expect_ok();
+    let gone = wait_until(Duration::from_secs(2), || {
+        world.agent.metrics(&world.lab).all.iter().all(|sample| sample.labels.get("pod").is_none_or(|pod| pod != "cam"))
+    });
+    assert!(gone, "series of a pod that is gone");
+}
+
+#[test]
+fn requests_and_delegates_are_counted_by_verb_and_code() {
+    needs_programs!();
+    let builder = Builder::new("requests");
+    let bad = plugins::conf(&builder.lab, "bad", &json!({"ADD": {"error": {"code": 77, "msg": "no"}}}));
+    let lan = builder.lab.macvlan("bridge");
+    let world = builder.network("lan", &lan).network("bad", &bad).start();
+    let pod = world.attached("cam", "lan");
+    world.check(&pod).expect_ok();
+    world.del(&pod).expect_ok();
+    let failing = world.lab.pod("other").networks("bad");
+    world.add(&failing).expect_error(77);
+    let metrics = world.agent.metrics(&world.lab);
+    for (verb, code, times) in [("ADD", "0", 1), ("CHECK", "0", 1), ("DEL", "0", 1), ("ADD", "77", 1)] {
+        let labels = [("verb", verb), ("code", code)];
+        assert_eq!(metrics.sum("multus_cni_requests_total", &labels), times, "{verb} {code}");
+        assert_eq!(
+            metrics.sum("multus_cni_request_duration_seconds_count", &labels),
+            times,
+            "{verb} {code}: durations"
+        );
+    }
+    let macvlan = [("type", "macvlan"), ("verb", "ADD")];
+    assert_eq!(metrics.sum("multus_delegate_duration_seconds_count", &macvlan), 1);
+}
+
+#[test]
+fn relay_series_exist_at_zero_from_the_first_attachment_and_move() {
+    needs_programs!();
+    let world = World::new("relay-series");
+    let pod = world.attached("cam", "lan");
+    let relayed = |path| {
+        let labels = [("parent", "eth0"), ("protocol", "mdns"), ("path", path), ("verdict", "relayed")];
+        let metrics = world.agent.metrics(&world.lab);
+        let found = metrics.matching("multus_relay_frames_total", &labels);
+        assert!(
+            !found.is_empty(),
+            "no series for mdns {path} verdict relayed: {:?}",
+            metrics.matching("multus_relay_frames_total", &[])
+        );
+        metrics.sum("multus_relay_frames_total", &labels)
+    };
+    for path in ["host_to_pod", "pod_to_host"] {
+        let _exists = relayed(path);
+    }
+    let ssdp = [("protocol", "ssdp"), ("parent", "eth0")];
+    let metrics = world.agent.metrics(&world.lab);
+    assert!(!metrics.matching("multus_relay_frames_total", &ssdp).is_empty(), "no ssdp series");
+    assert_eq!(metrics.sum("multus_relay_frames_total", &ssdp), 0, "nobody spoke ssdp");
+
+    let (from_host, from_pod) =
+        (Voice::new(&world.lab.node, "eth0", Protocol::Mdns), Voice::new(&pod.netns, "net1", Protocol::Mdns));
+    let before = (relayed("host_to_pod"), relayed("pod_to_host"));
+    for family in lab::udp::FAMILIES {
+        for _ in 0..3 {
+            from_host.say(family);
+            from_pod.say(family);
+        }
+    }
+    let after = (relayed("host_to_pod"), relayed("pod_to_host"));
+    assert_eq!((after.0 - before.0, after.1 - before.1), (6, 6), "six datagrams each way, one member each");
+    world.del(&pod).expect_ok();
+    let left = world.agent.metrics(&world.lab).matching("multus_relay_frames_total", &[("parent", "eth0")]).len();
+    assert_eq!(left, 0, "relay series of a parent whose last pod left");
+}
+
+#[test]
+fn bpftool_shows_our_names() {
+    needs_programs!();
+    let world = World::new("bpftool");
+    let pod = world.attached("cam", "lan");
+    for map in ["if_counters", "relay_rules", "relay_fanout", "relay_counters", "local_macs"] {
+        assert!(lab::state::map_pin(&world.lab, map).is_some(), "no pin of {map} below {}", world.lab.bpffs.display());
+    }
+    let pin = lab::state::map_pin(&world.lab, "if_counters").expect("the counter map");
+    let dump = lab::state::dump_map(&pin).to_string();
+    for field in ["\"packets\"", "\"bytes\""] {
+        assert!(dump.contains(field), "if_counters has no field {field}: {dump:.500}");
+    }
+    let shown = lab::NodeState::capture(&world.lab, &[]);
+    for program in ["pod_ingress", "pod_egress", "parent_ingress", "parent_egress"] {
+        assert!(
+            !shown.facts(&format!("program {program}")).is_empty(),
+            "no program {program} loaded: {:?}",
+            shown.facts("program")
+        );
+    }
+    for program in ["parent_ingress", "parent_egress"] {
+        let attached = shown.facts("filter \"eth0\"");
+        assert!(attached.iter().any(|fact| fact.contains(program)), "{program} is not attached to eth0: {attached:?}");
+    }
+    world.del(&pod).expect_ok();
+}
