@@ -1,0 +1,325 @@
+//! The bench: a host, its LAN and pods as network namespaces, with sockets that count what they hear.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Command, id};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use multus_agent::datapath::{
+    AttachMode, Attached, Attachment, Datapath, Mac, Mark, Mode, Parent, ProtocolSet, RelayCount, Settings,
+};
+use multus_agent::sys::netns;
+
+pub(crate) const MDNS_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
+pub(crate) const MDNS_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
+pub(crate) const MARK: Mark = Mark { value: 0x4d55_0000, mask: 0xffff_0000 };
+
+const PREFIX: &str = "mxdp";
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// One host with a LAN on `eth0`; pods are added.
+pub(crate) struct Bench {
+    name: String,
+    pub(crate) bpffs: PathBuf,
+    pods: u8,
+}
+
+/// A pod's namespace with a macvlan `net1`.
+#[derive(Clone)]
+pub(crate) struct Pod {
+    pub(crate) netns: String,
+    pub(crate) number: u8,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        sweep();
+        let name = format!("{PREFIX}{}x{}", id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let bench = Self { bpffs: PathBuf::from(format!("/sys/fs/bpf/{name}")), name, pods: 0 };
+        for netns in [bench.host(), bench.lan()] {
+            make_netns(&netns);
+        }
+        ip(&[
+            "link",
+            "add",
+            "eth0",
+            "netns",
+            &bench.host(),
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "wire",
+            "netns",
+            &bench.lan(),
+        ]);
+        address(&bench.host(), "eth0", "10.77.0.1/24");
+        address(&bench.lan(), "wire", "10.77.0.2/24");
+        bench
+    }
+
+    pub(crate) fn host(&self) -> String {
+        format!("{}-h", self.name)
+    }
+
+    pub(crate) fn lan(&self) -> String {
+        format!("{}-l", self.name)
+    }
+
+    pub(crate) fn pod(&mut self, mode: &str) -> Pod {
+        self.pods += 1;
+        let (host, netns) = (self.host(), format!("{}-p{}", self.name, self.pods));
+        make_netns(&netns);
+        ip(&["-n", &host, "link", "add", "net1", "link", "eth0", "netns", &netns, "type", "macvlan", "mode", mode]);
+        address(&netns, "net1", &format!("10.77.0.{}/24", 10 + self.pods));
+        Pod { netns, number: self.pods }
+    }
+
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            mode: Mode::Full,
+            bpffs: self.bpffs.clone(),
+            attach: AttachMode::Auto,
+            slots: 8,
+            log: false,
+            mark: MARK,
+            protocols: ProtocolSet::standard(),
+        }
+    }
+
+    pub(crate) fn open(&self) -> Datapath {
+        self.on_host(|| Datapath::open(&self.settings())).unwrap()
+    }
+
+    pub(crate) fn on_host<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        within(&self.host(), work)
+    }
+
+    pub(crate) fn parent(&self) -> Parent {
+        let (ifindex, mac) = link(&self.host(), "eth0");
+        Parent { ifindex, name: "eth0".to_owned(), mac }
+    }
+
+    pub(crate) fn attachment(&self, pod: &Pod) -> Attachment {
+        Attachment {
+            netns: netns_path(&pod.netns),
+            ifname: "net1".to_owned(),
+            mac: link(&pod.netns, "net1").1,
+            parent: Some(self.parent()),
+            protocols: ProtocolSet::standard(),
+        }
+    }
+
+    pub(crate) fn attach(&self, datapath: &Datapath, pod: &Pod) -> Attached {
+        let attachment = self.attachment(pod);
+        self.on_host(|| datapath.attach(&attachment)).unwrap()
+    }
+
+    pub(crate) fn host_peer(&self) -> Peer {
+        Peer::new(&self.host(), "eth0", Ipv4Addr::new(10, 77, 0, 1))
+    }
+
+    pub(crate) fn lan_peer(&self) -> Peer {
+        Peer::new(&self.lan(), "wire", Ipv4Addr::new(10, 77, 0, 2))
+    }
+
+    /// The filters, links, pins and map entries of ours that exist.
+    pub(crate) fn leftovers(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for direction in ["ingress", "egress"] {
+            found.extend(lines("tc", &["-n", &self.host(), "filter", "show", "dev", "eth0", direction]));
+        }
+        let net = format!("--net={}", netns_path(&self.host()).display());
+        let shown = lines("nsenter", &[&net, "bpftool", "net", "show", "dev", "eth0"]);
+        found.extend(shown.into_iter().filter(|line| line.contains("eth0")));
+        found.extend(entries(&self.bpffs.join("v1/links")));
+        for map in ["relay_fanout", "local_macs", "relay_counters"] {
+            let path = self.bpffs.join("v1/maps").join(map);
+            let dump = output("bpftool", &["-j", "map", "dump", "pinned", &path.to_string_lossy()]);
+            let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
+            let count = dump.as_array().map_or(1, Vec::len);
+            if count > 0 {
+                found.push(format!("{map}: {count} entries"));
+            }
+        }
+        found
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        remove(&self.name);
+    }
+}
+
+impl Pod {
+    pub(crate) fn peer(&self) -> Peer {
+        Peer::new(&self.netns, "net1", Ipv4Addr::new(10, 77, 0, 10 + self.number))
+    }
+}
+
+/// Someone with mDNS sockets of both families on one interface.
+pub(crate) struct Peer {
+    v4: UdpSocket,
+    v6: UdpSocket,
+    ifindex: u32,
+}
+
+/// An IP family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Peer {
+    pub(crate) fn new(netns: &str, ifname: &str, address: Ipv4Addr) -> Self {
+        Self::on_port(netns, ifname, address, 5353, &[MDNS_V4.into(), MDNS_V6.into()])
+    }
+
+    pub(crate) fn on_port(netns: &str, ifname: &str, address: Ipv4Addr, port: u16, groups: &[IpAddr]) -> Self {
+        within(netns, || {
+            let ifindex = netns::interface_index(ifname).unwrap();
+            let v4 = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+            v4.set_multicast_loop_v4(false).unwrap();
+            v4.set_multicast_ttl_v4(255).unwrap();
+            let v6 = v6_only(port);
+            v6.set_multicast_loop_v6(false).unwrap();
+            for group in groups {
+                match group {
+                    IpAddr::V4(group) => v4.join_multicast_v4(group, &address).unwrap(),
+                    IpAddr::V6(group) => v6.join_multicast_v6(group, ifindex).unwrap(),
+                }
+            }
+            Self { v4, v6, ifindex }
+        })
+    }
+
+    /// Sends an mDNS query that carries `tag`.
+    pub(crate) fn query(&self, family: Family, tag: &str) {
+        match family {
+            Family::V4 => self.send(IpAddr::V4(MDNS_V4), 5353, &mdns(0, tag)),
+            Family::V6 => self.send(IpAddr::V6(MDNS_V6), 5353, &mdns(0, tag)),
+        }
+    }
+
+    pub(crate) fn send(&self, group: IpAddr, port: u16, payload: &[u8]) {
+        match group {
+            IpAddr::V4(group) => self.v4.send_to(payload, (group, port)).unwrap(),
+            IpAddr::V6(group) => {
+                self.v6.send_to(payload, SocketAddr::V6(SocketAddrV6::new(group, port, 0, self.ifindex))).unwrap()
+            }
+        };
+    }
+
+    /// How many datagrams that end with `tag` have come; waits until none has come for a while.
+    pub(crate) fn heard(&self, family: Family, tag: &str) -> usize {
+        let socket = if family == Family::V4 { &self.v4 } else { &self.v6 };
+        socket.set_read_timeout(Some(Duration::from_millis(150))).unwrap();
+        let (mut buffer, mut count) = ([0; 2048], 0);
+        loop {
+            match socket.recv_from(&mut buffer) {
+                Ok((length, _)) => count += usize::from(buffer[..length].ends_with(tag.as_bytes())),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return count,
+                Err(error) => panic!("receive: {error}"),
+            }
+        }
+    }
+}
+
+/// An mDNS message with these flags, no records, and a tag behind the header.
+pub(crate) fn mdns(flags: u16, tag: &str) -> Vec<u8> {
+    let [high, low] = flags.to_be_bytes();
+    let mut message = vec![0, 0, high, low, 0, 0, 0, 0, 0, 0, 0, 0];
+    message.extend_from_slice(tag.as_bytes());
+    message
+}
+
+/// The frames of one relay counter, summed over protocols.
+pub(crate) fn frames(counts: &[RelayCount], path: &str, outcome: &str) -> u64 {
+    let is = |count: &&RelayCount| {
+        count.path == path && (count.reason == outcome || (count.reason.is_empty() && count.verdict == outcome))
+    };
+    counts.iter().filter(is).map(|count| count.frames).sum()
+}
+
+pub(crate) fn within<T: Send>(netns: &str, work: impl FnOnce() -> T + Send) -> T {
+    netns::inside(&netns_path(netns), work).unwrap()
+}
+
+pub(crate) fn netns_path(netns: &str) -> PathBuf {
+    Path::new("/run/netns").join(netns)
+}
+
+/// Index and MAC of an interface.
+pub(crate) fn link(netns: &str, ifname: &str) -> (u32, Mac) {
+    let shown: serde_json::Value =
+        serde_json::from_str(&output("ip", &["-n", netns, "-j", "link", "show", ifname])).unwrap();
+    let index = u32::try_from(shown[0]["ifindex"].as_u64().unwrap()).unwrap();
+    (index, shown[0]["address"].as_str().unwrap().parse().unwrap())
+}
+
+pub(crate) fn ip(arguments: &[&str]) {
+    output("ip", arguments);
+}
+
+/// Standard output of a command that must succeed.
+pub(crate) fn output(program: &str, arguments: &[&str]) -> String {
+    let done = Command::new(program).args(arguments).output().unwrap();
+    let words = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{program} {}: {words}", arguments.join(" "));
+    String::from_utf8(done.stdout).unwrap()
+}
+
+fn lines(program: &str, arguments: &[&str]) -> Vec<String> {
+    let done = Command::new(program).args(arguments).output().unwrap();
+    String::from_utf8_lossy(&done.stdout).lines().map(str::to_owned).filter(|line| !line.is_empty()).collect()
+}
+
+fn entries(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn v6_only(port: u16) -> UdpSocket {
+    // A second wildcard socket beside the IPv4 one must be IPv6 only, which std does not set; the sysctl does.
+    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap()
+}
+
+fn make_netns(netns: &str) {
+    ip(&["netns", "add", netns]);
+    let settings = ["net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0", "net.ipv6.bindv6only=1"];
+    output("ip", &[&["netns", "exec", netns, "sysctl", "-qw"][..], &settings[..]].concat());
+    ip(&["-n", netns, "link", "set", "lo", "up"]);
+}
+
+fn address(netns: &str, ifname: &str, address: &str) {
+    ip(&["-n", netns, "link", "set", ifname, "up"]);
+    ip(&["-n", netns, "addr", "add", address, "dev", ifname]);
+    ip(&["-n", netns, "route", "add", "224.0.0.0/4", "dev", ifname]);
+}
+
+/// Removes what benches of processes that are gone have left.
+fn sweep() {
+    for folder in ["/run/netns", "/sys/fs/bpf"] {
+        for name in entries(Path::new(folder)) {
+            let Some(owner) = name.strip_prefix(PREFIX).and_then(|rest| rest.split('x').next()) else { continue };
+            let bench = name.split('-').next().unwrap_or(&name).to_owned();
+            if !Path::new("/proc").join(owner).exists() {
+                remove(&bench);
+            }
+        }
+    }
+}
+
+fn remove(bench: &str) {
+    for netns in entries(Path::new("/run/netns")) {
+        if netns.split('-').next() == Some(bench) {
+            let _gone = Command::new("ip").args(["netns", "del", &netns]).output();
+        }
+    }
+    let _gone = fs::remove_dir_all(Path::new("/sys/fs/bpf").join(bench));
+}

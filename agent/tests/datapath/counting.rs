@@ -1,0 +1,148 @@
+//! Counters equal what was sent and received, by cast, protocol, size and direction.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::time::Duration;
+
+use crate::bench::{Bench, Family, MDNS_V4, link, mdns, output, within};
+use crate::frames::{Udp4, Wire};
+use multus_ebpf_common::counters::{PROTOCOL_ARP, PROTOCOL_MDNS, PROTOCOL_OTHER, PROTOCOL_SSDP, PROTOCOL_UDP};
+
+const LAN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+const POD: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
+
+#[test]
+fn every_frame_is_counted_once_under_its_cast_protocol_and_size() {
+    let mut bench = Bench::new();
+    let pod = bench.pod("bridge");
+    let datapath = bench.open();
+    let (net1, wire) = (Wire::open(&pod.netns, "net1"), Wire::open(&bench.lan(), "wire"));
+    let (mac, lan_mac) = (link(&pod.netns, "net1").1, link(&bench.lan(), "wire").1);
+    let attached = bench.attach(&datapath, &pod);
+    let payload = vec![7u8; 400];
+    let udp = |source_mac, source, group, port| Udp4 {
+        source_mac,
+        source,
+        group,
+        ports: (9, port),
+        options: &[],
+        fragment: 0,
+        payload: &payload,
+    };
+    let with_mac = |mut frame: Vec<u8>, to: [u8; 6]| {
+        frame[..6].copy_from_slice(&to);
+        frame
+    };
+    let arp = |from: [u8; 6]| [&[0xff; 6][..], &from, &[0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1], &[0; 20]].concat();
+    let odd = |from: [u8; 6]| [&[0x01, 0x80, 0xc2, 0, 0, 0x0e][..], &from, &[0x88, 0xcc], &[0; 30]].concat();
+    let settle = datapath.interface_counters(&attached).unwrap().unwrap();
+    // Transmit, then the same from the LAN: 5 unicast, 3 multicast IP (one of them to a unicast MAC), 2 broadcast and
+    // one LLDP multicast without IP. The 442-byte frames fall into the bucket up to 512.
+    for (socket, from, source, to) in [(&net1, mac, POD, lan_mac), (&wire, lan_mac, LAN, mac)] {
+        for _ in 0..5 {
+            socket.send(&with_mac(udp(from, source, if source == POD { LAN } else { POD }, 7777).frame(), to.0));
+        }
+        for _ in 0..2 {
+            socket.send(&udp(from, source, Ipv4Addr::new(239, 255, 255, 250), 1900).frame());
+        }
+        socket.send(&with_mac(udp(from, source, MDNS_V4, 5353).frame(), to.0));
+        socket.send(&with_mac(udp(from, source, Ipv4Addr::BROADCAST, 7777).frame(), [0xff; 6]));
+        socket.send(&arp(from.0));
+        socket.send(&odd(from.0));
+    }
+    // A membership lets the pod's macvlan take the group in.
+    std::thread::sleep(Duration::from_millis(200));
+    let counters = datapath.interface_counters(&attached).unwrap().unwrap();
+    let sent = counters.transmit;
+    let before = settle.transmit;
+    assert_eq!(sent.packets - before.packets, 11, "{sent:?}");
+    assert_eq!(sent.bytes - before.bytes, 9 * 442 + 44 + 44 - 2, "{sent:?}");
+    assert_eq!(sent.multicast_packets - before.multicast_packets, 4, "{sent:?}");
+    assert_eq!(sent.multicast_bytes - before.multicast_bytes, 3 * 442 + 44, "{sent:?}");
+    assert_eq!(sent.broadcast_packets - before.broadcast_packets, 2, "{sent:?}");
+    let protocol = |index: u32| sent.protocols[index as usize] - before.protocols[index as usize];
+    assert_eq!(
+        [PROTOCOL_UDP, PROTOCOL_SSDP, PROTOCOL_MDNS, PROTOCOL_ARP, PROTOCOL_OTHER].map(protocol),
+        [6, 2, 1, 1, 1],
+        "{sent:?}"
+    );
+    assert_eq!(sent.sizes[3] - before.sizes[3], 9, "up to 512: {sent:?}");
+    assert_eq!(sent.sizes[0] - before.sizes[0], 2, "up to 64: {sent:?}");
+    // The pod receives all but the groups its macvlan has not joined (two SSDP, LLDP).
+    let received = counters.receive;
+    assert_eq!(received.packets - settle.receive.packets, 8, "{received:?}");
+    assert_eq!(received.multicast_packets - settle.receive.multicast_packets, 1, "{received:?}");
+    assert_eq!(received.broadcast_packets - settle.receive.broadcast_packets, 2, "{received:?}");
+}
+
+#[test]
+fn twenty_thousand_frames_are_twenty_thousand_counts() {
+    const FRAMES: usize = 20_000;
+    let mut bench = Bench::new();
+    let pod = bench.pod("bridge");
+    let datapath = bench.open();
+    let attached = bench.attach(&datapath, &pod);
+    let receiver = within(&bench.lan(), || UdpSocket::bind((LAN, 7777)).unwrap());
+    let sender = within(&pod.netns, || UdpSocket::bind((POD, 0)).unwrap());
+    receiver.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let counting = std::thread::spawn(move || {
+        let mut buffer = [0; 2048];
+        (0..FRAMES).take_while(|_| receiver.recv(&mut buffer).is_ok()).count()
+    });
+    for number in 0..FRAMES {
+        sender.send_to(b"counted", (LAN, 7777)).unwrap();
+        if number % 50 == 0 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    let heard = counting.join().unwrap();
+    let counters = datapath.interface_counters(&attached).unwrap().unwrap();
+    let counted = counters.transmit.protocols[PROTOCOL_UDP as usize];
+    assert_eq!((heard, counted), (FRAMES, FRAMES as u64));
+}
+
+#[test]
+fn a_relayed_copy_counts_as_the_multicast_it_is() {
+    let mut bench = Bench::new();
+    let pod = bench.pod("private");
+    let datapath = bench.open();
+    let attached = bench.attach(&datapath, &pod);
+    let (host, inside) = (bench.host_peer(), pod.peer());
+    let before = datapath.interface_counters(&attached).unwrap().unwrap().receive;
+    host.query(Family::V4, "counted");
+    assert_eq!(inside.heard(Family::V4, "counted"), 1);
+    let after = datapath.interface_counters(&attached).unwrap().unwrap().receive;
+    let mdns_class = PROTOCOL_MDNS as usize;
+    assert_eq!(after.protocols[mdns_class] - before.protocols[mdns_class], 1);
+    assert_eq!(after.multicast_packets - before.multicast_packets, 1);
+    assert_eq!(after.multicast_bytes - before.multicast_bytes, 14 + 20 + 8 + mdns(0, "counted").len() as u64);
+}
+
+#[test]
+fn bpftool_shows_names_of_maps_programs_and_fields() {
+    let mut bench = Bench::new();
+    let pod = bench.pod("bridge");
+    let datapath = bench.open();
+    let attached = bench.attach(&datapath, &pod);
+    let path = |map: &str| bench.bpffs.join("v1/maps").join(map).to_string_lossy().into_owned();
+    let dump = |map: &str| -> serde_json::Value {
+        serde_json::from_str(&output("bpftool", &["-j", "map", "dump", "pinned", &path(map)])).unwrap()
+    };
+    let counters = dump("if_counters");
+    let value = &counters[0]["formatted"]["values"][0]["value"];
+    for field in ["packets", "bytes", "multicast_packets", "protocols", "sizes"] {
+        assert!(!value[field].is_null(), "if_counters has no field {field}: {value}");
+    }
+    let fanout = dump("relay_fanout");
+    assert_eq!(fanout[0]["formatted"]["value"]["count"], 1, "{}", fanout[0]["formatted"]);
+    let macs = dump("local_macs");
+    assert_eq!(macs[0]["formatted"]["key"]["parent"], bench.parent().ifindex);
+    assert_eq!(macs[0]["formatted"]["value"]["slot"], attached.instance);
+    assert!(!dump("relay_rules")[0]["formatted"]["value"]["protocol"].is_null());
+    assert!(!dump("relay_counters")[0]["formatted"]["key"]["outcome"].is_null());
+    let net = format!("--net=/run/netns/{}", pod.netns);
+    let shown = output("nsenter", &[&net, "bpftool", "net"]);
+    assert!(shown.contains("pod_ingress") && shown.contains("pod_egress"), "{shown}");
+    let net = format!("--net=/run/netns/{}", bench.host());
+    let shown = output("nsenter", &[&net, "bpftool", "net"]);
+    assert!(shown.contains("parent_ingress") && shown.contains("parent_egress"), "{shown}");
+}

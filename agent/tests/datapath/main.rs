@@ -1,0 +1,12 @@
+//! Does the datapath do in real namespaces, on the real kernel, what its documents say?
+//!
+//! Each test makes its own namespaces and pin folder and removes them; root and macvlan are needed.
+#![expect(clippy::tests_outside_test_module, reason = "an integration test is a test module")]
+
+mod bench;
+mod frames;
+
+mod counting;
+mod lifecycle;
+mod relaying;
+mod spoofing;
