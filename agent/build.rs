@@ -27,7 +27,7 @@ fn main() {
     ] {
         println!("cargo::rerun-if-changed={}", root.join(part).display());
     }
-    match ebpf::build(root, &out) {
+    match ebpf::build(root, &cache(&out), &out) {
         Ok(built) => println!("cargo::rustc-env=MULTUS_EBPF_TOOLCHAIN={}", built.toolchain),
         Err(error) => {
             println!("cargo::error={}", error.lines().next().unwrap_or_default());
@@ -35,4 +35,10 @@ fn main() {
             exit(1);
         }
     }
+}
+
+/// `ebpf` in the folder that cargo builds into, which cargo marks; `out` itself where there is no mark.
+fn cache(out: &Path) -> PathBuf {
+    let target = out.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file());
+    target.map_or_else(|| out.to_path_buf(), |target| target.join("ebpf"))
 }

@@ -46,7 +46,7 @@ impl Toolchain {
                     .to_owned(),
             );
         };
-        if let Some(name) = rustup_nightly() {
+        if let Some(name) = nightly(Some(&linker)) {
             return Ok(Self { kind: Kind::Rustup(name), linker });
         }
         if has_debian_core() {
@@ -83,11 +83,12 @@ impl Toolchain {
 
 /// Builds both objects of the `multus-ebpf` crate under `root` into `out`.
 ///
-/// The error carries the compiler's own words.
-pub fn build(root: &Path, out: &Path) -> Result<Built, String> {
+/// Cargo works in `cache`, which every caller of one workspace shares: the programs are the same whatever the agent is
+/// compiled for, and compiling them takes longer than linking the agent. The error carries the compiler's own words.
+pub fn build(root: &Path, cache: &Path, out: &Path) -> Result<Built, String> {
     let toolchain = Toolchain::find()?;
-    let object = compile(&toolchain, root, out, "silent", &[])?;
-    let tracing = compile(&toolchain, root, out, "tracing", &["--features", "log"])?;
+    let object = compile(&toolchain, root, (cache, out), "silent", &[])?;
+    let tracing = compile(&toolchain, root, (cache, out), "tracing", &["--features", "log"])?;
     Ok(Built { object, tracing, toolchain: toolchain.describe() })
 }
 
@@ -95,7 +96,7 @@ pub fn build(root: &Path, out: &Path) -> Result<Built, String> {
 #[allow(dead_code, reason = "the agent's build script includes this file and has no use for it")]
 pub fn run(root: &Path) -> Result<(), String> {
     let out = root.join("target/ebpf");
-    let built = build(root, &out)?;
+    let built = build(root, &out, &out)?;
     println!("built with {}", built.toolchain);
     for path in [&built.object, &built.tracing] {
         let size = fs::metadata(path).map_err(|e| format!("read the size of {}: {e}", path.display()))?.len();
@@ -107,11 +108,11 @@ pub fn run(root: &Path) -> Result<(), String> {
 fn compile(
     toolchain: &Toolchain,
     root: &Path,
-    out: &Path,
+    (cache, out): (&Path, &Path),
     variant: &str,
     features: &[&str],
 ) -> Result<PathBuf, String> {
-    let target_dir = out.join(variant);
+    let target_dir = cache.join(variant);
     let crate_dir = root.join(BIN);
     let output = toolchain
         .cargo()
@@ -169,13 +170,43 @@ fn is_registry_setting(name: &str) -> bool {
         .any(|prefix| name.starts_with(prefix))
 }
 
-/// The name of a rustup nightly that has the sources of `core`.
-fn rustup_nightly() -> Option<String> {
+/// The LLVM of the linker that set-up builds.
+pub const LLVM: u32 = 22;
+
+/// The name of a rustup nightly that has the sources of `core`, and whose LLVM `linker` reads (the one set-up would
+/// build, when there is none): bitcode is read by the same or a newer LLVM.
+pub fn nightly(linker: Option<&Path>) -> Option<String> {
     let list = text_of(clean("rustup").args(["toolchain", "list"]))?;
-    let name = list.lines().filter_map(|line| line.split_whitespace().next()).find(|n| n.starts_with("nightly"))?;
-    let sysroot = text_of(clean("rustup").args(["run", name, "rustc", "--print", "sysroot"]))?;
-    let sources = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core");
-    sources.is_dir().then(|| name.to_owned())
+    let names = list.lines().filter_map(|line| line.split_whitespace().next());
+    let readable = match linker {
+        Some(linker) => linker_llvm(linker),
+        None => Some(LLVM),
+    };
+    names.filter(|name| name.starts_with("nightly")).find(|name| is_complete(name, readable)).map(str::to_owned)
+}
+
+fn is_complete(nightly: &str, readable: Option<u32>) -> bool {
+    let ask = |question: &[&str]| text_of(clean("rustup").args(["run", nightly, "rustc"]).args(question));
+    let Some(sysroot) = ask(&["--print", "sysroot"]) else { return false };
+    let has_sources = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core").is_dir();
+    let fits = |llvm| readable.is_none_or(|readable| llvm <= readable);
+    has_sources && ask(&["-vV"]).and_then(|version| compiler_llvm(&version)).is_some_and(fits)
+}
+
+/// The LLVM a compiler uses, from its `-vV`.
+pub fn compiler_llvm(version: &str) -> Option<u32> {
+    version.lines().find_map(|line| line.strip_prefix("LLVM version: "))?.split('.').next()?.parse().ok()
+}
+
+/// The LLVM a linker is dynamically linked to; `None` when it brings its own, which its maker has chosen to fit.
+fn linker_llvm(linker: &Path) -> Option<u32> {
+    library_llvm(&text_of(clean("ldd").arg(linker))?)
+}
+
+/// The LLVM among a program's libraries, as `ldd` lists them: `libLLVM.so.22.1`, or `libLLVM-14.so.1` of old.
+pub fn library_llvm(libraries: &str) -> Option<u32> {
+    let library = libraries.lines().find_map(|line| line.trim().strip_prefix("libLLVM"))?;
+    library.trim_start_matches(['-', '.', 's', 'o']).split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// Whether Debian's compiler is there with a prebuilt `core` for the target.

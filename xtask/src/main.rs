@@ -32,7 +32,7 @@ const TASKS: [Task; 9] = [
     },
     Task {
         name: "demo",
-        arguments: "[--keep]",
+        arguments: "[--keep|--clean]",
         about: "show the product on a node made of namespaces",
         run: lab::demo,
     },
@@ -83,7 +83,7 @@ fn main() -> ExitCode {
 fn list() {
     println!("cargo xtask TASK [ARGUMENTS]\n");
     for task in &TASKS {
-        println!("  {:<18} {}", format!("{} {}", task.name, task.arguments), task.about);
+        println!("  {:<23} {}", format!("{} {}", task.name, task.arguments), task.about);
     }
 }
 

@@ -4,19 +4,16 @@
 //! does, which comes with `core` compiled for the bpf target and needs no nightly.
 
 use std::env;
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Outcome;
-use crate::project::{capture, cargo};
+use crate::ebpf::{self, LLVM};
+use crate::project::{capture, cargo, find_program};
 
 use super::need::Need;
 
 /// The newest linker that takes the LLVM of both routes.
 const LINKER_VERSION: &str = "0.13.0";
-/// LLVM of Debian's set and of the linker built against it.
-const LLVM: u32 = 22;
 
 /// Debian's set: a compiler with `core` for the bpf target.
 const COMPILER: [Need; 3] = [
@@ -49,50 +46,20 @@ enum Compiler {
 }
 
 /// Decides, and says so.
-pub(super) fn route() -> Outcome<Route> {
+pub(super) fn route() -> Route {
     let linker = installed_linker();
-    if let Some(name) = complete_nightly()? {
+    let found = linker.is_some().then(|| find_program("bpf-linker")).flatten();
+    if let Some(name) = ebpf::nightly(found.as_deref()) {
         println!("have        {name} with rust-src: it builds the eBPF programs");
-        return Ok(Route { compiler: Compiler::Nightly, linker });
+        return Route { compiler: Compiler::Nightly, linker };
     }
-    println!("have        no rustup nightly with rust-src: Debian's compiler builds the eBPF programs");
-    Ok(Route { compiler: Compiler::Debian, linker })
+    println!("have        no rustup nightly with rust-src that fits: Debian's compiler builds the eBPF programs");
+    Route { compiler: Compiler::Debian, linker }
 }
 
 /// What the linker on PATH calls itself; `None` when there is none that starts.
 pub(super) fn installed_linker() -> Option<String> {
     capture(Command::new("bpf-linker").arg("--version")).ok().map(|version| version.trim().to_owned())
-}
-
-/// A nightly whose LLVM our linker can read (bitcode is read by the same or a newer LLVM), with the sources of `core`.
-fn complete_nightly() -> Outcome<Option<String>> {
-    let Ok(entries) = fs::read_dir(rustup_home().join("toolchains")) else { return Ok(None) };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let sources = entry.path().join("lib/rustlib/src/rust/library/Cargo.lock");
-        if name.starts_with("nightly") && sources.is_file() {
-            let version = capture(Command::new(entry.path().join("bin/rustc")).arg("-vV"))?;
-            match llvm_major(&version) {
-                Some(llvm) if llvm <= LLVM => return Ok(Some(name)),
-                _ => {
-                    println!(
-                        "have        {name}, whose LLVM is newer than bpf-linker {LINKER_VERSION} reads: not used"
-                    );
-                }
-            }
-        }
-    }
-    Ok(None)
-}
-
-fn rustup_home() -> PathBuf {
-    let home = || env::var_os("HOME").map(|home| Path::new(&home).join(".rustup"));
-    env::var_os("RUSTUP_HOME").map(PathBuf::from).or_else(home).unwrap_or_default()
-}
-
-/// The LLVM a compiler uses, from its `-vV`.
-fn llvm_major(version: &str) -> Option<u32> {
-    version.lines().find_map(|line| line.strip_prefix("LLVM version: "))?.split('.').next()?.parse().ok()
 }
 
 impl Route {
@@ -116,7 +83,7 @@ impl Route {
     pub(super) fn verify(&self) -> Outcome {
         let Compiler::Debian = self.compiler else { return Ok(()) };
         let version = capture(Command::new("/usr/bin/rustc").arg("-vV"))?;
-        match llvm_major(&version) {
+        match ebpf::compiler_llvm(&version) {
             Some(LLVM) => Ok(()),
             Some(other) => Err(format!(
                 "/usr/bin/rustc uses LLVM {other}, and bpf-linker {LINKER_VERSION} is built for {LLVM}; \
@@ -150,8 +117,15 @@ mod tests {
 
     #[test]
     fn the_llvm_of_a_compiler() {
-        assert_eq!(llvm_major("rustc 1.96.0\nhost: x\nLLVM version: 22.1.8\n"), Some(22));
-        assert_eq!(llvm_major("rustc 1.96.0\n"), None);
+        assert_eq!(ebpf::compiler_llvm("rustc 1.96.0\nhost: x\nLLVM version: 22.1.8\n"), Some(22));
+        assert_eq!(ebpf::compiler_llvm("rustc 1.96.0\n"), None);
+    }
+
+    #[test]
+    fn the_llvm_of_a_linker() {
+        assert_eq!(ebpf::library_llvm("\tlinux-vdso.so.1 (0x0)\n\tlibLLVM.so.22.1 => /x (0x0)\n"), Some(22));
+        assert_eq!(ebpf::library_llvm("\tlibLLVM-14.so.1 => /x (0x0)\n"), Some(14));
+        assert_eq!(ebpf::library_llvm("\tstatically linked\n"), None);
     }
 
     #[test]
