@@ -84,7 +84,9 @@ fn answer(environment: &Environment) -> ExitCode {
     let mut version = String::new();
     match serve(environment, &mut version) {
         Ok(output) => show(&output.unwrap_or_default(), ExitCode::SUCCESS),
-        Err(error) => show(&error.print(if version.is_empty() { Version::NEWEST.as_str() } else { &version }), ExitCode::FAILURE),
+        Err(error) => {
+            show(&error.print(if version.is_empty() { Version::NEWEST.as_str() } else { &version }), ExitCode::FAILURE)
+        }
     }
 }
 
@@ -95,12 +97,15 @@ fn serve(environment: &Environment, version: &mut String) -> Result<Option<Strin
     let conf: Conf = serde_json::from_str(&config).map_err(|error| {
         let what = if error.is_data() { "a key has a value of the wrong type" } else { "it is not JSON" };
         let (line, column) = (error.line(), error.column());
-        CniError::new(code::DECODE, format!("decode the configuration on stdin: {what} at line {line}, column {column}"))
+        CniError::new(
+            code::DECODE,
+            format!("decode the configuration on stdin: {what} at line {line}, column {column}"),
+        )
     })?;
     version.clone_from(&conf.cni_version);
-    let timeout = wire::duration(&conf.request_timeout)
-        .filter(|timeout| !timeout.is_zero())
-        .ok_or_else(|| CniError::new(code::INVALID_CONFIG, "requestTimeout is not a duration").remedy("write it as \"120s\" or \"2m\""))?;
+    let timeout = wire::duration(&conf.request_timeout).filter(|timeout| !timeout.is_zero()).ok_or_else(|| {
+        CniError::new(code::INVALID_CONFIG, "requestTimeout is not a duration").remedy("write it as \"120s\" or \"2m\"")
+    })?;
     let request = Request::parse(environment);
     let call = Call {
         protocol: wire::PROTOCOL,
@@ -128,7 +133,8 @@ fn read_stdin() -> Result<String, CniError> {
         let text = format!("the configuration on stdin is larger than {} bytes", wire::MOST_STDIN);
         return Err(CniError::new(code::IO, text));
     }
-    String::from_utf8(bytes).map_err(|_error| CniError::new(code::DECODE, "decode the configuration on stdin: it is not UTF-8"))
+    String::from_utf8(bytes)
+        .map_err(|_error| CniError::new(code::DECODE, "decode the configuration on stdin: it is not UTF-8"))
 }
 
 /// One valid request: the agent if it can be had, else what the verb demands.
@@ -138,7 +144,13 @@ fn carry(request: &Request, mut call: Call, conf: &Conf, deadline: Instant) -> R
         verb,
         container: request.container_id.clone(),
         netns: request.netns.clone(),
-        folders: conf.bin_dir.iter().cloned().chain(request.path.iter().map(PathBuf::from)).filter(|path| path.is_absolute()).collect(),
+        folders: conf
+            .bin_dir
+            .iter()
+            .cloned()
+            .chain(request.path.iter().map(PathBuf::from))
+            .filter(|path| path.is_absolute())
+            .collect(),
     };
     let patience = match verb {
         Command::Add | Command::Check => deadline,
@@ -148,8 +160,10 @@ fn carry(request: &Request, mut call: Call, conf: &Conf, deadline: Instant) -> R
     };
     let mut pause = PAUSES.0;
     loop {
-        call.timeout_ms = u64::try_from(patience.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u64::MAX);
-        let tried = agent::connect(&conf.daemon_socket_dir).and_then(|stream| agent::converse(stream, &call, &mine, patience));
+        call.timeout_ms =
+            u64::try_from(patience.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u64::MAX);
+        let tried =
+            agent::connect(&conf.daemon_socket_dir).and_then(|stream| agent::converse(stream, &call, &mine, patience));
         let error = match tried {
             Ok(Step::Done { output }) => return Ok(output),
             Ok(Step::Fail { error }) => return Err(error),
@@ -166,7 +180,13 @@ fn carry(request: &Request, mut call: Call, conf: &Conf, deadline: Instant) -> R
 }
 
 /// What each verb answers when the agent cannot be had (CNI SPEC 1.1, "Error": 11 try again later, 50 not available).
-fn away(request: &Request, conf: &Conf, mine: &Mine, deadline: Instant, error: &io::Error) -> Result<Option<String>, CniError> {
+fn away(
+    request: &Request,
+    conf: &Conf,
+    mine: &Mine,
+    deadline: Instant,
+    error: &io::Error,
+) -> Result<Option<String>, CniError> {
     let sentence = format!("the multus-ebpf agent cannot be reached: {error}");
     let remedy = "see whether its pod runs on this node and whether daemonSocketDir is the same on both sides";
     match (request.command, &request.container_id) {

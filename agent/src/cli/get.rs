@@ -50,10 +50,20 @@ fn row(item: &Value, pointers: &[&str]) -> Vec<String> {
 
 fn attachments(items: &[Value]) -> String {
     let pointers = [
-        "/namespace", "/pod", "/interface", "/network", "/ips", "/mac", "/parent", "/state", "/receive/packets",
-        "/transmit/packets", "/note",
+        "/namespace",
+        "/pod",
+        "/interface",
+        "/network",
+        "/ips",
+        "/mac",
+        "/parent",
+        "/state",
+        "/receive/packets",
+        "/transmit/packets",
+        "/note",
     ];
-    let heads = ["NAMESPACE", "POD", "INTERFACE", "NETWORK", "IPS", "MAC", "PARENT", "STATE", "RECEIVED", "SENT", "NOTE"];
+    let heads =
+        ["NAMESPACE", "POD", "INTERFACE", "NETWORK", "IPS", "MAC", "PARENT", "STATE", "RECEIVED", "SENT", "NOTE"];
     output::table(&heads, items.iter().map(|item| row(item, &pointers)).collect())
 }
 

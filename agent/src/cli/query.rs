@@ -39,4 +39,3 @@ pub fn document(socket: &Path, path: &str) -> Result<Value, Ending> {
     serde_json::from_slice(&answer.body)
         .map_err(|error| Ending::Failed(format!("the agent's answer to {path} is not JSON: {error}")))
 }
-

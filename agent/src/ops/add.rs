@@ -83,7 +83,9 @@ async fn clear_leftover<R: Runner>(
     let Some(record) = context.ledger.get(sandbox.container) else { return Ok(()) };
     if record.state == State::Added {
         let text = format!("container {} is attached already", quote(sandbox.container.as_str()));
-        return Err(CniError::new(code::INVALID_ENVIRONMENT, text).remedy("call DEL before another ADD; nothing was changed"));
+        return Err(
+            CniError::new(code::INVALID_ENVIRONMENT, text).remedy("call DEL before another ADD; nothing was changed")
+        );
     }
     let mut record = Record::clone(&record);
     let netns = record.netns.clone().filter(|path| path.as_path().exists());
@@ -155,8 +157,10 @@ async fn refuse_taken_names(sandbox: &Sandbox<'_>, plan: &Plan) -> Result<(), Cn
         let found = sys::links::find(Some(at), name).await;
         let found = found.map_err(|error| CniError::new(code::INVALID_NETNS, error.to_string()))?;
         if found.is_some() {
-            let text = format!("network {}: interface name {name} already exists in the pod", quote(&attachment.network));
-            return Err(CniError::new(code::INVALID_ENVIRONMENT, text).remedy("ask for another interface name; nothing was changed"));
+            let text =
+                format!("network {}: interface name {name} already exists in the pod", quote(&attachment.network));
+            return Err(CniError::new(code::INVALID_ENVIRONMENT, text)
+                .remedy("ask for another interface name; nothing was changed"));
         }
     }
     Ok(())
@@ -269,13 +273,18 @@ async fn attach<R: Runner>(
         };
         let said = chain::run(context, runner, job).await.map_err(|error| failure(call, &attachment.config, error))?;
         result = Some(CniResult::parse(said.as_bytes()).map_err(|error| {
-            failure(call, &attachment.config, error.within(format_args!("result of plugin {}", quote(plugin.plugin.as_str()))))
+            failure(
+                call,
+                &attachment.config,
+                error.within(format_args!("result of plugin {}", quote(plugin.plugin.as_str()))),
+            )
         })?);
     }
     let result = result.unwrap_or_default();
     if let Some(recorded) = record.attachments.get_mut(at) {
         recorded.delegates = delegates(attachment, &args, Some(&result))?;
-        recorded.result = result.print(crate::cni::Version::NEWEST).ok().and_then(|text| serde_json::from_str(&text).ok());
+        recorded.result =
+            result.print(crate::cni::Version::NEWEST).ok().and_then(|text| serde_json::from_str(&text).ok());
     }
     Ok(result)
 }

@@ -37,8 +37,10 @@ fn read(outcome: Outcome, plugin: &str, verb: Command, timeout_ms: u64) -> Resul
     match outcome.problem {
         None if outcome.exit == Some(0) => Ok(outcome.stdout),
         None => Err(said(&outcome, &name)),
-        Some(Problem::NotFound(folders)) => Err(fault(format!("find plugin {name}: no such file in {}", escape(&folders)))
-            .remedy("install the plugin there, or set binDir to the folder that has it")),
+        Some(Problem::NotFound(folders)) => {
+            Err(fault(format!("find plugin {name}: no such file in {}", escape(&folders)))
+                .remedy("install the plugin there, or set binDir to the folder that has it"))
+        }
         Some(Problem::NotStarted(why)) => Err(fault(format!("plugin {name} could not be run: {}", escape(&why)))),
         Some(Problem::TimedOut) => {
             let text = format!("plugin {name} did not finish its {verb} within {} ms and was ended", timeout_ms);
@@ -67,12 +69,8 @@ fn said(outcome: &Outcome, name: &str) -> CniError {
 
 /// Foreign text for a sentence: escaped, quotes and backslashes left alone, its end kept when it is long.
 fn clip(text: &str) -> String {
-    let plain: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect::<String>()
-        .trim()
-        .to_owned();
+    let plain: String =
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned();
     let skip = plain.chars().count().saturating_sub(MOST_SAID);
     if skip == 0 { plain } else { format!("…{}", plain.chars().skip(skip).collect::<String>()) }
 }

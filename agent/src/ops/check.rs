@@ -18,8 +18,11 @@ pub async fn check<R: Runner>(context: &Context, call: &Invocation, runner: &mut
     let (Some(container), Some(netns)) = (&call.request.container_id, &call.request.netns) else { return Ok(()) };
     let _turn = context.turns.take(Pool::Others, Some(container), call.deadline).await?;
     let record = context.ledger.get(container).filter(|record| record.state == State::Added).ok_or_else(|| {
-        CniError::new(code::UNKNOWN_CONTAINER, format!("container {} has no attachments here", quote(container.as_str())))
-            .remedy("it was never added, or its ADD did not finish")
+        CniError::new(
+            code::UNKNOWN_CONTAINER,
+            format!("container {} has no attachments here", quote(container.as_str())),
+        )
+        .remedy("it was never added, or its ADD did not finish")
     })?;
     for attachment in &record.attachments {
         link(netns.as_path(), attachment).await?;
@@ -27,7 +30,8 @@ pub async fn check<R: Runner>(context: &Context, call: &Invocation, runner: &mut
     for attachment in &record.attachments {
         for job in jobs(&record, attachment, call) {
             let plugin = job.plugin.clone();
-            let context_of = format!("check network {} ({plugin}) on {}", quote(&attachment.network), attachment.ifname);
+            let context_of =
+                format!("check network {} ({plugin}) on {}", quote(&attachment.network), attachment.ifname);
             chain::run(context, runner, job).await.map_err(|error| error.within(context_of))?;
         }
     }
@@ -48,16 +52,16 @@ async fn link(netns: &std::path::Path, attachment: &Attachment) -> Result<(), Cn
     let Some(at) = result.interfaces.iter().position(|i| i.name == name && !i.sandbox.is_empty()) else {
         return Ok(());
     };
-    let found = links::find(Some(netns), name).await.map_err(|error| CniError::new(code::INVALID_NETNS, error.to_string()))?;
+    let found =
+        links::find(Some(netns), name).await.map_err(|error| CniError::new(code::INVALID_NETNS, error.to_string()))?;
     let found = found.ok_or_else(|| differs("it is gone from the pod's namespace".into()))?;
     let mac = mac_text(found.mac);
     let promised = result.interfaces.get(at).map(|i| i.mac.to_ascii_lowercase()).unwrap_or_default();
     if !promised.is_empty() && promised != mac {
         return Err(differs(format!("its hardware address is {mac}, it was added with {}", quote(&promised))));
     }
-    let has = links::addresses(netns, found.ifindex)
-        .await
-        .map_err(|error| CniError::new(code::CHECK, error.to_string()))?;
+    let has =
+        links::addresses(netns, found.ifindex).await.map_err(|error| CniError::new(code::CHECK, error.to_string()))?;
     for ip in result.ips.iter().filter(|ip| ip.interface.is_none_or(|index| index == at)) {
         if !has.contains(&(ip.address.ip, ip.address.prefix)) {
             return Err(differs(format!("its address {} is gone", ip.address)));

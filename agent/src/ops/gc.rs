@@ -50,7 +50,9 @@ pub async fn gc<R: Runner>(context: &Context, call: &Invocation, runner: &mut R)
     }
     match failed.first() {
         None => Ok(()),
-        Some(first) => Err(CniError::new(code::DELEGATE, format!("{} attachments were not undone, first: {first}", failed.len()))
-            .remedy("they stay recorded and are tried again")),
+        Some(first) => {
+            Err(CniError::new(code::DELEGATE, format!("{} attachments were not undone, first: {first}", failed.len()))
+                .remedy("they stay recorded and are tried again"))
+        }
     }
 }

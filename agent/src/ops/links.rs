@@ -62,7 +62,8 @@ async fn attach(context: &Context, netns: &NetnsPath, ifname: &IfName, link: &mu
 fn note(link: &mut Link, attached: &Attached) {
     link.instance = Some(attached.instance);
     link.slot = attached.slot;
-    link.note = match (attached.slot, attached.relayed || link.relay.is_empty() || attached.attachment.parent.is_none()) {
+    link.note = match (attached.slot, attached.relayed || link.relay.is_empty() || attached.attachment.parent.is_none())
+    {
         (None, _) => Some("uncounted: every slot of datapath.slots is in use".into()),
         (_, false) => Some("not relayed: the parent's fan-out is full".into()),
         _ => None,
@@ -142,7 +143,9 @@ pub async fn adopt(context: &Context) {
     for ((r, a), outcome) in places.into_iter().zip(adopted) {
         let Some(record) = records.get_mut(r) else { continue };
         let container = record.container.clone();
-        let Some(link) = record.attachments.get_mut(a).and_then(|attachment| attachment.link.as_mut()) else { continue };
+        let Some(link) = record.attachments.get_mut(a).and_then(|attachment| attachment.link.as_mut()) else {
+            continue;
+        };
         let before = link.clone();
         match outcome {
             Ok(attached) => note(link, &attached),

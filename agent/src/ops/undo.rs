@@ -36,11 +36,8 @@ pub async fn undo<R: Runner>(
         }
     }
     record.state = State::Undo;
-    let kept = if record.due().is_empty() {
-        context.ledger.remove(&record.container)
-    } else {
-        context.ledger.save(record)
-    };
+    let kept =
+        if record.due().is_empty() { context.ledger.remove(&record.container) } else { context.ledger.save(record) };
     if let Err(error) = kept {
         failed.push(format!("update the record of container {}: {error}", record.container));
     }

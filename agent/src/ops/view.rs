@@ -135,7 +135,8 @@ fn addresses(attachment: &Attachment, result: Option<&CniResult>) -> (Option<Str
     let Some(result) = result else { return (None, Vec::new()) };
     let at = result.interfaces.iter().position(|i| !i.sandbox.is_empty() && i.name == attachment.ifname.as_str());
     let mac = at.and_then(|at| result.interfaces.get(at)).map(|i| i.mac.clone()).filter(|mac| !mac.is_empty());
-    let ips = result.ips.iter().filter(|ip| ip.interface.is_none() || ip.interface == at).map(|ip| ip.address.to_string());
+    let ips =
+        result.ips.iter().filter(|ip| ip.interface.is_none() || ip.interface == at).map(|ip| ip.address.to_string());
     (mac, ips.collect())
 }
 

@@ -101,9 +101,10 @@ pub fn about_the_network(config: &NetworkConfig, index: usize) -> Result<String,
 }
 
 fn base(config: &NetworkConfig, index: usize) -> Result<RawObject, CniError> {
-    let plugin = config.plugins.get(index).ok_or_else(|| {
-        CniError::new(code::INTERNAL, format!("network {} has no plugin {index}", config.name))
-    })?;
+    let plugin = config
+        .plugins
+        .get(index)
+        .ok_or_else(|| CniError::new(code::INTERNAL, format!("network {} has no plugin {index}", config.name)))?;
     let mut object = plugin.raw.clone();
     object.set_json("name", &config.name);
     object.set_json("cniVersion", &config.cni_version);

@@ -24,7 +24,11 @@ const MOST_SCRAPES: usize = 8;
 const SCRAPE_TIME: Duration = Duration::from_secs(10);
 
 /// Serves scrapes on `address` until `stop` turns true.
-pub async fn serve(address: SocketAddr, exposition: Exposition, mut stop: watch::Receiver<bool>) -> std::io::Result<()> {
+pub async fn serve(
+    address: SocketAddr,
+    exposition: Exposition,
+    mut stop: watch::Receiver<bool>,
+) -> std::io::Result<()> {
     let listener = TcpListener::bind(address).await?;
     let exposition = Arc::new(exposition);
     let room = Arc::new(Semaphore::new(MOST_SCRAPES));

@@ -65,7 +65,9 @@ impl Routes {
             wire::CALL_PATH => self.call(talk, request).await,
             wire::OUTCOME_PATH => outcome(talk, request).await,
             "/cni" => self.upstream(request).await,
-            "/delegate" => text(StatusCode::NOT_IMPLEMENTED, "attaching to a running pod is not available in this version"),
+            "/delegate" => {
+                text(StatusCode::NOT_IMPLEMENTED, "attaching to a running pod is not available in this version")
+            }
             "/readyz" => self.ready(),
             "/v1/status" => json(&view::status(&self.context)),
             "/v1/attachments" => json(&view::attachments(&self.context)),
@@ -109,11 +111,13 @@ impl Routes {
             Err(refusal) => return refusal,
         };
         let Some(mut runner) = self.host.clone() else {
-            return upstream_error(&CniError::new(
-                crate::fault::code::NOT_AVAILABLE,
-                "this agent may not run plugins on the host, which upstream's shim asks it to",
-            )
-            .remedy("install multus-shim of this agent, or add the host-exec component"));
+            return upstream_error(
+                &CniError::new(
+                    crate::fault::code::NOT_AVAILABLE,
+                    "this agent may not run plugins on the host, which upstream's shim asks it to",
+                )
+                .remedy("install multus-shim of this agent, or add the host-exec component"),
+            );
         };
         let config = base64::engine::general_purpose::STANDARD.decode(request.config.as_bytes());
         let Some(config) = config.ok().and_then(|bytes| String::from_utf8(bytes).ok()) else {
@@ -153,8 +157,9 @@ async fn decode<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> R
         .await
         .map_err(|_elapsed| text(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"))?
         .map_err(|_error| refused("the body cannot be read, or is too large"))?;
-    serde_json::from_slice(&body.to_bytes())
-        .map_err(|error| refused(&format!("the body is not what this path takes (line {}, column {})", error.line(), error.column())))
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| {
+        refused(&format!("the body is not what this path takes (line {}, column {})", error.line(), error.column()))
+    })
 }
 
 fn upstream_error(error: &CniError) -> Answer {

@@ -46,9 +46,8 @@ fn join(folders: &[PathBuf]) -> String {
 
 fn run_at(path: &Path, job: &Job, folders: &[PathBuf], deadline: Instant) -> Outcome {
     match start(path, &environment(job, folders)) {
-        Ok(child) => converse(child, job.stdin.as_bytes(), deadline).unwrap_or_else(|error| {
-            failed(Problem::NotStarted(format!("talk to {}: {error}", path.display())))
-        }),
+        Ok(child) => converse(child, job.stdin.as_bytes(), deadline)
+            .unwrap_or_else(|error| failed(Problem::NotStarted(format!("talk to {}: {error}", path.display())))),
         Err(error) => failed(Problem::NotStarted(format!("start {}: {error}", path.display()))),
     }
 }

@@ -26,6 +26,7 @@ pub fn start(level: &str, to_stderr: bool, file: Option<&Path>) -> io::Result<()
             Some(fmt::layer().with_writer(Mutex::new(file)).with_ansi(false).with_target(false).boxed())
         }
     };
-    let started = tracing_subscriber::registry().with(stderr.with_filter(level)).with(file.with_filter(level)).try_init();
+    let started =
+        tracing_subscriber::registry().with(stderr.with_filter(level)).with(file.with_filter(level)).try_init();
     started.map_err(io::Error::other)
 }

@@ -67,7 +67,11 @@ fn line(from: &mut impl BufRead) -> Result<String> {
 fn status_of(line: &str) -> Result<u16> {
     let mut words = line.split(' ');
     let is_http = words.next().is_some_and(|word| word.starts_with("HTTP/1."));
-    words.next().filter(|_| is_http).and_then(|word| word.parse().ok()).ok_or_else(|| bad("the peer does not speak HTTP/1"))
+    words
+        .next()
+        .filter(|_| is_http)
+        .and_then(|word| word.parse().ok())
+        .ok_or_else(|| bad("the peer does not speak HTTP/1"))
 }
 
 fn bad(why: &'static str) -> Error {
@@ -83,7 +87,10 @@ mod tests {
         let mut out = Vec::new();
         write_request(&mut out, "POST", "/v1/cni", b"{}").unwrap();
         let text = String::from_utf8(out).unwrap();
-        assert!(text.starts_with("POST /v1/cni HTTP/1.1\r\n") && text.ends_with("Content-Length: 2\r\n\r\n{}"), "{text}");
+        assert!(
+            text.starts_with("POST /v1/cni HTTP/1.1\r\n") && text.ends_with("Content-Length: 2\r\n\r\n{}"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -45,7 +45,12 @@ fn undo(records: &Records, record: &mut Record, mine: &Mine, deadline: Instant, 
         if succeeded(&outcome) {
             record.mark(at, Stage::Deleted);
         } else {
-            failed.push(format!("DEL of {} by {}: exit {:?}", job.ifname.map_or_else(String::new, String::from), job.plugin, outcome.exit));
+            failed.push(format!(
+                "DEL of {} by {}: exit {:?}",
+                job.ifname.map_or_else(String::new, String::from),
+                job.plugin,
+                outcome.exit
+            ));
         }
     }
     record.state = State::Undo;
