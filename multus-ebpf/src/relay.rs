@@ -5,13 +5,13 @@
 //! exactly one receiver takes it. The original goes on to the wire as its sender made it. Nothing relayed is ever
 //! sent on the wire, and nothing returns to its sender.
 
-use aya_ebpf::bindings::{BPF_F_INGRESS, BPF_F_NO_PREALLOC};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{HashMap, PerCpuHashMap};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::TcContext;
 use multus_ebpf_common::mark::{self as stamps, stamp_of};
 use multus_ebpf_common::relay::{
-    FAILED, FANOUT_FULL, FRAGMENT, Fanout, GSO, LocalMac, MALFORMED, MEMBER_IN_FANOUT, MEMBERS, MacKey,
+    FAILED, FANOUT_FULL, FRAGMENT, Fanout, GSO, LocalMac, MALFORMED, MEMBER_IN_FANOUT, MEMBERS, MacKey, Member,
     PATH_HOST_TO_POD, PATH_POD_TO_HOST, RELAYED, RULE_BY_PORT, RULE_MDNS, RULE_WHOLE_GROUP, RelayCount, RelayKey, Rule,
     RuleKey, SPOOF, TRUNCATED, UNKNOWN_SOURCE, UNWANTED, VLAN,
 };
@@ -99,35 +99,52 @@ fn host_to_pods(ctx: &TcContext, parent: u32, matched: &Match, fanout: &Fanout, 
         return skip(ctx, parent, matched, PATH_HOST_TO_POD, matched.outcome);
     }
     let wanted = 1u32 << (matched.protocol & 31);
+    let relayed = counter(parent, matched.protocol, PATH_HOST_TO_POD, RELAYED);
     let before = mark::get(ctx);
     mark::set(ctx, stamps::RELAYED);
-    let (mut copies, mut failures) = (0u64, 0u64);
+    // Copies are counted in the map and only flags kept here: a running sum would be another state for the verifier
+    // to walk in every round.
+    let mut seen = 0;
     for index in 0..MEMBERS {
         if index as u32 >= fanout.count {
             break;
         }
         // SAFETY: the loop's bound is the array's length.
         let member = unsafe { fanout.members.get_unchecked(index) };
-        if member.protocols & wanted == 0 {
-            continue;
+        let result = offer(ctx.skb.skb, member, parent, wanted);
+        if result == DELIVERED
+            && let Some(value) = relayed
+        {
+            // SAFETY: a value of a per-CPU map: only this CPU writes it.
+            unsafe { (*value).copies += 1 };
         }
-        if inject(ctx, parent, &member.mac) {
-            copies += 1;
-        } else {
-            failures += 1;
-        }
+        seen |= result;
     }
     mark::restore(ctx, before);
-    if copies > 0 {
-        count(ctx, parent, matched.protocol, PATH_HOST_TO_POD, RELAYED, copies);
-    }
-    if failures > 0 {
-        count(ctx, parent, matched.protocol, PATH_HOST_TO_POD, FAILED, 0);
-    }
-    if copies + failures == 0 {
+    if seen == NOT_OFFERED {
         return skip(ctx, parent, matched, PATH_HOST_TO_POD, UNWANTED);
     }
+    if seen & DELIVERED != 0 {
+        count(ctx, parent, matched.protocol, PATH_HOST_TO_POD, RELAYED, 0);
+    }
+    if seen & UNDELIVERED != 0 {
+        count(ctx, parent, matched.protocol, PATH_HOST_TO_POD, FAILED, 0);
+    }
     put_back(ctx, original)
+}
+
+const NOT_OFFERED: u64 = 0;
+const DELIVERED: u64 = 1;
+const UNDELIVERED: u64 = 2;
+
+/// Offers the frame to one member. A function of its own, not inlined: that keeps the loop around it simple enough for
+/// the verifier to see that its rounds are alike.
+#[inline(never)]
+fn offer(skb: *mut __sk_buff, member: &Member, parent: u32, wanted: u32) -> u64 {
+    if member.protocols & wanted == 0 {
+        return NOT_OFFERED;
+    }
+    if inject(&TcContext::new(skb), parent, &member.mac) { DELIVERED } else { UNDELIVERED }
 }
 
 /// One copy for the host.
@@ -221,13 +238,18 @@ fn is_sane_mdns(ctx: &TcContext, frame: &Frame) -> bool {
 #[inline(always)]
 fn count(ctx: &TcContext, parent: u32, protocol: u32, path: u32, outcome: u32, copies: u64) {
     log(ctx, parent, protocol, path, outcome);
-    if let Some(value) = RELAY_COUNTERS.get_ptr_mut(RelayKey { parent, protocol, path, outcome }) {
+    if let Some(value) = counter(parent, protocol, path, outcome) {
         // SAFETY: a value of a per-CPU map: only this CPU writes it.
         unsafe {
             (*value).frames += 1;
             (*value).copies += copies;
         }
     }
+}
+
+#[inline(always)]
+fn counter(parent: u32, protocol: u32, path: u32, outcome: u32) -> Option<*mut RelayCount> {
+    RELAY_COUNTERS.get_ptr_mut(RelayKey { parent, protocol, path, outcome })
 }
 
 #[cfg(feature = "log")]
