@@ -44,6 +44,23 @@ struct Match {
     outcome: u32,
 }
 
+impl Match {
+    /// One register holds it: no match is 0, else the protocol above the outcome plus one.
+    #[inline(always)]
+    fn pack(matched: Option<Self>) -> u64 {
+        match matched {
+            None => 0,
+            Some(Self { protocol, outcome }) => u64::from(protocol) << 32 | u64::from(outcome + 1),
+        }
+    }
+
+    #[inline(always)]
+    fn unpack(packed: u64) -> Option<Self> {
+        let outcome = (packed as u32).checked_sub(1)?;
+        Some(Self { protocol: (packed >> 32) as u32, outcome })
+    }
+}
+
 /// Decides and copies; the answer is "next" for every frame that is still as its sender made it.
 #[inline(always)]
 pub(crate) fn egress(ctx: &TcContext) -> i32 {
@@ -52,7 +69,7 @@ pub(crate) fn egress(ctx: &TcContext) -> i32 {
     if macs[0] & 1 == 0 {
         return NEXT;
     }
-    let Some(matched) = classify(ctx) else { return NEXT };
+    let Some(matched) = Match::unpack(classify(ctx.skb.skb)) else { return NEXT };
     let parent = field!(ctx, ifindex);
     // SAFETY: values of this map are replaced whole and freed after a grace period: no aliasing write happens.
     let Some(fanout) = (unsafe { RELAY_FANOUT.get(parent) }) else { return NEXT };
@@ -99,37 +116,32 @@ fn host_to_pods(ctx: &TcContext, parent: u32, matched: &Match, fanout: &Fanout, 
         return skip(ctx, parent, matched, PATH_HOST_TO_POD, matched.outcome);
     }
     let wanted = 1u32 << (matched.protocol & 31);
+    if fanout.protocols & wanted == 0 {
+        return skip(ctx, parent, matched, PATH_HOST_TO_POD, UNWANTED);
+    }
+    count(ctx, parent, matched.protocol, PATH_HOST_TO_POD, RELAYED, 0);
     let relayed = counter(parent, matched.protocol, PATH_HOST_TO_POD, RELAYED);
     let before = mark::get(ctx);
     mark::set(ctx, stamps::RELAYED);
-    // Copies are counted in the map and only flags kept here: a running sum would be another state for the verifier
-    // to walk in every round.
-    let mut seen = 0;
+    // Nothing is summed up or remembered from round to round: it would be one more state for the verifier to walk.
     for index in 0..MEMBERS {
         if index as u32 >= fanout.count {
             break;
         }
         // SAFETY: the loop's bound is the array's length.
         let member = unsafe { fanout.members.get_unchecked(index) };
-        let result = offer(ctx.skb.skb, member, parent, wanted);
-        if result == DELIVERED
-            && let Some(value) = relayed
-        {
-            // SAFETY: a value of a per-CPU map: only this CPU writes it.
-            unsafe { (*value).copies += 1 };
+        match offer(ctx.skb.skb, member, parent, wanted) {
+            DELIVERED => {
+                if let Some(value) = relayed {
+                    // SAFETY: a value of a per-CPU map: only this CPU writes it.
+                    unsafe { (*value).copies += 1 };
+                }
+            }
+            UNDELIVERED => count(ctx, parent, matched.protocol, PATH_HOST_TO_POD, FAILED, 0),
+            _ => {}
         }
-        seen |= result;
     }
     mark::restore(ctx, before);
-    if seen == NOT_OFFERED {
-        return skip(ctx, parent, matched, PATH_HOST_TO_POD, UNWANTED);
-    }
-    if seen & DELIVERED != 0 {
-        count(ctx, parent, matched.protocol, PATH_HOST_TO_POD, RELAYED, 0);
-    }
-    if seen & UNDELIVERED != 0 {
-        count(ctx, parent, matched.protocol, PATH_HOST_TO_POD, FAILED, 0);
-    }
     put_back(ctx, original)
 }
 
@@ -180,9 +192,16 @@ fn skip(ctx: &TcContext, parent: u32, matched: &Match, path: u32, reason: u32) -
     NEXT
 }
 
-/// Finds the frame's protocol in the rule table; `None` is everything that is not discovery traffic.
+/// Finds the frame's protocol in the rule table. A function of its own, not inlined: what it kept on the stack while
+/// parsing is forgotten when it returns, so the verifier walks the rest once and not once per kind of frame.
+#[inline(never)]
+fn classify(skb: *mut __sk_buff) -> u64 {
+    Match::pack(find(&TcContext::new(skb)))
+}
+
+/// `None` is everything that is not discovery traffic.
 #[inline(always)]
-fn classify(ctx: &TcContext) -> Option<Match> {
+fn find(ctx: &TcContext) -> Option<Match> {
     let frame = Frame::parse(ctx);
     if !frame.is_ip_multicast() || frame.transport != UDP {
         return None;
@@ -237,7 +256,7 @@ fn is_sane_mdns(ctx: &TcContext, frame: &Frame) -> bool {
 /// Adds to a counter that the agent has made; one it has not made is not ours to make.
 #[inline(always)]
 fn count(ctx: &TcContext, parent: u32, protocol: u32, path: u32, outcome: u32, copies: u64) {
-    log(ctx, parent, protocol, path, outcome);
+    log(ctx.skb.skb, parent, protocol, path, outcome);
     if let Some(value) = counter(parent, protocol, path, outcome) {
         // SAFETY: a value of a per-CPU map: only this CPU writes it.
         unsafe {
@@ -253,14 +272,15 @@ fn counter(parent: u32, protocol: u32, path: u32, outcome: u32) -> Option<*mut R
 }
 
 #[cfg(feature = "log")]
-#[inline(always)]
-fn log(ctx: &TcContext, parent: u32, protocol: u32, path: u32, outcome: u32) {
-    aya_log_ebpf::info!(ctx, "relay parent={} protocol={} path={} outcome={}", parent, protocol, path, outcome);
+#[inline(never)]
+fn log(skb: *mut __sk_buff, parent: u32, protocol: u32, path: u32, outcome: u32) {
+    let ctx = TcContext::new(skb);
+    aya_log_ebpf::info!(&ctx, "relay parent={} protocol={} path={} outcome={}", parent, protocol, path, outcome);
 }
 
 #[cfg(not(feature = "log"))]
 #[inline(always)]
-fn log(_ctx: &TcContext, _parent: u32, _protocol: u32, _path: u32, _outcome: u32) {}
+fn log(_skb: *mut __sk_buff, _parent: u32, _protocol: u32, _path: u32, _outcome: u32) {}
 
 #[inline(always)]
 fn packed(mac: &[u8; 6]) -> u64 {
