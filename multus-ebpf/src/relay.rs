@@ -137,7 +137,7 @@ fn host_to_pods(ctx: &TcContext, parent: u32, matched: &Match, fanout: &Fanout, 
                     unsafe { (*value).copies += 1 };
                 }
             }
-            UNDELIVERED => count(ctx, parent, matched.protocol, PATH_HOST_TO_POD, FAILED, 0),
+            UNDELIVERED => add(parent, matched.protocol, PATH_HOST_TO_POD, FAILED, 0),
             _ => {}
         }
     }
@@ -253,10 +253,16 @@ fn is_sane_mdns(ctx: &TcContext, frame: &Frame) -> bool {
     header[2] & 0x78 == 0 && header[3] & 0x0f == 0 && (!response || frame.source_port == MDNS_PORT)
 }
 
-/// Adds to a counter that the agent has made; one it has not made is not ours to make.
+/// Counts an outcome, and in the tracing object says so.
 #[inline(always)]
 fn count(ctx: &TcContext, parent: u32, protocol: u32, path: u32, outcome: u32, copies: u64) {
     log(ctx.skb.skb, parent, protocol, path, outcome);
+    add(parent, protocol, path, outcome, copies);
+}
+
+/// Adds to a counter that the agent has made; one it has not made is not ours to make.
+#[inline(always)]
+fn add(parent: u32, protocol: u32, path: u32, outcome: u32, copies: u64) {
     if let Some(value) = counter(parent, protocol, path, outcome) {
         // SAFETY: a value of a per-CPU map: only this CPU writes it.
         unsafe {

@@ -17,6 +17,8 @@ fn every_frame_is_counted_once_under_its_cast_protocol_and_size() {
     let datapath = bench.open();
     // Somebody listens on the port, so that no ICMP error of the kernel's own is among the frames.
     let _ears = [&pod.netns, &bench.lan()].map(|netns| within(netns, || UdpSocket::bind(("0.0.0.0", 7777)).unwrap()));
+    // Nor any of its IPv6 housekeeping.
+    output("ip", &["netns", "exec", &pod.netns, "sysctl", "-qw", "net.ipv6.conf.net1.disable_ipv6=1"]);
     let (net1, wire) = (Wire::open(&pod.netns, "net1"), Wire::open(&bench.lan(), "wire"));
     let (mac, lan_mac) = (link(&pod.netns, "net1").1, link(&bench.lan(), "wire").1);
     let attached = bench.attach(&datapath, &pod);
