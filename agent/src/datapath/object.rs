@@ -79,5 +79,5 @@ pub(super) fn classifier<'a>(
     name: &'static str,
 ) -> Result<&'a mut SchedClassifier, DatapathError> {
     let absent = || DatapathError::Load { what: name, reason: "the object has no such program".to_owned() };
-    object.program_mut(name).ok_or_else(absent)?.try_into().map_err(|_| absent())
+    object.program_mut(name).ok_or_else(absent)?.try_into().map_err(|_other_type| absent())
 }

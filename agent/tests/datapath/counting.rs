@@ -143,8 +143,11 @@ fn bpftool_shows_names_of_maps_programs_and_fields() {
     assert_eq!(macs[0]["formatted"]["value"]["slot"], attached.instance);
     assert!(!dump("relay_rules")[0]["formatted"]["value"]["protocol"].is_null());
     assert!(!dump("relay_counters")[0]["formatted"]["key"]["outcome"].is_null());
-    let shown = within(&pod.netns, || output("bpftool", &["net"]));
-    assert!(shown.contains("pod_ingress") && shown.contains("pod_egress"), "{shown}");
-    let shown = within(&bench.host(), || output("bpftool", &["net"]));
-    assert!(shown.contains("parent_ingress") && shown.contains("parent_egress"), "{shown}");
+    for (direction, program) in [("ingress", "pod_ingress"), ("egress", "pod_egress")] {
+        let shown = output("tc", &["-n", &pod.netns, "filter", "show", "dev", "net1", direction]);
+        assert!(shown.contains(program), "{shown}");
+    }
+    for program in ["parent_ingress", "parent_egress", "pod_ingress", "pod_egress"] {
+        output("bpftool", &["prog", "show", "name", program]);
+    }
 }
