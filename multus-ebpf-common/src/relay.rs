@@ -87,6 +87,8 @@ pub struct Fanout {
     pub count: u32,
     /// How many pods found no place.
     pub overflow: u32,
+    /// What at least one member wants: the union of their `protocols`.
+    pub protocols: u32,
     /// The receivers; those from `count` on are zero.
     pub members: [Member; MEMBERS],
 }
@@ -98,6 +100,7 @@ impl Default for Fanout {
             pad: 0,
             count: 0,
             overflow: 0,
+            protocols: 0,
             members: [Member { mac: [0; 6], pad: 0, protocols: 0, slot: 0 }; MEMBERS],
         }
     }
@@ -143,7 +146,7 @@ macro_rules! outcomes {
 }
 
 outcomes! {
-    /// At least one copy was made.
+    /// The frame was offered to whoever wants it; how many copies arrived is counted beside.
     RELAYED = 0, "relayed";
     /// The source MAC is not the sender's: a pod used the parent's, a sibling's or an unknown one.
     SPOOF = 1, "spoof";
@@ -163,7 +166,7 @@ outcomes! {
     UNWANTED = 8, "unwanted";
     /// The source MAC is neither the parent's nor a known pod's, and no pod of ours sent the frame.
     UNKNOWN_SOURCE = 9, "unknown_source";
-    /// The kernel could not make or deliver the copy.
+    /// The kernel could not make or deliver a copy (counted per copy).
     FAILED = 10, "failed";
 }
 
@@ -238,10 +241,10 @@ mod tests {
         assert_eq!((size_of::<MacKey>(), align_of::<MacKey>()), (12, 4));
         assert_eq!((size_of::<LocalMac>(), align_of::<LocalMac>()), (12, 4));
         assert_eq!((size_of::<Member>(), align_of::<Member>()), (16, 4));
-        assert_eq!((size_of::<Fanout>(), align_of::<Fanout>()), (16 + 16 * MEMBERS, 4));
+        assert_eq!((size_of::<Fanout>(), align_of::<Fanout>()), (20 + 16 * MEMBERS, 4));
         assert_eq!((size_of::<RelayKey>(), align_of::<RelayKey>()), (16, 4));
         assert_eq!((size_of::<RelayCount>(), align_of::<RelayCount>()), (16, 8));
-        assert_eq!(offset_of!(Fanout, members), 16);
+        assert_eq!(offset_of!(Fanout, members), 20);
         assert_eq!(offset_of!(MacKey, mac), 4);
         assert_eq!(offset_of!(RuleKey, port), 16);
     }

@@ -11,10 +11,10 @@ use crate::frame::field;
 static SLOT: Global<u32> = Global::new(0);
 /// The bits that make a mark ours; set before loading.
 #[unsafe(no_mangle)]
-static MARK_VALUE: Global<u32> = Global::new(0);
+static MARK_VALUE: Global<u32> = Global::new(0x4d55_0000);
 /// Which bits those are; never the stamp's.
 #[unsafe(no_mangle)]
-static MARK_MASK: Global<u32> = Global::new(0);
+static MARK_MASK: Global<u32> = Global::new(0xffff_0000);
 
 /// Instance number of this program instance.
 #[inline(always)]

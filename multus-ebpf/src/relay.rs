@@ -5,13 +5,13 @@
 //! exactly one receiver takes it. The original goes on to the wire as its sender made it. Nothing relayed is ever
 //! sent on the wire, and nothing returns to its sender.
 
-use aya_ebpf::bindings::{BPF_F_INGRESS, BPF_F_NO_PREALLOC};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{HashMap, PerCpuHashMap};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::TcContext;
 use multus_ebpf_common::mark::{self as stamps, stamp_of};
 use multus_ebpf_common::relay::{
-    FAILED, FANOUT_FULL, FRAGMENT, Fanout, GSO, LocalMac, MALFORMED, MEMBER_IN_FANOUT, MEMBERS, MacKey,
+    FAILED, FANOUT_FULL, FRAGMENT, Fanout, GSO, LocalMac, MALFORMED, MEMBER_IN_FANOUT, MEMBERS, MacKey, Member,
     PATH_HOST_TO_POD, PATH_POD_TO_HOST, RELAYED, RULE_BY_PORT, RULE_MDNS, RULE_WHOLE_GROUP, RelayCount, RelayKey, Rule,
     RuleKey, SPOOF, TRUNCATED, UNKNOWN_SOURCE, UNWANTED, VLAN,
 };
@@ -44,6 +44,23 @@ struct Match {
     outcome: u32,
 }
 
+impl Match {
+    /// One register holds it: no match is 0, else the protocol above the outcome plus one.
+    #[inline(always)]
+    fn pack(matched: Option<Self>) -> u64 {
+        match matched {
+            None => 0,
+            Some(Self { protocol, outcome }) => u64::from(protocol) << 32 | u64::from(outcome + 1),
+        }
+    }
+
+    #[inline(always)]
+    fn unpack(packed: u64) -> Option<Self> {
+        let outcome = (packed as u32).checked_sub(1)?;
+        Some(Self { protocol: (packed >> 32) as u32, outcome })
+    }
+}
+
 /// Decides and copies; the answer is "next" for every frame that is still as its sender made it.
 #[inline(always)]
 pub(crate) fn egress(ctx: &TcContext) -> i32 {
@@ -52,7 +69,7 @@ pub(crate) fn egress(ctx: &TcContext) -> i32 {
     if macs[0] & 1 == 0 {
         return NEXT;
     }
-    let Some(matched) = classify(ctx) else { return NEXT };
+    let Some(matched) = Match::unpack(classify(ctx.skb.skb)) else { return NEXT };
     let parent = field!(ctx, ifindex);
     // SAFETY: values of this map are replaced whole and freed after a grace period: no aliasing write happens.
     let Some(fanout) = (unsafe { RELAY_FANOUT.get(parent) }) else { return NEXT };
@@ -98,45 +115,48 @@ fn host_to_pods(ctx: &TcContext, parent: u32, matched: &Match, fanout: &Fanout, 
     if matched.outcome != RELAYED {
         return skip(ctx, parent, matched, PATH_HOST_TO_POD, matched.outcome);
     }
-    let key = |outcome| RelayKey { parent, protocol: matched.protocol, path: PATH_HOST_TO_POD, outcome };
-    let (Some(relayed), Some(failed)) =
-        (RELAY_COUNTERS.get_ptr_mut(key(RELAYED)), RELAY_COUNTERS.get_ptr_mut(key(FAILED)))
-    else {
-        return NEXT;
-    };
-    // SAFETY: values of a per-CPU map: only this CPU writes them, and a program is not preempted by itself.
-    let (relayed, failed) = unsafe { (&mut *relayed, &mut *failed) };
-    // Counted in the map and not in registers: the verifier would tell every number of copies from every other.
-    let done = (relayed.copies, failed.copies);
     let wanted = 1u32 << (matched.protocol & 31);
+    if fanout.protocols & wanted == 0 {
+        return skip(ctx, parent, matched, PATH_HOST_TO_POD, UNWANTED);
+    }
+    count(ctx, parent, matched.protocol, PATH_HOST_TO_POD, RELAYED, 0);
+    let relayed = counter(parent, matched.protocol, PATH_HOST_TO_POD, RELAYED);
     let before = mark::get(ctx);
     mark::set(ctx, stamps::RELAYED);
+    // Nothing is summed up or remembered from round to round: it would be one more state for the verifier to walk.
     for index in 0..MEMBERS {
         if index as u32 >= fanout.count {
             break;
         }
         // SAFETY: the loop's bound is the array's length.
         let member = unsafe { fanout.members.get_unchecked(index) };
-        if member.protocols & wanted == 0 {
-            continue;
-        }
-        if inject(ctx, parent, &member.mac) {
-            relayed.copies += 1;
-        } else {
-            failed.copies += 1;
+        match offer(ctx.skb.skb, member, parent, wanted) {
+            DELIVERED => {
+                if let Some(value) = relayed {
+                    // SAFETY: a value of a per-CPU map: only this CPU writes it.
+                    unsafe { (*value).copies += 1 };
+                }
+            }
+            UNDELIVERED => add(parent, matched.protocol, PATH_HOST_TO_POD, FAILED, 0),
+            _ => {}
         }
     }
     mark::restore(ctx, before);
-    if relayed.copies != done.0 {
-        relayed.frames += 1;
-    } else if failed.copies == done.1 {
-        return skip(ctx, parent, matched, PATH_HOST_TO_POD, UNWANTED);
-    }
-    if failed.copies != done.1 {
-        failed.frames += 1;
-    }
-    log(ctx, parent, matched.protocol, PATH_HOST_TO_POD, RELAYED);
     put_back(ctx, original)
+}
+
+const NOT_OFFERED: u64 = 0;
+const DELIVERED: u64 = 1;
+const UNDELIVERED: u64 = 2;
+
+/// Offers the frame to one member. A function of its own, not inlined: that keeps the loop around it simple enough for
+/// the verifier to see that its rounds are alike.
+#[inline(never)]
+fn offer(skb: *mut __sk_buff, member: &Member, parent: u32, wanted: u32) -> u64 {
+    if member.protocols & wanted == 0 {
+        return NOT_OFFERED;
+    }
+    if inject(&TcContext::new(skb), parent, &member.mac) { DELIVERED } else { UNDELIVERED }
 }
 
 /// One copy for the host.
@@ -172,9 +192,16 @@ fn skip(ctx: &TcContext, parent: u32, matched: &Match, path: u32, reason: u32) -
     NEXT
 }
 
-/// Finds the frame's protocol in the rule table; `None` is everything that is not discovery traffic.
+/// Finds the frame's protocol in the rule table. A function of its own, not inlined: what it kept on the stack while
+/// parsing is forgotten when it returns, so the verifier walks the rest once and not once per kind of frame.
+#[inline(never)]
+fn classify(skb: *mut __sk_buff) -> u64 {
+    Match::pack(find(&TcContext::new(skb)))
+}
+
+/// `None` is everything that is not discovery traffic.
 #[inline(always)]
-fn classify(ctx: &TcContext) -> Option<Match> {
+fn find(ctx: &TcContext) -> Option<Match> {
     let frame = Frame::parse(ctx);
     if !frame.is_ip_multicast() || frame.transport != UDP {
         return None;
@@ -226,11 +253,17 @@ fn is_sane_mdns(ctx: &TcContext, frame: &Frame) -> bool {
     header[2] & 0x78 == 0 && header[3] & 0x0f == 0 && (!response || frame.source_port == MDNS_PORT)
 }
 
-/// Adds to a counter that the agent has made; one it has not made is not ours to make.
+/// Counts an outcome, and in the tracing object says so.
 #[inline(always)]
 fn count(ctx: &TcContext, parent: u32, protocol: u32, path: u32, outcome: u32, copies: u64) {
-    log(ctx, parent, protocol, path, outcome);
-    if let Some(value) = RELAY_COUNTERS.get_ptr_mut(RelayKey { parent, protocol, path, outcome }) {
+    log(ctx.skb.skb, parent, protocol, path, outcome);
+    add(parent, protocol, path, outcome, copies);
+}
+
+/// Adds to a counter that the agent has made; one it has not made is not ours to make.
+#[inline(always)]
+fn add(parent: u32, protocol: u32, path: u32, outcome: u32, copies: u64) {
+    if let Some(value) = counter(parent, protocol, path, outcome) {
         // SAFETY: a value of a per-CPU map: only this CPU writes it.
         unsafe {
             (*value).frames += 1;
@@ -239,15 +272,21 @@ fn count(ctx: &TcContext, parent: u32, protocol: u32, path: u32, outcome: u32, c
     }
 }
 
-#[cfg(feature = "log")]
 #[inline(always)]
-fn log(ctx: &TcContext, parent: u32, protocol: u32, path: u32, outcome: u32) {
-    aya_log_ebpf::info!(ctx, "relay parent={} protocol={} path={} outcome={}", parent, protocol, path, outcome);
+fn counter(parent: u32, protocol: u32, path: u32, outcome: u32) -> Option<*mut RelayCount> {
+    RELAY_COUNTERS.get_ptr_mut(RelayKey { parent, protocol, path, outcome })
+}
+
+#[cfg(feature = "log")]
+#[inline(never)]
+fn log(skb: *mut __sk_buff, parent: u32, protocol: u32, path: u32, outcome: u32) {
+    let ctx = TcContext::new(skb);
+    aya_log_ebpf::info!(&ctx, "relay parent={} protocol={} path={} outcome={}", parent, protocol, path, outcome);
 }
 
 #[cfg(not(feature = "log"))]
 #[inline(always)]
-fn log(_ctx: &TcContext, _parent: u32, _protocol: u32, _path: u32, _outcome: u32) {}
+fn log(_skb: *mut __sk_buff, _parent: u32, _protocol: u32, _path: u32, _outcome: u32) {}
 
 #[inline(always)]
 fn packed(mac: &[u8; 6]) -> u64 {

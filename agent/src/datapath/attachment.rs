@@ -73,7 +73,7 @@ impl FromStr for Mac {
         for byte in &mut bytes {
             let digits = |part: &&str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
             let part = parts.next().filter(digits).ok_or_else(bad)?;
-            *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_not_hexadecimal| bad())?;
         }
         if parts.next().is_some() { Err(bad()) } else { Ok(Self(bytes)) }
     }

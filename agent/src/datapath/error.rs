@@ -107,3 +107,17 @@ pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     }
     text
 }
+
+/// A loader's error cut to what a person reads: its start, and the verifier's last words.
+pub(super) fn brief(error: &(dyn std::error::Error + 'static)) -> String {
+    const START: usize = 160;
+    const END: usize = 480;
+    let text = chain(error);
+    let length = text.chars().count();
+    if length <= START + END {
+        return text;
+    }
+    let start: String = text.chars().take(START).collect();
+    let end: String = text.chars().skip(length - END).collect();
+    format!("{start} … {end}")
+}

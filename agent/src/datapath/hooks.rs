@@ -121,7 +121,7 @@ fn attach_filter(program: &mut SchedClassifier, ifname: &str, direction: TcAttac
     let options = TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle: HANDLE, classid: None });
     let id = match program.attach_with_options(ifname, direction, options) {
         Ok(id) => id,
-        Err(error) => replace_filter(program, ifname, direction).map_err(|_| error)?,
+        Err(error) => replace_filter(program, ifname, direction).map_err(|_no_filter_of_ours| error)?,
     };
     // The filter holds the program from now on; the value would take it off when dropped.
     mem::forget(program.take_link(id)?);
@@ -155,13 +155,13 @@ fn attach_link(program: &mut SchedClassifier, ifname: &str, direction: TcAttachT
             return Ok(());
         }
         // Its interface is gone, and this is another one with the same number.
-        fs::remove_file(pin).map_err(|error| format!("remove stale pin {pin:?}: {error}"))?;
+        fs::remove_file(pin).map_err(|error| format!("remove stale pin {}: {error}", pin.display()))?;
     }
     let options = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program.attach_with_options(ifname, direction, options).map_err(|error| chain(&error))?;
     let link = program.take_link(id).map_err(|error| chain(&error))?;
     let link = FdLink::try_from(link).map_err(|error| chain(&error))?;
-    link.pin(pin).map_err(|error| format!("pin the link at {pin:?}: {}", chain(&error)))?;
+    link.pin(pin).map_err(|error| format!("pin the link at {}: {}", pin.display(), chain(&error)))?;
     Ok(())
 }
 

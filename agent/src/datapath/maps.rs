@@ -89,8 +89,8 @@ impl Maps {
     }
 
     /// Writes a parent's fan-out; programs see the old value or the new one, whole.
-    pub(super) fn set_fanout(&mut self, parent: u32, fanout: Fanout) -> Result<(), DatapathError> {
-        self.fanout.insert(parent, Plain(fanout), BPF_ANY).map_err(on("write", "relay_fanout"))
+    pub(super) fn set_fanout(&mut self, parent: u32, fanout: &Fanout) -> Result<(), DatapathError> {
+        self.fanout.insert(parent, Plain(*fanout), BPF_ANY).map_err(on("write", "relay_fanout"))
     }
 
     /// Removes a parent's fan-out.
@@ -166,7 +166,7 @@ impl Maps {
     /// Every relay counter, summed over the CPUs.
     pub(super) fn relay_counters(&self) -> Result<Vec<(RelayKey, RelayCount)>, DatapathError> {
         let mut counts = Vec::new();
-        for entry in self.relay.iter() {
+        for entry in &self.relay {
             let (key, values) = entry.map_err(on("read", "relay_counters"))?;
             let mut sum = RelayCount::default();
             for value in values.iter() {

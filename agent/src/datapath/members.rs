@@ -62,6 +62,7 @@ impl Sharers {
             let (mac, protocols, slot) = (sharer.mac.0, sharer.protocols.bits(), sharer.instance);
             *place = Member { mac, pad: 0, protocols, slot };
             fanout.count += 1;
+            fanout.protocols |= protocols;
         }
         fanout
     }

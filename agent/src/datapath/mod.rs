@@ -282,7 +282,7 @@ fn write_parent(state: &mut State, parent: u32) -> Result<(), DatapathError> {
     let macs: Vec<_> = sharers.local_macs().collect();
     let fanout = sharers.fanout();
     state.maps.set_macs(parent, &macs)?;
-    state.maps.set_fanout(parent, fanout)
+    state.maps.set_fanout(parent, &fanout)
 }
 
 fn make_private(folder: &Path) -> Result<(), DatapathError> {

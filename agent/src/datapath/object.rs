@@ -10,7 +10,7 @@ use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 
 use super::attachment::Mark;
-use super::error::{DatapathError, chain};
+use super::error::{DatapathError, brief};
 use super::maps::NAMES;
 
 static SILENT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/multus-ebpf-silent.o"));
@@ -64,14 +64,13 @@ impl Objects {
         let number = usize::try_from(number).ok().and_then(|index| self.instances.get(index));
         let number = number.ok_or_else(|| refused("instance number out of range".to_owned()))?;
         loader.override_global("SLOT", number, true);
-        loader.load(bytes).map_err(|error| refused(chain(&error)))
+        loader.load(bytes).map_err(|error| refused(brief(&error)))
     }
 }
 
 /// Loads one program of an object into the kernel.
 pub(super) fn load(object: &mut Ebpf, name: &'static str) -> Result<(), DatapathError> {
-    let refused = |error: &dyn std::error::Error| error.to_string();
-    classifier(object, name)?.load().map_err(|error| DatapathError::Load { what: name, reason: refused(&error) })
+    classifier(object, name)?.load().map_err(|error| DatapathError::Load { what: name, reason: brief(&error) })
 }
 
 /// A program of an object by name.
@@ -80,5 +79,5 @@ pub(super) fn classifier<'a>(
     name: &'static str,
 ) -> Result<&'a mut SchedClassifier, DatapathError> {
     let absent = || DatapathError::Load { what: name, reason: "the object has no such program".to_owned() };
-    object.program_mut(name).ok_or_else(absent)?.try_into().map_err(|_| absent())
+    object.program_mut(name).ok_or_else(absent)?.try_into().map_err(|_other_type| absent())
 }

@@ -59,7 +59,7 @@ impl Wire {
     pub(crate) fn incoming(&self, tag: &str) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         while let Some((frame, outgoing)) = self.next(Duration::from_millis(150)) {
-            if !outgoing && frame.windows(tag.len()).any(|window| window == tag.as_bytes()) {
+            if !outgoing && frame.windows(tag.len().max(1)).any(|window| window.starts_with(tag.as_bytes())) {
                 frames.push(frame);
             }
         }

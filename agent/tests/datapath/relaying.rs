@@ -208,7 +208,9 @@ fn odd_frames_are_relayed_rightly_or_left_alone_with_a_reason() {
         let before = frames(&datapath.relay_counters().unwrap(), "pod_to_host", outcome);
         net1.send(&frame);
         let seen = lan.incoming(if outcome == "truncated" { "" } else { "odd one" });
-        assert!(seen.contains(&frame), "{what}: the LAN must see the frame as it was sent");
+        // The receiving kernel takes a VLAN tag off the frame before anybody sees it.
+        let expected = if outcome == "vlan" { &usual.frame() } else { &frame };
+        assert!(seen.contains(expected), "{what}: the LAN must see the frame as it was sent");
         let after = frames(&datapath.relay_counters().unwrap(), "pod_to_host", outcome);
         assert_eq!(after - before, 1, "{what}: must be counted as {outcome}: {:?}", nonzero(&datapath));
     }

@@ -57,39 +57,3 @@ fn a_pod_without_programs_is_not_relayed() {
     assert_eq!(host.heard(Family::V4, "stranger"), 0);
     assert!(frames(&datapath.relay_counters().unwrap(), "pod_to_host", "unknown_source") >= 1);
 }
-
-#[test]
-fn the_mark_does_not_leave_the_parent_and_other_marks_do_not_change() {
-    let mut bench = Bench::new();
-    let pod = bench.pod("private");
-    let datapath = bench.open();
-    let _attached = bench.attach(&datapath, &pod);
-    // A filter behind ours on the parent's egress drops whatever still carries a mark, ours or another.
-    let tc = |arguments: &str| {
-        let all: Vec<&str> = arguments.split(' ').collect();
-        crate::bench::output("tc", &[&["-n", &bench.host()], &all[..]].concat());
-    };
-    tc("qdisc replace dev eth0 clsact");
-    tc("filter add dev eth0 egress prio 9 handle 0x4d550000/0xffff0000 fw action drop");
-    let (lan, inside, host) = (bench.lan_peer(), pod.peer(), bench.host_peer());
-    inside.query(Family::V4, "without a mark");
-    assert_eq!(lan.heard(Family::V4, "without a mark"), 1, "a marked frame would have been dropped");
-    assert_eq!(host.heard(Family::V4, "without a mark"), 1);
-    // A mark of the host's own passes unchanged.
-    tc("filter add dev eth0 egress prio 8 handle 0x77 fw action drop");
-    let wire = Wire::open(&bench.host(), "eth0");
-    wire.mark(0x77);
-    let payload = mdns(0, "marked by the host");
-    let frame = Udp4 {
-        source_mac: bench.parent().mac,
-        source: Ipv4Addr::new(10, 77, 0, 1),
-        group: MDNS_V4,
-        ports: (5353, 5353),
-        options: &[],
-        fragment: 0,
-        payload: &payload,
-    };
-    wire.send(&frame.frame());
-    assert_eq!(inside.heard(Family::V4, "marked by the host"), 1, "the relay works whatever the host's mark");
-    assert_eq!(lan.heard(Family::V4, "marked by the host"), 0, "the host's own mark must still be on the frame");
-}
