@@ -23,7 +23,8 @@ static ADDING: Mutex<()> = Mutex::new(());
 pub struct Netns {
     name: String,
     path: PathBuf,
-    file: Arc<File>,
+    // Empty after [`Netns::remove`]: an open descriptor would keep the namespace alive.
+    file: Mutex<Option<Arc<File>>>,
     keep: bool,
 }
 
@@ -36,7 +37,7 @@ impl Netns {
         }
         let path = Path::new(FOLDER).join(name);
         let file = Arc::new(File::open(&path).expect("open the namespace just made"));
-        let netns = Self { name: name.to_owned(), path, file, keep: false };
+        let netns = Self { name: name.to_owned(), path, file: Mutex::new(Some(file)), keep: false };
         netns.enter(|| {
             for key in ["all", "default"] {
                 let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{key}/accept_dad"), "0");
@@ -64,25 +65,31 @@ impl Netns {
 
     /// Removes its name now (as a runtime does before a late DEL); the kernel removes it when nobody is inside.
     pub fn remove(&self) {
+        drop(self.file.lock().unwrap_or_else(PoisonError::into_inner).take());
         let _ = Command::new("ip").args(["netns", "del", &self.name]).output();
+    }
+
+    fn file(&self) -> Arc<File> {
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        file.unwrap_or_else(|| panic!("namespace {} was removed", self.name))
     }
 
     /// Runs `work` inside, on a thread that ends with it.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        sys::in_netns(&self.file, work)
+        sys::in_netns(&self.file(), work)
     }
 
     /// A command that will run inside and die with the thread that starts it.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
-        sys::confine(&mut command, Arc::clone(&self.file), true);
+        sys::confine(&mut command, self.file(), true);
         command
     }
 
     /// A command that will run inside and outlive the lab.
     pub fn lasting_command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
-        sys::confine(&mut command, Arc::clone(&self.file), false);
+        sys::confine(&mut command, self.file(), false);
         command
     }
 

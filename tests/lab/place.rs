@@ -172,11 +172,8 @@ impl Lab {
         json!({
             "cniVersion": "1.0.0", "name": "lab-default",
             "plugins": [{
-                "type": "bridge", "bridge": "cbr0", "isGateway": true,
-                "ipam": {
-                    "type": "host-local", "dataDir": self.ipam_dir,
-                    "ranges": [[{"subnet": "10.77.0.0/16"}]], "routes": [{"dst": "0.0.0.0/0"}]
-                }
+                "type": "bridge", "bridge": "cbr0", "isDefaultGateway": true,
+                "ipam": {"type": "host-local", "dataDir": self.ipam_dir, "ranges": [[{"subnet": "10.77.0.0/16"}]]}
             }]
         })
     }
