@@ -223,6 +223,11 @@ impl fmt::Display for PodRef {
     }
 }
 
+/// A hardware address as the kernel and CNI write it: `aa:bb:cc:dd:ee:ff`.
+pub fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

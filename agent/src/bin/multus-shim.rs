@@ -117,7 +117,7 @@ fn serve(environment: &Environment, version: &mut String) -> Result<Option<Strin
     match request {
         Ok(request) => carry(&request, call, &conf, began + timeout),
         // The agent, where there is one, says what is wrong and may quote it; we may not.
-        Err(error) => refuse(error, call, &conf, began + STATUS_TIME),
+        Err(error) => refuse(error, &call, &conf, began + STATUS_TIME),
     }
 }
 
@@ -137,6 +137,17 @@ fn read_stdin() -> Result<String, CniError> {
         .map_err(|_error| CniError::new(code::DECODE, "decode the configuration on stdin: it is not UTF-8"))
 }
 
+fn read_conf(config: &str) -> Result<Conf, CniError> {
+    let fault = |text: String| CniError::new(code::DECODE, format!("decode the configuration on stdin: {text}"));
+    if !config.trim_start().starts_with('{') {
+        return Err(fault("it is not a JSON object".into()));
+    }
+    serde_json::from_str(config).map_err(|error| {
+        let what = if error.is_data() { "a key has a value of the wrong type" } else { "it is not JSON" };
+        fault(format!("{what} at line {}, column {}", error.line(), error.column()))
+    })
+}
+
 /// One valid request: the agent if it can be had, else what the verb demands.
 fn carry(request: &Request, mut call: Call, conf: &Conf, deadline: Instant) -> Result<Option<String>, CniError> {
     let verb = request.command;
@@ -153,10 +164,9 @@ fn carry(request: &Request, mut call: Call, conf: &Conf, deadline: Instant) -> R
             .collect(),
     };
     let patience = match verb {
-        Command::Add | Command::Check => deadline,
         Command::Status => deadline.min(Instant::now() + STATUS_TIME),
         Command::Del => deadline.min(Instant::now() + DEL_TIME),
-        Command::Gc | Command::Version => deadline,
+        _ => deadline,
     };
     let mut pause = PAUSES.0;
     loop {
@@ -202,12 +212,12 @@ fn away(
 }
 
 /// An invalid environment: the agent's sentence if there is one, else ours without the value.
-fn refuse(error: CniError, call: Call, conf: &Conf, deadline: Instant) -> Result<Option<String>, CniError> {
+fn refuse(error: CniError, call: &Call, conf: &Conf, deadline: Instant) -> Result<Option<String>, CniError> {
     let nobody = Mine { verb: Command::Version, container: None, netns: None, folders: Vec::new() };
     if call.env.get("CNI_COMMAND").is_some_and(|verb| verb == "DEL") && !call.env.contains_key("CNI_CONTAINERID") {
         return Err(conceal(error));
     }
-    match ask(&conf.daemon_socket_dir, &call, &nobody, deadline) {
+    match ask(&conf.daemon_socket_dir, call, &nobody, deadline) {
         Ok(Step::Fail { error }) => Err(error),
         _ => Err(conceal(error)),
     }

@@ -27,7 +27,7 @@ pub enum Command {
     /// Run the agent on this node.
     Run {
         /// The daemon's configuration (JSON, the keys of Multus and ours).
-        #[arg(long, value_name = "FILE", default_value = "/etc/cni/net.d/multus.d/daemon-config.json")]
+        #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
     /// Say how the agent is, worst subsystem first; exit code 1 if something is wrong.

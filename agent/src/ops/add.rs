@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::cni::{CniResult, Command, NetworkConfig};
+use crate::cni::{CniResult, Command};
 use crate::fault::{CniError, code, quote};
 use crate::kube::EventKind;
 use crate::names::{ContainerId, IfName, NadRef, NetnsPath};
@@ -14,7 +14,7 @@ use crate::ops::cluster_network;
 use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
-use crate::ops::{chain, links, pods, undo};
+use crate::ops::{chain, default_route, links, pods, undo};
 use crate::plan::{self, Attachment, Choice, Plan, Wanted};
 use crate::records::{self, Record, Stage, State};
 use crate::sys::{self, netns};
@@ -244,6 +244,14 @@ async fn attach_all<R: Runner>(
         }
         results.push(result);
     }
+    if let Some(netns) =
+        call.request.netns.as_ref().filter(|_| plan.attachments.iter().any(|a| a.default_route.is_some()))
+    {
+        default_route::settle(netns.as_path(), plan, &mut results).await?;
+        for (at, (attachment, result)) in plan.attachments.iter().zip(&results).enumerate() {
+            note(record, at, attachment, result)?;
+        }
+    }
     Ok(results)
 }
 
@@ -271,31 +279,37 @@ async fn attach<R: Runner>(
             stdin: plan::stdin::stdin(Command::Add, attachment, index, result.as_ref())?,
             timeout_ms: left_ms(call.deadline),
         };
-        let said = chain::run(context, runner, job).await.map_err(|error| failure(call, &attachment.config, error))?;
-        result = Some(CniResult::parse(said.as_bytes()).map_err(|error| {
-            failure(
-                call,
-                &attachment.config,
-                error.within(format_args!("result of plugin {}", quote(plugin.plugin.as_str()))),
-            )
-        })?);
+        let said = chain::run(context, runner, job).await.map_err(|error| failure(call, attachment, error))?;
+        let unreadable = |error: CniError| {
+            failure(call, attachment, error.within(format_args!("result of plugin {}", quote(plugin.plugin.as_str()))))
+        };
+        result = Some(CniResult::parse(said.as_bytes()).map_err(unreadable)?);
     }
     let result = result.unwrap_or_default();
-    if let Some(recorded) = record.attachments.get_mut(at) {
-        recorded.delegates = delegates(attachment, &args, Some(&result))?;
-        recorded.result =
-            result.print(crate::cni::Version::NEWEST).ok().and_then(|text| serde_json::from_str(&text).ok());
-    }
+    note(record, at, attachment, &result)?;
     Ok(result)
 }
 
-/// A delegate's failure in upstream's own words, its code kept.
-fn failure(call: &Invocation, config: &NetworkConfig, error: CniError) -> CniError {
+/// The record says what came of an attachment, and its DEL and CHECK will say it to the plugins.
+fn note(record: &mut Record, at: usize, attachment: &Attachment, result: &CniResult) -> Result<(), CniError> {
+    let Some(recorded) = record.attachments.get_mut(at) else { return Ok(()) };
+    let args = recorded.delegates.first().map(|delegate| delegate.args.clone()).unwrap_or_default();
+    recorded.delegates = delegates(attachment, &args, Some(result))?;
+    recorded.result = result.print(crate::cni::Version::NEWEST).ok().and_then(|text| serde_json::from_str(&text).ok());
+    Ok(())
+}
+
+/// A delegate's failure in upstream's own words, its code kept; then the object, where the CNI name does not say it.
+fn failure(call: &Invocation, attachment: &Attachment, error: CniError) -> CniError {
     let (namespace, name, uid) = match &call.request.pod {
         Some(pod) => (pod.namespace.as_str(), pod.name.as_str(), pod.uid.as_deref().unwrap_or_default()),
         None => ("", "", ""),
     };
-    let network = &config.name;
+    let network = &attachment.config.name;
+    let error = match &attachment.nad {
+        Some(nad) => error.within(format_args!("network-attachment-definition {nad}, interface {}", attachment.ifname)),
+        None => error,
+    };
     error.within(format_args!("[{namespace}/{name}/{uid}:{network}]: error adding container to network \"{network}\""))
 }
 

@@ -43,7 +43,7 @@ fn read(outcome: Outcome, plugin: &str, verb: Command, timeout_ms: u64) -> Resul
         }
         Some(Problem::NotStarted(why)) => Err(fault(format!("plugin {name} could not be run: {}", escape(&why)))),
         Some(Problem::TimedOut) => {
-            let text = format!("plugin {name} did not finish its {verb} within {} ms and was ended", timeout_ms);
+            let text = format!("plugin {name} did not finish its {verb} within {timeout_ms} ms and was ended");
             Err(fault(text).remedy("see what it waits for, or raise requestTimeout"))
         }
         Some(Problem::Signal(signal)) => Err(fault(format!("plugin {name} was ended by signal {signal}"))),

@@ -2,6 +2,7 @@
 
 use crate::cni::{CniResult, Command, Version};
 use crate::fault::{CniError, code, quote};
+use crate::names::mac_text;
 use crate::ops::chain;
 use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::invocation::Invocation;
@@ -88,10 +89,4 @@ fn jobs(record: &Record, attachment: &Attachment, call: &Invocation) -> Vec<Job>
             timeout_ms: left_ms(call.deadline),
         })
         .collect()
-}
-
-/// A hardware address as the kernel and CNI write it.
-pub fn mac_text(mac: [u8; 6]) -> String {
-    let [a, b, c, d, e, f] = mac;
-    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }

@@ -59,7 +59,7 @@ async fn named(
 ) -> Result<KnownNetwork, CniError> {
     if name.contains('/') {
         let bytes = conf_files::at(Path::new(name)).map_err(|error| unreadable(key, name, &error.to_string()))?;
-        return parse(bytes, name).map(KnownNetwork::from_config);
+        return parse(&bytes, name).map(KnownNetwork::from_config);
     }
     let not_there = |error: &CniError| unreadable(key, name, &error.msg);
     let id = NadRef::new(conf.policy.multus_namespace.as_str(), name)
@@ -95,10 +95,10 @@ fn from_folder(conf: &NetConf, name: &str) -> Result<Option<NetworkConfig>, CniE
     let bytes = conf_files::named(Path::new(&conf.conf_dir), name).map_err(|error| {
         CniError::new(code::UNKNOWN_NETWORK, format!("look for network {} in confDir: {error}", quote(name)))
     })?;
-    bytes.map(|bytes| parse(bytes, name)).transpose()
+    bytes.map(|bytes| parse(&bytes, name)).transpose()
 }
 
-fn parse(found: conf_files::Found, name: &str) -> Result<NetworkConfig, CniError> {
+fn parse(found: &conf_files::Found, name: &str) -> Result<NetworkConfig, CniError> {
     let within = |error: CniError| error.within(format_args!("network of {}", quote(&found.path.to_string_lossy())));
     let mut config = NetworkConfig::parse(&found.bytes, None).map_err(within)?;
     if found.is_list && config.loads_folder() {

@@ -17,7 +17,9 @@ pub async fn del<R: Runner>(context: &Context, call: &Invocation, runner: &mut R
     let turn = context.turns.take(Pool::Others, Some(container), call.deadline).await?;
     if let Some(record) = context.ledger.get(container) {
         let mut record = Record::clone(&record);
-        let netns = call.request.netns.clone();
+        // A runtime may name no namespace although it is still there; then the one of the ADD is cleaned.
+        let of_record = || record.netns.clone().filter(|path| path.as_path().exists());
+        let netns = call.request.netns.clone().or_else(of_record);
         for line in undo::undo(context, &mut record, netns.as_ref(), runner, call.deadline).await {
             tracing::warn!(container = %container, state = ?State::Undo, "{line}");
         }

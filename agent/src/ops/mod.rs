@@ -7,6 +7,7 @@ pub mod chain;
 pub mod check;
 pub mod cluster_network;
 pub mod context;
+pub mod default_route;
 pub mod del;
 pub mod gc;
 pub mod invocation;

@@ -13,7 +13,7 @@ use crate::plan;
 use crate::wire::Job;
 
 /// Most time the delegates' own STATUS may take.
-const DELEGATES: Duration = Duration::from_millis(1_000);
+const DELEGATES: Duration = Duration::from_secs(1);
 
 /// Answers STATUS.
 ///

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::cni::{CniResult, NetworkConfig};
 use crate::datapath::{Facts, Method, ParentFacts, ProgramFacts};
-use crate::ops::check::mac_text;
+use crate::names::mac_text;
 use crate::ops::context::Context;
 use crate::ops::{links, status};
 use crate::records::{Attachment, Record, State};
@@ -381,18 +381,14 @@ fn readiness(context: &Context) -> Line {
 
 fn cluster(context: &Context) -> Line {
     let health = context.cluster.health();
-    let mut text = format!("source {}, {} networks", health.source, health.networks);
+    let mut parts = vec![format!("source {}, {} networks", health.source, health.networks)];
     if health.reports_pending > 0 {
-        text += &format!(", {} status annotations waiting", health.reports_pending);
+        parts.push(format!("{} status annotations waiting", health.reports_pending));
     }
-    if let Some(error) = &health.last_error {
-        text += &format!("; last fault: {error}");
-    }
-    for refusal in &health.refusals {
-        text += &format!("; {refusal}");
-    }
+    parts.extend(health.last_error.as_ref().map(|error| format!("last fault: {error}")));
+    parts.extend(health.refusals.iter().cloned());
     let fine = health.connected && health.refusals.is_empty();
-    Line { name: "cluster", health: if fine { Health::Ok } else { Health::Warning }, text }
+    Line { name: "cluster", health: if fine { Health::Ok } else { Health::Warning }, text: parts.join("; ") }
 }
 
 fn records(context: &Context) -> Line {
@@ -407,17 +403,18 @@ fn datapath(context: &Context) -> Line {
     match (&context.datapath, &context.datapath_fault) {
         (Some(datapath), _) => {
             let facts = datapath.facts();
-            let mut text = format!("{} of {} slots used", facts.slots_used, facts.slots);
+            let mut parts = vec![format!("{} of {} slots used", facts.slots_used, facts.slots)];
             for parent in &facts.parents {
                 let by = parent.method.map_or("nothing", Method::as_str);
-                text += &format!("; parent {} by {by}, {} members", parent.name, parent.members);
+                parts.push(format!("parent {} by {by}, {} members", parent.name, parent.members));
                 if parent.overflow > 0 {
-                    text += &format!(", {} of them beyond the fan-out", parent.overflow);
+                    parts.push(format!("{} of them beyond the fan-out", parent.overflow));
                 }
             }
             if facts.uncounted > 0 {
-                text += &format!("; {} attachments are not counted: raise datapath.slots", facts.uncounted);
+                parts.push(format!("{} attachments are not counted: raise datapath.slots", facts.uncounted));
             }
+            let text = parts.join("; ");
             Line { name, health: if facts.uncounted == 0 { Health::Ok } else { Health::Warning }, text }
         }
         (None, Some(fault)) => Line { name, health: Health::Failed, text: fault.clone() },

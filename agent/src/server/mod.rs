@@ -51,9 +51,9 @@ pub async fn serve(socket: Socket, routes: Arc<Routes>, mut stop: watch::Receive
 /// the first request must come at once.
 async fn hold(stream: UnixStream, routes: &Routes) {
     let talk = Conversation::default();
-    let began = Notify::new();
+    let first = Notify::new();
     let service = service_fn(|request| {
-        began.notify_one();
+        first.notify_one();
         routes.answer(&talk, request)
     });
     let connection = http1::Builder::new()
@@ -63,7 +63,7 @@ async fn hold(stream: UnixStream, routes: &Routes) {
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
-        begun = tokio::time::timeout(FIRST_TIME, began.notified()) => match begun {
+        heard = tokio::time::timeout(FIRST_TIME, first.notified()) => match heard {
             Ok(()) => connection.await,
             Err(_elapsed) => return tracing::debug!("a connection without a request was closed"),
         },

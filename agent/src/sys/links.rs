@@ -54,20 +54,20 @@ pub struct Below {
 
 /// The link `name`, in the namespace at `netns` or, without one, in ours.
 pub async fn find(netns: Option<&Path>, name: &str) -> Result<Option<Facts>, LinkError> {
-    let handle = connect(netns)?;
-    one(handle.link().get().match_name(name).execute()).await
+    let kernel = connect(netns)?;
+    one(kernel.handle.link().get().match_name(name).execute()).await
 }
 
 /// The link with index `ifindex` in our namespace.
 pub async fn by_index(ifindex: u32) -> Result<Option<Facts>, LinkError> {
-    let handle = connect(None)?;
-    one(handle.link().get().match_index(ifindex).execute()).await
+    let kernel = connect(None)?;
+    one(kernel.handle.link().get().match_index(ifindex).execute()).await
 }
 
 /// The addresses of link `ifindex` with their prefix lengths, in the namespace at `netns`.
 pub async fn addresses(netns: &Path, ifindex: u32) -> Result<Vec<(IpAddr, u8)>, LinkError> {
-    let handle = connect(Some(netns))?;
-    let messages = handle.address().get().set_link_index_filter(ifindex).execute();
+    let kernel = connect(Some(netns))?;
+    let messages = kernel.handle.address().get().set_link_index_filter(ifindex).execute();
     let messages: Vec<_> = messages.try_collect().await.map_err(LinkError::Refused)?;
     let address = |attributes: &[AddressAttribute]| {
         attributes.iter().find_map(|attribute| match attribute {
@@ -79,7 +79,7 @@ pub async fn addresses(netns: &Path, ifindex: u32) -> Result<Vec<(IpAddr, u8)>, 
 }
 
 /// A connection to the kernel of one namespace. The socket stays in it wherever it is used from.
-fn connect(netns: Option<&Path>) -> Result<Handle, LinkError> {
+pub(super) fn connect(netns: Option<&Path>) -> Result<Kernel, LinkError> {
     let opened = match netns {
         None => new_connection(),
         Some(path) => {
@@ -91,8 +91,19 @@ fn connect(netns: Option<&Path>) -> Result<Handle, LinkError> {
         }
     };
     let (connection, handle, _) = opened.map_err(LinkError::Socket)?;
-    tokio::spawn(connection);
-    Ok(handle)
+    Ok(Kernel { handle, talk: tokio::spawn(connection) })
+}
+
+/// A connection to one namespace's kernel. Its socket would keep the namespace alive, so it ends with its owner.
+pub(super) struct Kernel {
+    pub(super) handle: Handle,
+    talk: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        self.talk.abort();
+    }
 }
 
 async fn one(
