@@ -115,6 +115,23 @@ fn counters_equal_the_frames_by_cast_and_direction() {
     world.del(&pod).expect_ok();
 }
 
+#[test]
+fn a_new_attachment_starts_at_zero() {
+    needs_programs!();
+    let world = World::new("zero");
+    let lan = world.lab.lan();
+    let from_lan = Voice::new(&lan.netns, &lan.ifname, Protocol::Mdns);
+    for name in ["first", "second"] {
+        let pod = world.attached(name, "lan");
+        let before = mdns(&world, &pod, "receive");
+        assert_eq!(before, 0, "{name}: a slot handed on with its predecessor's counts");
+        let ear = Ear::new(&pod.netns, "net1", Protocol::Mdns);
+        warm(&ear, &from_lan);
+        assert!(mdns(&world, &pod, "receive") > 0, "{name}: nothing is counted");
+        world.del(&pod).expect_ok();
+    }
+}
+
 /// mDNS packets counted for the pod in one direction.
 fn mdns(world: &World, pod: &Pod, direction: &str) -> u64 {
     let labels = [("pod", pod.name.as_str()), ("protocol", "mdns"), ("direction", direction)];

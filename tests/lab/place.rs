@@ -154,14 +154,17 @@ impl Lab {
     }
 
     /// A macvlan configuration on `eth0` with a dual-stack host-local range, as a NAD's author writes it.
+    ///
+    /// Private networks have addresses of their own: two networks do not share host-local's state.
     pub fn macvlan(&self, mode: &str) -> Value {
+        let hundred = if mode == "private" { "1" } else { "" };
         json!({
             "cniVersion": "1.0.0", "type": "macvlan", "master": "eth0", "mode": mode,
             "ipam": {
                 "type": "host-local", "dataDir": self.ipam_dir,
                 "ranges": [
-                    [{"subnet": "192.168.50.0/24", "rangeStart": "192.168.50.10", "rangeEnd": "192.168.50.200"}],
-                    [{"subnet": "fd00:50::/64", "rangeStart": "fd00:50::10", "rangeEnd": "fd00:50::200"}]
+                    [{"subnet": "192.168.50.0/24", "rangeStart": format!("192.168.50.{hundred}10"), "rangeEnd": format!("192.168.50.{hundred}99")}],
+                    [{"subnet": "fd00:50::/64", "rangeStart": format!("fd00:50::{hundred}10"), "rangeEnd": format!("fd00:50::{hundred}99")}]
                 ]
             }
         })

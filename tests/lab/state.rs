@@ -121,24 +121,53 @@ fn kernel_objects(lab: &Lab, facts: &mut BTreeMap<String, String>) {
         let name = pin.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let place = pin.strip_prefix(&lab.bpffs).unwrap_or(&pin).display().to_string();
         facts.insert(format!("pin {place}"), String::new());
+        if place.contains("/links/") {
+            let link = bpftool(&["link", "show", "pinned", &pin.display().to_string()]);
+            let program = bpftool(&["prog", "show", "id", &link["prog_id"].to_string()]);
+            facts.insert(format!("attached {} by {place}", program["name"].as_str().unwrap_or("?")), String::new());
+        }
         if !place.contains("/maps/") && !place.starts_with("maps/") {
             continue;
         }
         if let Some(id) = bpftool(&["map", "show", "pinned", &pin.display().to_string()])["id"].as_u64() {
             our_maps.push(id);
         }
-        let entries = if name == "if_counters" { used_counters(&pin) } else { map_keys(&pin) };
-        for entry in entries {
+        for entry in map_keys(&pin) {
             facts.insert(format!("map {name} entry {entry}"), String::new());
         }
     }
-    let programs = bpftool(&["prog", "show"]);
-    for program in programs.as_array().into_iter().flatten() {
-        let maps = program["map_ids"].as_array().into_iter().flatten();
-        if maps.filter_map(Value::as_u64).any(|id| our_maps.contains(&id)) {
-            *facts.entry(format!("program {}", program["name"].as_str().unwrap_or("?"))).or_default() += "+";
+    for program in programs_of(&our_maps) {
+        *facts.entry(format!("program {}", program["name"].as_str().unwrap_or("?"))).or_default() += "+";
+    }
+}
+
+/// Loaded programs that use one of these maps.
+fn programs_of(maps: &[u64]) -> Vec<Value> {
+    let all = bpftool(&["prog", "show"]);
+    let uses = |program: &&Value| {
+        program["map_ids"].as_array().into_iter().flatten().filter_map(Value::as_u64).any(|id| maps.contains(&id))
+    };
+    all.as_array().into_iter().flatten().filter(uses).cloned().collect()
+}
+
+/// The programs this lab's agent has loaded: those that use its maps, and those behind its pinned links.
+pub fn programs(lab: &Lab) -> Vec<Value> {
+    let pins = files(&lab.bpffs);
+    let id = |kind: &str, pin: &PathBuf, key: &str| {
+        bpftool(&[kind, "show", "pinned", &pin.display().to_string()])[key].as_u64()
+    };
+    let below = |folder: &str| {
+        pins.iter().filter(|pin| pin.parent().is_some_and(|p| p.ends_with(folder))).cloned().collect::<Vec<_>>()
+    };
+    let maps: Vec<_> = below("maps").iter().filter_map(|pin| id("map", pin, "id")).collect();
+    let mut programs = programs_of(&maps);
+    for program in below("links").iter().filter_map(|pin| id("link", pin, "prog_id")) {
+        if programs.iter().all(|known| known["id"] != program) {
+            programs.push(bpftool(&["prog", "show", "id", &program.to_string()]));
         }
     }
+    programs.sort_by_key(|program| program["id"].as_u64());
+    programs
 }
 
 /// Keys of a pinned hash map; nothing for arrays, which are never empty.
@@ -149,20 +178,6 @@ fn map_keys(pin: &Path) -> Vec<String> {
     }
     let dump = dump_map(pin);
     dump.as_array().into_iter().flatten().map(|entry| key_of(entry).to_string()).collect()
-}
-
-/// Indices of the counter map under which something was counted.
-fn used_counters(pin: &Path) -> Vec<String> {
-    let dump = dump_map(pin);
-    let used = |entry: &&Value| {
-        entry["formatted"].to_string().contains("\"packets\":") && !counts_nothing(&entry["formatted"])
-    };
-    dump.as_array().into_iter().flatten().filter(used).map(|entry| key_of(entry).to_string()).collect()
-}
-
-fn counts_nothing(entry: &Value) -> bool {
-    let per_cpu = entry["values"].as_array().into_iter().flatten();
-    per_cpu.map(|cpu| &cpu["value"]["packets"]).all(|packets| packets.as_u64().unwrap_or(0) == 0)
 }
 
 fn key_of(entry: &Value) -> &Value {

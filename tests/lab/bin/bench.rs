@@ -85,6 +85,7 @@ fn measure(options: &Options) -> String {
 
     eprintln!("bench: {} pods one after the other, {} contenders in turn", options.pods, contenders.len());
     let idle: Vec<_> = contenders.iter().map(Contender::resident_kib).collect();
+    let first: Vec<_> = contenders.iter_mut().map(Contender::settle).collect();
     let (mut adds, mut dels) = (vec![Figures::default(); contenders.len()], vec![Figures::default(); contenders.len()]);
     for round in 0..=options.pods {
         for (n, contender) in contenders.iter_mut().enumerate() {
@@ -102,6 +103,11 @@ fn measure(options: &Options) -> String {
         &contenders,
         &adds,
     );
+    let _ =
+        writeln!(report, "\nThe first pod of a node, which also makes the bridge and attaches to the parent (n = 1):");
+    for (contender, took) in contenders.iter().zip(&first) {
+        let _ = writeln!(report, "- {}: {:.0} ms", contender.name, millis(*took));
+    }
     table(&mut report, &format!("DEL of one pod, n = {}", options.pods), &contenders, &dels);
 
     eprintln!("bench: {} pods at once", options.burst);

@@ -139,9 +139,7 @@ fn tell(keep: bool) -> usize {
             sample.value
         );
     }
-    println!("\n  $ bpftool net   (on the node)");
-    let programs = process::tool(world.lab.node.command("bpftool").args(["net", "show", "dev", "eth0"]));
-    indent(&String::from_utf8_lossy(&programs));
+    kernel(&world);
 
     if keep {
         explore(&world, pod);
@@ -196,6 +194,27 @@ fn show(world: &World, args: &[&str]) -> usize {
     indent(&done.out());
     indent(&done.err());
     usize::from(!done.success())
+}
+
+/// What bpftool shows of it.
+fn kernel(world: &World) {
+    println!("\n  $ bpftool net   (on the node)");
+    let attached = process::tool(world.lab.node.command("bpftool").args(["net", "show", "dev", "eth0"]));
+    let attached = String::from_utf8_lossy(&attached);
+    indent(&attached);
+    if !attached.contains("parent_egress") {
+        println!(
+            "    (nothing on eth0: this bpftool is older than TCX links; `bpftool link` has them, without the interface)"
+        );
+    }
+    println!("\n  $ bpftool prog   (ours)");
+    for program in lab::state::programs(&world.lab) {
+        let name = program["name"].as_str().unwrap_or("?");
+        println!(
+            "    {:>6}: sched_cls  name {name:<15} {:>6} bytes of machine code",
+            program["id"], program["bytes_jited"]
+        );
+    }
 }
 
 fn explore(world: &World, pod: &Pod) {
