@@ -19,11 +19,12 @@ use crate::ops::context::{Context, Turns};
 use crate::ops::ledger::Ledger;
 use crate::ops::reconcile;
 use crate::ops::runner::HostRunner;
-use crate::records::{Records, private_folder};
+use crate::records::Records;
 use crate::server::routes::Routes;
 use crate::server::socket::Socket;
 use crate::server::{self, metrics_page};
 use crate::spool::Spool;
+use crate::sys::files::private_folder;
 use crate::telemetry::{exposition::Exposition, log};
 
 /// How often leftovers are looked at.

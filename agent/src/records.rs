@@ -4,16 +4,15 @@
 //! no agent. Decides nothing. A process crash needs no fsync; after power loss a torn file is found by its checksum
 //! and set aside.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::fault::quote;
 use crate::names::{ContainerId, IfName, NadRef, NetnsPath, PluginName, PodRef};
+use crate::sys::files::{Hold, private_folder, replace, try_lock};
 
 const HEAD: &str = "multus-ebpf record 1 ";
 const MOST_BYTES: u64 = 16 << 20;
@@ -240,7 +239,7 @@ impl Records {
                 continue;
             }
             let Ok(file) = File::open(&path) else { continue };
-            if !lock(&file, libc::LOCK_SH) {
+            if !try_lock(&file, Hold::Shared) {
                 continue;
             }
             match read(file) {
@@ -258,7 +257,7 @@ impl Records {
     /// Locks the record of `container` for undoing it; `None` when somebody else is at it, or nothing is there.
     pub fn lock(&self, container: &ContainerId) -> Option<Locked> {
         let file = File::open(self.path(container)).ok()?;
-        lock(&file, libc::LOCK_EX).then_some(Locked { _file: file })
+        try_lock(&file, Hold::Alone).then_some(Locked { _file: file })
     }
 
     /// Can a record be written here? Writes and removes a probe file.
@@ -290,41 +289,4 @@ fn read(file: File) -> io::Result<Record> {
 /// FNV-1a, 64 bits: enough to tell a torn write from a whole one.
 fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, &byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
-/// Makes `folder` and its parents, itself 0700.
-pub fn private_folder(folder: &Path) -> io::Result<()> {
-    if let Some(above) = folder.parent() {
-        fs::create_dir_all(above)?;
-    }
-    match fs::DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Replaces a file of mode 0600 atomically: readers see the old or the new one, never half of it.
-pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let beside = path.with_file_name(name);
-    let written = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&beside)
-        .and_then(|mut file| file.write_all(bytes))
-        .and_then(|()| fs::rename(&beside, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&beside);
-    }
-    written
-}
-
-#[expect(unsafe_code, reason = "flock has no safe wrapper that does not wait")]
-fn lock(file: &File, how: libc::c_int) -> bool {
-    // SAFETY: the descriptor is open for as long as `file` lives; flock touches no memory of ours.
-    unsafe { libc::flock(file.as_raw_fd(), how | libc::LOCK_NB) == 0 }
 }

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::names::ContainerId;
-use crate::records::{private_folder, replace};
+use crate::sys::files::{private_folder, replace};
 
 /// Most notes that are kept; a node that is down for long deletes more pods than that only in error.
 const MOST_NOTES: usize = 10_000;

@@ -94,14 +94,7 @@ fn answer(environment: &Environment) -> ExitCode {
 fn serve(environment: &Environment, version: &mut String) -> Result<Option<String>, CniError> {
     let began = Instant::now();
     let config = read_stdin()?;
-    let conf: Conf = serde_json::from_str(&config).map_err(|error| {
-        let what = if error.is_data() { "a key has a value of the wrong type" } else { "it is not JSON" };
-        let (line, column) = (error.line(), error.column());
-        CniError::new(
-            code::DECODE,
-            format!("decode the configuration on stdin: {what} at line {line}, column {column}"),
-        )
-    })?;
+    let conf = read_conf(&config)?;
     version.clone_from(&conf.cni_version);
     let timeout = wire::duration(&conf.request_timeout).filter(|timeout| !timeout.is_zero()).ok_or_else(|| {
         CniError::new(code::INVALID_CONFIG, "requestTimeout is not a duration").remedy("write it as \"120s\" or \"2m\"")

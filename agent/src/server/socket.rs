@@ -5,14 +5,13 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
-use crate::records::private_folder;
 use crate::wire;
 
 /// Connections served at once where `connectionLimit` says nothing; the rest wait in the kernel's backlog.
@@ -30,7 +29,9 @@ pub struct Socket {
 impl Socket {
     /// Binds `multus.sock` in `folder`, which is made 0700 if it is missing.
     pub fn bind(folder: &Path, connection_limit: Option<usize>) -> io::Result<Self> {
-        private_folder(folder)?;
+        if !folder.is_dir() {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        }
         let path = folder.join(wire::SOCKET);
         let beside = folder.join(format!("{}.{}", wire::SOCKET, std::process::id()));
         let _ = fs::remove_file(&beside);

@@ -5,6 +5,7 @@
 #[cfg(feature = "daemon")]
 pub mod conf_files;
 pub mod exec;
+pub mod files;
 #[cfg(feature = "daemon")]
 pub mod links;
 #[cfg(feature = "daemon")]
