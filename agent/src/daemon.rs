@@ -32,6 +32,9 @@ const NOW_AND_THEN: Duration = Duration::from_secs(10);
 /// How long operations may still take after a signal; the shim waits for the next agent meanwhile.
 const LAST_WORK: Duration = Duration::from_secs(10);
 
+/// How long answers may still be on their way.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// Why the agent does not run.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -105,8 +108,11 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     }
     tracing::info!("stopping: no new connections; what runs may finish");
     let _ = stopper.send(true);
-    let _ = serving.await;
+    let socket = serving.await;
     context.turns.quiet(LAST_WORK).await;
+    if let Ok(socket) = socket {
+        socket.close(LAST_WORDS).await;
+    }
     work.abort();
     page.abort();
     Ok(())

@@ -8,11 +8,15 @@ use aya_ebpf::programs::TcContext;
 use multus_ebpf_common::counters::{
     InterfaceCounters, PROTOCOL_ARP, PROTOCOL_COAP, PROTOCOL_DHCP, PROTOCOL_ICMP, PROTOCOL_IGMP, PROTOCOL_MDNS,
     PROTOCOL_MLD, PROTOCOL_ND, PROTOCOL_OTHER, PROTOCOL_ROOM, PROTOCOL_SCTP, PROTOCOL_SSDP, PROTOCOL_TCP, PROTOCOL_UDP,
-    PROTOCOL_WSD, SIZE_BOUNDS,
+    PROTOCOL_WSD, RECEIVE, SIZE_BOUNDS,
 };
 
 use crate::frame::{Frame, ICMP, ICMPV6, IGMP, Network, SCTP, TCP, UDP, field, read};
 use crate::mark;
+
+/// `skb->pkt_type` of a copy that the pod's own stack loops back to itself (linux/if_packet.h). It was on no link, and it
+/// has no Ethernet header.
+const PACKET_LOOPBACK: u32 = 5;
 
 /// Two entries per slot; the agent sets the real size before loading.
 #[btf_map(name = "if_counters")]
@@ -21,6 +25,9 @@ static IF_COUNTERS: PerCpuArray<InterfaceCounters, 1024> = PerCpuArray::new();
 /// Adds the frame to this instance's counters.
 #[inline(always)]
 pub(crate) fn count(ctx: &TcContext, direction: u32) {
+    if direction == RECEIVE && field!(ctx, pkt_type) == PACKET_LOOPBACK {
+        return;
+    }
     let Some(counters) = IF_COUNTERS.get_ptr_mut(mark::slot() * 2 + direction) else { return };
     let (packets, bytes) = size(ctx);
     let frame = Frame::parse(ctx);

@@ -47,6 +47,7 @@ pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R
         }
     };
     refuse_taken_names(&sandbox, &plan).await?;
+    refuse_missing_parents(&plan).await?;
     let mut record = begin(context, call, &sandbox, &plan)?;
     let attached = attach_all(context, call, &plan, &mut record, runner).await;
     let results = match attached {
@@ -55,6 +56,7 @@ pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R
             for line in undo::undo(context, &mut record, Some(sandbox.netns), runner, call.deadline).await {
                 tracing::warn!(container = %sandbox.container, "roll back: {line}");
             }
+            remove_remains(&sandbox, &plan).await;
             pods::event(context, call, EventKind::Warning, "FailedAttaching", &error.to_string());
             return Err(error);
         }
@@ -164,6 +166,35 @@ async fn refuse_taken_names(sandbox: &Sandbox<'_>, plan: &Plan) -> Result<(), Cn
         }
     }
     Ok(())
+}
+
+/// The link an attachment is to sit on is there.
+async fn refuse_missing_parents(plan: &Plan) -> Result<(), CniError> {
+    for attachment in &plan.attachments {
+        let Some((kind, parent)) = attachment.parent_on_node() else { continue };
+        if let Ok(None) = sys::links::find(None, &parent).await {
+            let text = format!(
+                "network {}: master {} of its {kind} plugin does not exist on this node",
+                quote(&attachment.network),
+                quote(&parent)
+            );
+            return Err(CniError::new(code::INVALID_CONFIG, text)
+                .remedy("name a link that exists on every node, or keep the pod off this one; nothing was changed"));
+        }
+    }
+    Ok(())
+}
+
+/// What a failed DEL left of an ADD that failed, too: the names were free before, so the links are ours to remove.
+async fn remove_remains(sandbox: &Sandbox<'_>, plan: &Plan) {
+    for attachment in &plan.attachments {
+        let name = attachment.ifname.as_str();
+        match sys::links::remove(sandbox.netns.as_path(), name).await {
+            Ok(true) => tracing::warn!(container = %sandbox.container, "removed {name}, which its plugin left behind"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(container = %sandbox.container, "remove {name}: {error}"),
+        }
+    }
 }
 
 /// Writes down what is about to be done.
@@ -277,7 +308,7 @@ async fn attach<R: Runner>(
             ifname: Some(attachment.ifname.clone()),
             args: args.clone(),
             stdin: plan::stdin::stdin(Command::Add, attachment, index, result.as_ref())?,
-            timeout_ms: left_ms(call.deadline),
+            timeout_ms: left_ms(call.work_until),
         };
         let said = chain::run(context, runner, job).await.map_err(|error| failure(call, attachment, error))?;
         let unreadable = |error: CniError| {

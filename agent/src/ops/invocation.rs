@@ -24,9 +24,14 @@ pub struct Invocation {
     pub version: Version,
     /// The pod's annotations, where the runtime gave them.
     pub annotations: Option<BTreeMap<String, String>>,
+    /// When the work has to be done, so that there is time left to undo it.
+    pub work_until: Instant,
     /// When everything has to be over.
     pub deadline: Instant,
 }
+
+/// Most of a request's time that is kept for undoing; of a short one, a quarter.
+const RESERVE: Duration = Duration::from_secs(10);
 
 impl Invocation {
     /// Reads a call.
@@ -45,7 +50,9 @@ impl Invocation {
         let version = conf.cni_version;
         refuse_unknown_verb(request.command, version)?;
         let annotations = annotations(&conf)?;
-        Ok(Self { request, conf, config: call.config, version, annotations, deadline: Instant::now() + timeout })
+        let deadline = Instant::now() + timeout;
+        let work_until = deadline.checked_sub(RESERVE.min(timeout / 4)).unwrap_or(deadline);
+        Ok(Self { request, conf, config: call.config, version, annotations, work_until, deadline })
     }
 }
 

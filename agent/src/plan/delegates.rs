@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use super::selection::{Choice, Selection};
 use super::wishes::Devices;
 use super::{conflicts, isolation, relay};
-use crate::cni::{NetworkConfig, RawObject};
+use crate::cni::{NetworkConfig, PluginConfig, RawObject};
 use crate::config::Policy;
 use crate::fault::{CniError, code, quote};
 use crate::names::{IfName, NadRef, PodRef};
@@ -129,6 +129,13 @@ impl Attachment {
         let plugin = self.config.plugins.first()?;
         let kind = plugin.plugin.as_str();
         matches!(kind, "macvlan" | "ipvlan").then(|| (kind, plugin.word("master").unwrap_or_default()))
+    }
+
+    /// [`parent`](Self::parent) where it is named and is a link of the node, not of the pod.
+    pub fn parent_on_node(&self) -> Option<(&str, String)> {
+        let in_pod = |plugin: &PluginConfig| plugin.raw.flag("linkInContainer").ok().flatten().unwrap_or(false);
+        let on_node = self.config.plugins.first().is_some_and(|plugin| !in_pod(plugin));
+        self.parent().filter(|(_, parent)| on_node && !parent.is_empty())
     }
 }
 

@@ -23,8 +23,8 @@ use socket::Socket;
 /// How long a new connection may take to send its first request; a half-sent one is closed then.
 const FIRST_TIME: Duration = Duration::from_secs(10);
 
-/// Serves `socket` until `stop` turns true, one conversation at a time per connection.
-pub async fn serve(socket: Socket, routes: Arc<Routes>, mut stop: watch::Receiver<bool>) {
+/// Serves `socket` until `stop` turns true, one conversation at a time per connection, and gives it back.
+pub async fn serve(socket: Socket, routes: Arc<Routes>, mut stop: watch::Receiver<bool>) -> Socket {
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
@@ -45,6 +45,7 @@ pub async fn serve(socket: Socket, routes: Arc<Routes>, mut stop: watch::Receive
         });
     }
     routes.stopping.store(true, Ordering::Relaxed);
+    socket
 }
 
 /// Holds one connection to its end. Between two requests of a conversation a delegate runs, so that pause may be long;

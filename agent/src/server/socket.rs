@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -24,6 +25,7 @@ pub struct Socket {
     path: PathBuf,
     inode: u64,
     room: Arc<Semaphore>,
+    most: usize,
 }
 
 impl Socket {
@@ -39,8 +41,8 @@ impl Socket {
         fs::set_permissions(&beside, fs::Permissions::from_mode(0o600))?;
         let inode = fs::metadata(&beside)?.ino();
         fs::rename(&beside, &path)?;
-        let room = Arc::new(Semaphore::new(connection_limit.unwrap_or(MOST_CONNECTIONS)));
-        Ok(Self { listener, path, inode, room })
+        let most = connection_limit.unwrap_or(MOST_CONNECTIONS);
+        Ok(Self { listener, path, inode, room: Arc::new(Semaphore::new(most)), most })
     }
 
     /// The next connection of a peer that may speak to us: root, or whoever the agent runs as. The permit is held for
@@ -55,6 +57,17 @@ impl Socket {
             }
             tracing::warn!(uid, "a connection of another user was closed");
         }
+    }
+}
+
+impl Socket {
+    /// Gives up the socket and waits until every connection has ended, at most `patience`: answers on their way are
+    /// heard.
+    pub async fn close(self, patience: Duration) {
+        let (room, most) = (Arc::clone(&self.room), self.most);
+        drop(self);
+        let all = room.acquire_many_owned(u32::try_from(most).unwrap_or(u32::MAX));
+        let _ = tokio::time::timeout(patience, all).await;
     }
 }
 

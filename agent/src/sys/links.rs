@@ -1,4 +1,4 @@
-//! What links there are and what they are like, through rtnetlink. Reads only.
+//! What links there are and what they are like, through rtnetlink; and the removal of one.
 
 use std::io;
 use std::net::IpAddr;
@@ -62,6 +62,14 @@ pub async fn find(netns: Option<&Path>, name: &str) -> Result<Option<Facts>, Lin
 pub async fn by_index(ifindex: u32) -> Result<Option<Facts>, LinkError> {
     let kernel = connect(None)?;
     one(kernel.handle.link().get().match_index(ifindex).execute()).await
+}
+
+/// Removes the link `name` from the namespace at `netns`; true if there was one.
+pub async fn remove(netns: &Path, name: &str) -> Result<bool, LinkError> {
+    let kernel = connect(Some(netns))?;
+    let Some(link) = one(kernel.handle.link().get().match_name(name).execute()).await? else { return Ok(false) };
+    kernel.handle.link().del(link.ifindex).execute().await.map_err(LinkError::Refused)?;
+    Ok(true)
 }
 
 /// The addresses of link `ifindex` with their prefix lengths, in the namespace at `netns`.
