@@ -169,8 +169,10 @@ fn fakes_misbehave_as_told() {
     let failing = call_fake(&lab, "ADD", &json!({"ADD": {"error": {"code": 77, "msg": "no"}, "exit": 3}}), limit);
     assert_eq!(failing.done.code, Some(3));
     assert!(failing.expect_error(77).contains("no"));
-    let died = call_fake(&lab, "ADD", &json!({"ADD": {"signal": 9}}), limit);
-    assert_eq!(died.done.signal, Some(9));
+    for signal in [9, 11] {
+        let died = call_fake(&lab, "ADD", &json!({"ADD": {"signal": signal}}), limit);
+        assert_eq!(died.done.signal, Some(signal));
+    }
     let noisy = call_fake(&lab, "ADD", &json!({"*": {"stdout_bytes": 104_857_600, "stderr_bytes": 1000}}), limit * 4);
     assert_eq!((noisy.done.stdout.len(), noisy.done.stderr.len()), (104_857_600, 1000));
     let hanging = call_fake(&lab, "ADD", &json!({"ADD": {"hang": true}}), Duration::from_millis(300));

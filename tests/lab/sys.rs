@@ -63,8 +63,12 @@ pub fn signal(pid: u32, signal: libc::c_int) {
 
 /// Ends this very process by `signal`.
 pub fn die_by(signal: libc::c_int) {
-    // SAFETY: raise takes no pointers.
-    let _ = unsafe { libc::raise(signal) };
+    // SAFETY: signal is given the default action and raise takes no pointers. Rust's runtime handles SIGSEGV itself, so
+    // the default has to be put back first.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
 }
 
 /// Forks; the child keeps every descriptor open for `hold` and ends. The parent returns at once.
