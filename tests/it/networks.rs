@@ -191,7 +191,6 @@ fn default_routes(pod: &lab::Pod, family: &str) -> Vec<String> {
 }
 
 #[test]
-#[ignore = "default routes of annotations are planned but not applied yet"]
 fn a_default_route_moves_to_the_network_that_asks_for_it() {
     needs_programs!();
     let world = World::new("route");

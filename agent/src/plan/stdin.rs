@@ -140,7 +140,9 @@ fn args(request: &Request, container: &ContainerId, attachment: &Attachment) -> 
     let own: Vec<&str> = attachment.extra_args.iter().map(|(key, _)| key.as_str()).collect();
     for (key, value) in request.args.iter() {
         let is_there = pairs.iter().any(|(name, _)| *name == key) || own.contains(&key);
-        if !is_there && (attachment.master || !MASTERS_OWN.contains(&key)) {
+        // The reference plugins refuse all arguments for the sake of one with two `=`.
+        let is_readable = !value.contains('=');
+        if !is_there && is_readable && (attachment.master || !MASTERS_OWN.contains(&key)) {
             pairs.push((key, value));
         }
     }
@@ -223,13 +225,13 @@ mod tests {
     #[test]
     fn the_environment_is_built_in_upstreams_order() {
         let args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=ns;K8S_POD_NAME=pod;K8S_POD_INFRA_CONTAINER_ID=i1;K8S_POD_UID=u1;\
-                    X=a=b;MAC=runtime;GATEWAY=g";
+                    X=a;Y=a=b;MAC=runtime;GATEWAY=g";
         let mut secondary = attachment("0.4.0");
         let made = environment(Command::Del, &request(args), "/opt/cni/bin", &secondary).unwrap();
         let pod =
             "IgnoreUnknown=true;K8S_POD_NAMESPACE=ns;K8S_POD_NAME=pod;K8S_POD_INFRA_CONTAINER_ID=i1;K8S_POD_UID=u1";
         let wanted = [
-            ("CNI_ARGS", format!("{pod};X=a=b;MAC=m;IP=a,b")),
+            ("CNI_ARGS", format!("{pod};X=a;MAC=m;IP=a,b")),
             ("CNI_COMMAND", "DEL".to_owned()),
             ("CNI_CONTAINERID", "c1".to_owned()),
             ("CNI_IFNAME", "net1".to_owned()),
@@ -242,6 +244,6 @@ mod tests {
         secondary.master = true;
         secondary.extra_args.clear();
         let made = environment(Command::Add, &request(args), "/opt/cni/bin", &secondary).unwrap();
-        assert_eq!(made.get("CNI_ARGS"), Some(format!("{pod};X=a=b;MAC=runtime;GATEWAY=g").as_str()));
+        assert_eq!(made.get("CNI_ARGS"), Some(format!("{pod};X=a;MAC=runtime;GATEWAY=g").as_str()));
     }
 }
