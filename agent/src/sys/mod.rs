@@ -11,3 +11,5 @@ pub mod links;
 pub mod memory;
 #[cfg(feature = "daemon")]
 pub mod netns;
+#[cfg(feature = "daemon")]
+pub mod qdisc;

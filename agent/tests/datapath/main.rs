@@ -9,4 +9,5 @@ mod frames;
 mod counting;
 mod lifecycle;
 mod relaying;
+mod shown;
 mod spoofing;
