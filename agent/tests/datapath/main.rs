@@ -6,6 +6,7 @@
 mod bench;
 mod frames;
 
+mod cost;
 mod counting;
 mod lifecycle;
 mod relaying;
