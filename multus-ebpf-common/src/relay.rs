@@ -148,7 +148,8 @@ macro_rules! outcomes {
 outcomes! {
     /// The frame was offered to whoever wants it; how many copies arrived is counted beside.
     RELAYED = 0, "relayed";
-    /// The source MAC is not the sender's: a pod used the parent's, a sibling's or an unknown one.
+    /// The source MAC is not the sender's: a pod used the parent's, a sibling's or an unknown one. So is the parent's MAC
+    /// on a frame from a packet socket, which may be a pod's that went past its own egress hook.
     SPOOF = 1, "spoof";
     /// Not a sane mDNS header: wrong opcode or rcode, or a response from another port than 5353.
     MALFORMED = 2, "malformed";

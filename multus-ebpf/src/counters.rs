@@ -2,7 +2,7 @@
 //!
 //! Never drops, never writes to the frame. An attachment whose instance number lies beyond the map is not counted.
 
-use aya_ebpf::btf_maps::PerCpuArray;
+use aya_ebpf::btf_maps::{PerCpuArray, ProgramArray};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::TcContext;
 use multus_ebpf_common::counters::{
@@ -22,13 +22,29 @@ const PACKET_LOOPBACK: u32 = 5;
 #[btf_map(name = "if_counters")]
 static IF_COUNTERS: PerCpuArray<InterfaceCounters, 1024> = PerCpuArray::new();
 
-/// Adds the frame to this instance's counters.
+/// The programs that count, by direction; the agent puts its own there when it starts.
+#[btf_map(name = "count_progs")]
+static COUNT_PROGS: ProgramArray<2> = ProgramArray::new();
+
+/// Goes on in the program that counts `direction`, with this instance's number in the first word of `cb`. Where there is
+/// none the frame passes uncounted.
+#[inline(always)]
+pub(crate) fn hand_over(ctx: &TcContext, direction: u32) {
+    // SAFETY: the kernel hands every SCHED_CLS program a valid __sk_buff, and `cb` is a program's own while it runs.
+    unsafe { core::ptr::write_volatile(&raw mut (*ctx.skb.skb).cb[0], mark::slot()) };
+    // SAFETY: nothing of ours lives across the call; the other program gets the same frame.
+    unsafe { COUNT_PROGS.tail_call(ctx, direction) };
+}
+
+/// Adds the frame to the counters of the instance that handed it over.
 #[inline(always)]
 pub(crate) fn count(ctx: &TcContext, direction: u32) {
     if direction == RECEIVE && field!(ctx, pkt_type) == PACKET_LOOPBACK {
         return;
     }
-    let Some(counters) = IF_COUNTERS.get_ptr_mut(mark::slot() * 2 + direction) else { return };
+    // SAFETY: the kernel hands every SCHED_CLS program a valid __sk_buff, and the verifier checks the access.
+    let instance = unsafe { core::ptr::read_volatile(&raw const (*ctx.skb.skb).cb[0]) };
+    let Some(counters) = IF_COUNTERS.get_ptr_mut(instance * 2 + direction) else { return };
     let (packets, bytes) = size(ctx);
     let frame = Frame::parse(ctx);
     // SAFETY: a value of a per-CPU map, and a TC program is not preempted by itself on this CPU at the same hook.

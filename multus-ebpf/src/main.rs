@@ -1,5 +1,6 @@
-//! Which programs run in the kernel, and where? Four SCHED_CLS programs: two on a pod's interface that count, two on
-//! the macvlan parent that relay. All of them answer "next" and leave the verdict to whoever comes after.
+//! Which programs run in the kernel, and where? SCHED_CLS programs: two on a pod's interface that say whose frame it is,
+//! two behind them that count, two on the macvlan parent that relay. All of them answer "next" and leave the verdict to
+//! whoever comes after.
 //!
 //! They decide nothing about policy: who may relay what is in the maps, which the agent writes.
 #![no_std]
@@ -19,18 +20,33 @@ pub(crate) const NEXT: i32 = -1;
 /// `TC_ACT_SHOT`.
 pub(crate) const DROP: i32 = 2;
 
-/// On the pod's interface, receiving: counts.
+/// On the pod's interface, receiving: says whose frame it is, and has it counted. One instance per attachment, so it
+/// stays as small as it can be: the verifier reads every instance, but the counting behind it only once.
 #[classifier]
 pub fn pod_ingress(ctx: TcContext) -> i32 {
+    counters::hand_over(&ctx, RECEIVE);
+    NEXT
+}
+
+/// On the pod's interface, transmitting: stamps the frame with its true sender, and has it counted.
+#[classifier]
+pub fn pod_egress(ctx: TcContext) -> i32 {
+    mark::stamp(&ctx);
+    counters::hand_over(&ctx, TRANSMIT);
+    NEXT
+}
+
+/// Behind `pod_ingress`, for all attachments: counts.
+#[classifier]
+pub fn count_receive(ctx: TcContext) -> i32 {
     counters::count(&ctx, RECEIVE);
     NEXT
 }
 
-/// On the pod's interface, transmitting: counts, and stamps the frame with its true sender.
+/// Behind `pod_egress`, for all attachments: counts.
 #[classifier]
-pub fn pod_egress(ctx: TcContext) -> i32 {
+pub fn count_transmit(ctx: TcContext) -> i32 {
     counters::count(&ctx, TRANSMIT);
-    mark::stamp(&ctx);
     NEXT
 }
 

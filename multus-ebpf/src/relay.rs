@@ -20,6 +20,8 @@ use crate::frame::{Frame, UDP, field, load, read};
 use crate::{DROP, NEXT, mark};
 
 const MDNS_PORT: u16 = 5353;
+const AF_PACKET: u32 = 17;
+const AF_XDP: u32 = 44;
 
 /// Values are replaced, never changed in place, so that a program sees one whole value; that needs `NO_PREALLOC`,
 /// where a replaced element lives on until every running program is through (RCU).
@@ -76,7 +78,7 @@ pub(crate) fn egress(ctx: &TcContext) -> i32 {
     let source = [macs[6], macs[7], macs[8], macs[9], macs[10], macs[11]];
     let original = [macs[0], macs[1], macs[2], macs[3], macs[4], macs[5]];
     if packed(&source) == packed(&fanout.mac) {
-        if stamp.is_some() {
+        if stamp.is_some() || is_handmade(ctx) {
             return skip(ctx, parent, &matched, PATH_POD_TO_HOST, SPOOF);
         }
         return host_to_pods(ctx, parent, &matched, fanout, &original);
@@ -85,6 +87,21 @@ pub(crate) fn egress(ctx: &TcContext) -> i32 {
         RELAYED => pod_to_host(ctx, parent, &matched, fanout, &original),
         reason => skip(ctx, parent, &matched, PATH_POD_TO_HOST, reason),
     }
+}
+
+/// Whether a program wrote the whole frame, MACs and all, instead of the host's IP stack. Such a socket can pass the
+/// pod's egress hook by (`PACKET_QDISC_BYPASS`, `AF_XDP`), so a missing stamp proves nothing. The reference to the socket
+/// survives a macvlan, whatever namespace it is in; frames without a socket (IGMP, forwarded) are the kernel's own.
+#[inline(always)]
+fn is_handmade(ctx: &TcContext) -> bool {
+    // SAFETY: as for every field of the kernel's view; the pointer is null or a socket that lives as long as the frame.
+    let socket = unsafe { core::ptr::read_volatile(&raw const (*ctx.skb.skb).__bindgen_anon_2.sk) };
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: not null, and the verifier allows this field of any socket (kernel 5.1).
+    let family = unsafe { core::ptr::read_volatile(&raw const (*socket).family) };
+    family == AF_PACKET || family == AF_XDP
 }
 
 /// Whether the sender is who its MAC says, and may relay this protocol.

@@ -108,16 +108,50 @@ pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// A loader's error cut to what a person reads: its start, and the verifier's last words.
+/// A loader's error in a few words: its first line, and the last two of the verifier's log, which say what it minded.
+/// The whole log goes to the debug log alone.
 pub(super) fn brief(error: &(dyn std::error::Error + 'static)) -> String {
-    const START: usize = 160;
-    const END: usize = 480;
     let text = chain(error);
-    let length = text.chars().count();
-    if length <= START + END {
-        return text;
+    tracing::debug!(error = %text, "the kernel refused an eBPF object");
+    shorten(&text)
+}
+
+fn shorten(text: &str) -> String {
+    const LINE: usize = 96;
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    let rest: Vec<&str> = lines.collect();
+    let last = rest.iter().skip(rest.len().saturating_sub(2)).copied();
+    let cut = |line: &str| match line.char_indices().nth(LINE) {
+        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
+        None => line.to_owned(),
+    };
+    let between = if rest.len() > 2 { " … " } else { "; " };
+    let last: Vec<String> = last.map(cut).collect();
+    if last.is_empty() { cut(first) } else { format!("{}{between}{}", cut(first), last.join("; ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verifier_log_is_cut_to_its_ends() {
+        let log = "the BPF_PROG_LOAD syscall failed. Verifier output: 0: R1=ctx() R10=fp0\n; let x = 1;\n1: (b7) r0 = 0\n\
+                   invalid access to packet\nprocessed 5 insns (limit 1000000)\n\n";
+        let expected = "the BPF_PROG_LOAD syscall failed. Verifier output: 0: R1=ctx() R10=fp0 … \
+                        invalid access to packet; processed 5 insns (limit 1000000)";
+        assert_eq!(shorten(log), expected);
+        assert_eq!(shorten("one line"), "one line");
+        assert_eq!(shorten("one\ntwo"), "one; two");
+        assert_eq!(shorten(""), "");
     }
-    let start: String = text.chars().take(START).collect();
-    let end: String = text.chars().skip(length - END).collect();
-    format!("{start} … {end}")
+
+    #[test]
+    fn a_hostile_log_stays_short() {
+        for log in ["x".repeat(100_000), "é".repeat(9000), format!("{}\n", "long ".repeat(90)).repeat(5000)] {
+            let words = shorten(&log);
+            assert!(words.chars().count() <= 300 && !words.contains('\n'), "{}", words.len());
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! How do programs get onto interfaces, and off again?
 //!
 //! Acts in the calling thread's network namespace. Every filter of ours has the same priority and handle, so that a
-//! second attempt replaces the first, and removing touches nobody else's. aya detaches a link when its value is
-//! dropped, in whatever namespace the dropping thread is: no link value outlives these functions.
+//! second attempt replaces the first, and removing touches nobody else's. The qdisc that filters need is marked as ours
+//! when we added it, and goes with the last filter. aya detaches a link when its value is dropped, in whatever namespace
+//! the dropping thread is: no link value outlives these functions.
 
 use std::fs;
 use std::io;
@@ -19,6 +20,7 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
 use super::attachment::{AttachMode, Parent};
 use super::error::{DatapathError, chain};
 use super::object::{PARENT, POD, classifier};
+use crate::sys::{netns, qdisc};
 
 /// First in the chain of filters.
 const PRIORITY: u16 = 1;
@@ -47,8 +49,21 @@ impl Method {
 }
 
 /// Puts the pod's programs on `ifname`, replacing an earlier pair of ours.
-pub(super) fn attach_pod(object: &mut Ebpf, ifname: &str) -> Result<(), DatapathError> {
-    attach_filters(object, POD, ifname)
+pub(super) fn attach_pod(object: &mut Ebpf, ifname: &str, number: u32, links: &Path) -> Result<(), DatapathError> {
+    attach_filters(object, POD, ifname, &QdiscMark::of_pod(links, number))
+}
+
+/// Takes our programs off `ifname` in a pod. With its number, the qdisc goes too if we added it.
+pub(super) fn detach_pod(ifname: &str, number: Option<u32>, links: &Path) {
+    match number {
+        Some(number) => remove_filters(ifname, &QdiscMark::of_pod(links, number)),
+        None => delete_filters(ifname),
+    }
+}
+
+/// Forgets what is remembered of the pod with this number; its interface is gone or comes anew.
+pub(super) fn forget_pod(number: u32, links: &Path) {
+    QdiscMark::of_pod(links, number).clear();
 }
 
 /// Puts the parent's programs on it, replacing an earlier pair without a gap; says by which method.
@@ -58,17 +73,18 @@ pub(super) fn attach_parent(
     mode: AttachMode,
     links: &Path,
 ) -> Result<Method, DatapathError> {
+    let mark = QdiscMark::of_parent(links, parent.ifindex);
     if mode != AttachMode::Clsact {
         match attach_links(object, parent, links) {
             Ok(()) => {
-                remove_filters(&parent.name);
+                remove_filters(&parent.name, &mark);
                 return Ok(Method::Tcx);
             }
             Err(error) if mode == AttachMode::Tcx => return Err(error),
             Err(_) => remove_pins(parent.ifindex, links),
         }
     }
-    attach_filters(object, PARENT, &parent.name)?;
+    attach_filters(object, PARENT, &parent.name, &mark)?;
     remove_pins(parent.ifindex, links);
     Ok(Method::Clsact)
 }
@@ -76,13 +92,24 @@ pub(super) fn attach_parent(
 /// Takes our programs off a parent, whichever way they got there. A parent that is gone has nothing left to take off.
 pub(super) fn detach_parent(ifindex: u32, name: Option<&str>, links: &Path) {
     remove_pins(ifindex, links);
-    if let Some(name) = name {
-        remove_filters(name);
+    let mark = QdiscMark::of_parent(links, ifindex);
+    match name {
+        Some(name) => remove_filters(name, &mark),
+        None => mark.clear(),
     }
 }
 
-/// Removes our filters from `ifname`; what is not there needs no removing.
-pub(super) fn remove_filters(ifname: &str) {
+/// Removes our filters from `ifname`, then the qdisc if it is ours and nobody else uses it.
+fn remove_filters(ifname: &str, mark: &QdiscMark) {
+    delete_filters(ifname);
+    if mark.is_set() {
+        remove_qdisc(ifname);
+        mark.clear();
+    }
+}
+
+/// Deletes our filters from `ifname`; what is not there needs no deleting.
+fn delete_filters(ifname: &str) {
     for direction in DIRECTIONS {
         if let Ok(link) = SchedClassifierLink::attached(ifname, direction, PRIORITY, HANDLE, None) {
             // An error means that there is no such filter, or no clsact at all: what we want either way.
@@ -91,20 +118,77 @@ pub(super) fn remove_filters(ifname: &str) {
     }
 }
 
-/// The parents that have pinned links.
-pub(super) fn pinned_parents(links: &Path) -> Vec<u32> {
-    let Ok(entries) = fs::read_dir(links) else { return Vec::new() };
-    let names = entries.filter_map(Result::ok).map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut parents: Vec<u32> =
-        names.filter_map(|name| name.strip_prefix("parent-")?.split('-').next()?.parse().ok()).collect();
-    parents.sort_unstable();
-    parents.dedup();
-    parents
+fn remove_qdisc(ifname: &str) {
+    let Some(ifindex) = netns::interface_index(ifname) else { return };
+    match qdisc::remove_unused_clsact(ifindex) {
+        Ok(true) => {}
+        Ok(false) => tracing::debug!(ifname, "the clsact qdisc stays: it holds filters of others"),
+        Err(error) => tracing::debug!(ifname, %error, "the clsact qdisc could not be removed"),
+    }
 }
 
-fn attach_filters(object: &mut Ebpf, programs: [&'static str; 2], ifname: &str) -> Result<(), DatapathError> {
+/// That a clsact qdisc is there because we added it: an empty folder beside the pinned links, which lives as long as the
+/// qdisc can (until the next boot) and outlives the agent.
+struct QdiscMark(PathBuf);
+
+impl QdiscMark {
+    fn of_parent(links: &Path, ifindex: u32) -> Self {
+        Self(links.join(format!("clsact-parent-{ifindex}")))
+    }
+
+    fn of_pod(links: &Path, number: u32) -> Self {
+        Self(links.join(format!("clsact-pod-{number}")))
+    }
+
+    fn set(&self) {
+        match fs::create_dir(&self.0) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            // Not remembered, it stays when we go, which is harmless.
+            Err(error) => tracing::debug!(mark = ?self.0, %error, "a qdisc of ours could not be remembered"),
+        }
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.is_dir()
+    }
+
+    fn clear(&self) {
+        match fs::remove_dir(&self.0) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(mark = ?self.0, %error, "the mark of a qdisc could not be removed"),
+        }
+    }
+}
+
+/// The numbers of the pods whose qdisc is remembered as ours.
+pub(super) fn marked_pods(links: &Path) -> Vec<u32> {
+    numbers(links, "clsact-pod-")
+}
+
+/// The parents that have pinned links, or a qdisc of ours.
+pub(super) fn known_parents(links: &Path) -> Vec<u32> {
+    [numbers(links, "parent-"), numbers(links, "clsact-parent-")].concat()
+}
+
+/// The numbers behind `prefix` among the names in `links`.
+fn numbers(links: &Path, prefix: &str) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir(links) else { return Vec::new() };
+    let names = entries.filter_map(Result::ok).map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter_map(|name| name.strip_prefix(prefix)?.split('-').next()?.parse().ok()).collect()
+}
+
+fn attach_filters(
+    object: &mut Ebpf,
+    programs: [&'static str; 2],
+    ifname: &str,
+    mark: &QdiscMark,
+) -> Result<(), DatapathError> {
     // It fails where the qdisc exists already, which is fine, or where it cannot exist: then the filter fails too.
-    let _exists = qdisc_add_clsact(ifname);
+    if qdisc_add_clsact(ifname).is_ok() {
+        mark.set();
+    }
     for (name, direction) in programs.into_iter().zip(DIRECTIONS) {
         attach_filter(classifier(object, name)?, ifname, direction).map_err(|error| DatapathError::Attach {
             program: name,

@@ -6,7 +6,8 @@
 use std::path::Path;
 
 use aya::Ebpf;
-use aya::maps::{HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use aya::maps::{HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, PerCpuHashMap, PerCpuValues, ProgramArray};
+use aya::programs::ProgramFd;
 use aya::util::nr_cpus;
 use multus_ebpf_common::counters::{InterfaceCounters, RECEIVE, TRANSMIT};
 use multus_ebpf_common::relay::{Fanout, LocalMac, MacKey, OUTCOMES, PATHS, RelayCount, RelayKey, Rule, RuleKey};
@@ -15,7 +16,8 @@ use super::attachment::Mac;
 use super::error::{DatapathError, chain};
 
 /// Every map's name, as bpftool shows it and as it is pinned.
-pub(super) const NAMES: [&str; 5] = ["if_counters", "relay_rules", "relay_fanout", "local_macs", "relay_counters"];
+pub(super) const NAMES: [&str; 6] =
+    ["if_counters", "count_progs", "relay_rules", "relay_fanout", "local_macs", "relay_counters"];
 
 const BPF_ANY: u64 = 0;
 const BPF_NOEXIST: u64 = 1;
@@ -44,6 +46,7 @@ unsafe impl<T: KernelValue> aya::Pod for Plain<T> {}
 /// The maps, open.
 pub(super) struct Maps {
     counters: PerCpuArray<MapData, Plain<InterfaceCounters>>,
+    count: ProgramArray<MapData>,
     rules: HashMap<MapData, Plain<RuleKey>, Plain<Rule>>,
     fanout: HashMap<MapData, u32, Plain<Fanout>>,
     macs: HashMap<MapData, Plain<MacKey>, Plain<LocalMac>>,
@@ -63,12 +66,18 @@ impl Maps {
             nr_cpus().map_err(|(what, error)| failed("count CPUs for", "if_counters")(format!("{what}: {error}")))?;
         Ok(Self {
             counters: open(object, "if_counters")?,
+            count: open(object, "count_progs")?,
             rules: open(object, "relay_rules")?,
             fanout: open(object, "relay_fanout")?,
             macs: open(object, "local_macs")?,
             relay: open(object, "relay_counters")?,
             cpus,
         })
+    }
+
+    /// Has the pods' programs go on in `program` for `direction`: for every attachment, from one frame to the next.
+    pub(super) fn set_count(&mut self, direction: u32, program: &ProgramFd) -> Result<(), DatapathError> {
+        self.count.set(direction, program, 0).map_err(on("write", "count_progs"))
     }
 
     /// How many slots the counter map really has (a pinned one keeps the size it was made with).

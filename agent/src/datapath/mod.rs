@@ -8,6 +8,7 @@ mod attachment;
 mod error;
 mod hooks;
 mod instances;
+mod lines;
 mod maps;
 mod members;
 mod object;
@@ -31,7 +32,8 @@ pub use protocols::ProtocolSet;
 pub use report::{Facts, Interface, ParentFacts, ProgramFacts, RelayCount};
 
 use crate::sys::netns::{self, NetnsError};
-use instances::Instances;
+use instances::{Instances, Owner};
+use lines::Lines;
 use maps::Maps;
 use members::{Sharer, Sharers};
 use object::Objects;
@@ -47,6 +49,8 @@ pub struct Datapath {
     /// The parents' programs and on which parents they are.
     parents: Mutex<Parents>,
     state: Mutex<State>,
+    /// Carries the tracing object's lines to the log while the datapath is open.
+    _lines: Option<Lines>,
 }
 
 impl std::fmt::Debug for Datapath {
@@ -81,11 +85,16 @@ impl Datapath {
         let mut object = objects.parents(settings.log)?;
         let mut maps = Maps::take(&mut object, &pins)?;
         maps.set_rules(&settings.protocols.rules())?;
+        for (direction, name) in (0..).zip(object::COUNT) {
+            object::load(&mut object, name)?;
+            maps.set_count(direction, object::fd(&mut object, name)?)?;
+        }
         if settings.mode == Mode::Full {
             for name in object::PARENT {
                 object::load(&mut object, name)?;
             }
         }
+        let lines = if settings.log { Some(lines::follow(&mut object)?) } else { None };
         let slots = maps.slots();
         if slots != settings.slots {
             tracing::warn!(
@@ -102,6 +111,7 @@ impl Datapath {
             objects,
             parents: Mutex::new(Parents { object, methods: BTreeMap::new() }),
             state: Mutex::new(State { maps, instances, sharers: BTreeMap::new() }),
+            _lines: lines,
         })
     }
 
@@ -110,7 +120,8 @@ impl Datapath {
         let number = {
             let mut state = self.state();
             let limit = state.instances.limit();
-            let number = state.instances.take().ok_or(DatapathError::NoInstance(limit))?;
+            let number = state.instances.take(attachment.into()).ok_or(DatapathError::NoInstance(limit))?;
+            hooks::forget_pod(number, &self.links);
             if let Some(slot) = state.instances.slot(number) {
                 state.maps.zero(slot)?;
             }
@@ -137,20 +148,31 @@ impl Datapath {
     }
 
     /// Takes everything of an attachment away. What is gone already (interface, namespace, entries) is fine; calling it
-    /// again is too.
+    /// again is too, even when its number has been given to another attachment meanwhile.
     pub fn detach(&self, attached: &Attached) -> Result<(), DatapathError> {
-        let ifname = attached.attachment.ifname.clone();
-        let filters = match netns::inside(&attached.attachment.netns, move || hooks::remove_filters(&ifname)) {
+        let Attached { attachment, instance, .. } = attached;
+        let anothers = {
+            let mut state = self.state();
+            // A number that nobody has is taken until the end, so that nobody gets it in between.
+            let _taken = state.instances.claim(*instance, attachment.into());
+            state.instances.is_anothers(*instance, &attachment.into())
+        };
+        let number = (!anothers).then_some(*instance);
+        let ifname = &attachment.ifname;
+        let filters = match netns::inside(&attachment.netns, || hooks::detach_pod(ifname, number, &self.links)) {
             Err(NetnsError::Gone(_) | NetnsError::NotNetns(_)) | Ok(()) => Ok(()),
             Err(error) => Err(error),
         };
-        if let Some(parent) = &attached.attachment.parent {
-            self.leave(parent, attached.instance)?;
+        if anothers {
+            return Ok(filters?);
         }
+        if let Some(parent) = &attachment.parent {
+            self.leave(parent, *instance)?;
+        }
+        hooks::forget_pod(*instance, &self.links);
         let mut state = self.state();
-        if state.instances.release(attached.instance)
-            && let Some(slot) = state.instances.slot(attached.instance)
-        {
+        state.instances.release(*instance);
+        if let Some(slot) = state.instances.slot(*instance) {
             state.maps.zero(slot)?;
         }
         drop(state);
@@ -180,7 +202,8 @@ impl Datapath {
         let limit = {
             let mut state = self.state();
             let limit = state.instances.limit();
-            if state.instances.claim(record.instance) { None } else { Some(limit) }
+            let owner = Owner::from(&record.attachment);
+            if state.instances.claim(record.instance, owner) { None } else { Some(limit) }
         };
         if let Some(limit) = limit {
             return Err(DatapathError::NoInstance(limit));
@@ -209,7 +232,7 @@ impl Datapath {
             if netns::interface_index(ifname).is_none() {
                 return Err(DatapathError::NoInterface { interface: ifname.clone(), netns: netns.clone() });
             }
-            hooks::attach_pod(&mut object, ifname)
+            hooks::attach_pod(&mut object, ifname, attached.instance, &self.links)
         })?
     }
 
@@ -254,19 +277,27 @@ impl Datapath {
         state.maps.keep_relay_counters(&kept)
     }
 
-    /// Removes parents, members and counters that nobody owns: what a killed agent left.
+    /// Removes parents, members and counters that nobody owns: what a killed agent left, or pods that went without one.
     fn sweep(&self) -> Result<(), DatapathError> {
         let mut state = self.state();
         let kept: Vec<u32> = state.sharers.keys().copied().collect();
         let mut strays = state.maps.fanout_parents();
         strays.extend(state.maps.mac_parents());
-        strays.extend(hooks::pinned_parents(&self.links));
+        strays.extend(hooks::known_parents(&self.links));
         strays.sort_unstable();
         strays.dedup();
         for stray in strays.into_iter().filter(|parent| !kept.contains(parent)) {
             hooks::detach_parent(stray, netns::interface_name(stray).as_deref(), &self.links);
             state.maps.remove_fanout(stray)?;
             state.maps.set_macs(stray, &[])?;
+        }
+        for number in hooks::marked_pods(&self.links) {
+            if !state.instances.is_used(number) {
+                hooks::forget_pod(number, &self.links);
+            }
+        }
+        for slot in state.instances.free_slots() {
+            state.maps.zero(slot)?;
         }
         state.maps.keep_relay_counters(&kept)
     }

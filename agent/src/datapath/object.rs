@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use aya::programs::SchedClassifier;
+use aya::programs::{ProgramFd, SchedClassifier};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 
 use super::attachment::Mark;
@@ -18,6 +18,8 @@ static TRACING: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/multus
 
 /// Programs of the pod's interface.
 pub(super) const POD: [&str; 2] = ["pod_ingress", "pod_egress"];
+/// Programs behind those of the pods, by direction: the same for all.
+pub(super) const COUNT: [&str; 2] = ["count_receive", "count_transmit"];
 /// Programs of the parent.
 pub(super) const PARENT: [&str; 2] = ["parent_ingress", "parent_egress"];
 
@@ -71,6 +73,11 @@ impl Objects {
 /// Loads one program of an object into the kernel.
 pub(super) fn load(object: &mut Ebpf, name: &'static str) -> Result<(), DatapathError> {
     classifier(object, name)?.load().map_err(|error| DatapathError::Load { what: name, reason: brief(&error) })
+}
+
+/// The descriptor of a loaded program.
+pub(super) fn fd<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a ProgramFd, DatapathError> {
+    classifier(object, name)?.fd().map_err(|error| DatapathError::Load { what: name, reason: brief(&error) })
 }
 
 /// A program of an object by name.

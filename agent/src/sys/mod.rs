@@ -13,4 +13,6 @@ pub mod memory;
 #[cfg(feature = "daemon")]
 pub mod netns;
 #[cfg(feature = "daemon")]
+pub mod qdisc;
+#[cfg(feature = "daemon")]
 pub mod routes;

@@ -120,34 +120,3 @@ fn a_relayed_copy_counts_as_the_multicast_it_is() {
     assert_eq!(after.multicast_packets - before.multicast_packets, 1);
     assert_eq!(after.multicast_bytes - before.multicast_bytes, 14 + 20 + 8 + mdns(0, "counted").len() as u64);
 }
-
-#[test]
-fn bpftool_shows_names_of_maps_programs_and_fields() {
-    let mut bench = Bench::new();
-    let pod = bench.pod("bridge");
-    let datapath = bench.open();
-    let attached = bench.attach(&datapath, &pod);
-    let path = |map: &str| bench.bpffs.join("v1/maps").join(map).to_string_lossy().into_owned();
-    let dump = |map: &str| -> serde_json::Value {
-        serde_json::from_str(&output("bpftool", &["-j", "map", "dump", "pinned", &path(map)])).unwrap()
-    };
-    let counters = dump("if_counters");
-    let value = &counters[0]["formatted"]["values"][0]["value"];
-    for field in ["packets", "bytes", "multicast_packets", "protocols", "sizes"] {
-        assert!(!value[field].is_null(), "if_counters has no field {field}: {value}");
-    }
-    let fanout = dump("relay_fanout");
-    assert_eq!(fanout[0]["formatted"]["value"]["count"], 1, "{}", fanout[0]["formatted"]);
-    let macs = dump("local_macs");
-    assert_eq!(macs[0]["formatted"]["key"]["parent"], bench.parent().ifindex);
-    assert_eq!(macs[0]["formatted"]["value"]["slot"], attached.instance);
-    assert!(!dump("relay_rules")[0]["formatted"]["value"]["protocol"].is_null());
-    assert!(!dump("relay_counters")[0]["formatted"]["key"]["outcome"].is_null());
-    for (direction, program) in [("ingress", "pod_ingress"), ("egress", "pod_egress")] {
-        let shown = output("tc", &["-n", &pod.netns, "filter", "show", "dev", "net1", direction]);
-        assert!(shown.contains(program), "{shown}");
-    }
-    for program in ["parent_ingress", "parent_egress", "pod_ingress", "pod_egress"] {
-        output("bpftool", &["prog", "show", "name", program]);
-    }
-}

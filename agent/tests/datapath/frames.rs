@@ -49,6 +49,19 @@ impl Wire {
         assert_eq!(done, 0, "SO_MARK: {}", io::Error::last_os_error());
     }
 
+    /// Sends straight to the device from now on, past every egress hook of this interface.
+    pub(crate) fn bypass(&self) {
+        const PACKET_QDISC_BYPASS: libc::c_int = 20;
+        let length = u32::try_from(size_of::<libc::c_int>()).unwrap();
+        let on: libc::c_int = 1;
+        // SAFETY: the option's value is a live integer of the stated length.
+        let done = unsafe {
+            let value = (&raw const on).cast();
+            libc::setsockopt(self.socket.as_raw_fd(), libc::SOL_PACKET, PACKET_QDISC_BYPASS, value, length)
+        };
+        assert_eq!(done, 0, "PACKET_QDISC_BYPASS: {}", io::Error::last_os_error());
+    }
+
     pub(crate) fn send(&self, frame: &[u8]) {
         // SAFETY: the buffer lives through the call and has the stated length.
         let sent = unsafe { libc::send(self.socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
@@ -83,6 +96,41 @@ impl Wire {
             Some((buffer, from.sll_pkttype == libc::PACKET_OUTGOING))
         }
     }
+}
+
+/// Sends an IP packet with a header of our own through the IP stack of `netns`; the kernel adds the Ethernet header.
+pub(crate) fn send_packet(netns: &str, ifname: &str, packet: &[u8]) {
+    within(netns, || {
+        let index = netns::interface_index(ifname).unwrap();
+        let name = std::ffi::CString::new(ifname).unwrap();
+        let six = packet[0] >> 4 == 6;
+        let family = if six { libc::AF_INET6 } else { libc::AF_INET };
+        // SAFETY: plain system calls with values of their own, of the stated lengths; the descriptor is owned at once.
+        unsafe {
+            let raw = libc::socket(family, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_RAW);
+            assert!(raw >= 0, "raw socket: {}", io::Error::last_os_error());
+            let _socket = OwnedFd::from_raw_fd(raw);
+            let length = u32::try_from(ifname.len()).unwrap();
+            let bound = libc::setsockopt(raw, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, name.as_ptr().cast(), length);
+            assert_eq!(bound, 0, "SO_BINDTODEVICE: {}", io::Error::last_os_error());
+            let buffer = packet.as_ptr().cast();
+            let sent = if six {
+                let mut to: libc::sockaddr_in6 = zeroed();
+                to.sin6_family = u16::try_from(family).unwrap();
+                to.sin6_addr.s6_addr.copy_from_slice(&packet[24..40]);
+                to.sin6_scope_id = index;
+                let length = u32::try_from(size_of_val(&to)).unwrap();
+                libc::sendto(raw, buffer, packet.len(), 0, (&raw const to).cast(), length)
+            } else {
+                let mut to: libc::sockaddr_in = zeroed();
+                to.sin_family = u16::try_from(family).unwrap();
+                to.sin_addr.s_addr = u32::from_ne_bytes(packet[16..20].try_into().unwrap());
+                let length = u32::try_from(size_of_val(&to)).unwrap();
+                libc::sendto(raw, buffer, packet.len(), 0, (&raw const to).cast(), length)
+            };
+            assert_eq!(usize::try_from(sent).ok(), Some(packet.len()), "{}", io::Error::last_os_error());
+        }
+    });
 }
 
 /// A UDP datagram to an IPv4 group; `options` are IPv4 options, a multiple of four bytes.

@@ -194,7 +194,8 @@ fn account_mode_counts_and_leaves_the_parent_alone() {
     let datapath = bench.on_host(|| Datapath::open(&settings)).unwrap();
     let attached = bench.attach(&datapath, &pod);
     assert_eq!((attached.relayed, attached.attachment.parent.clone()), (false, None));
-    assert_eq!(bench.leftovers(), Vec::<String>::new());
+    // Nothing but the note that the qdisc in the pod is ours.
+    assert_eq!(bench.leftovers(), ["clsact-pod-0"]);
     pod.peer().query(Family::V4, "counted");
     assert!(datapath.interface_counters(&attached).unwrap().unwrap().transmit.multicast_packets > 0);
 }
@@ -212,17 +213,98 @@ fn a_pinned_map_of_another_layout_is_named_and_not_used() {
     assert!(error.contains("relay_fanout") && error.contains("value size is 8"), "{error}");
 }
 
+/// The packets that every slot of the pinned counter map holds, over both directions and all CPUs.
+fn counted_in_slots(bench: &Bench) -> Vec<u64> {
+    let pin = bench.bpffs.join("v1/maps/if_counters");
+    let dump = output("bpftool", &["-j", "map", "dump", "pinned", &pin.to_string_lossy()]);
+    let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
+    let packets = |entry: &serde_json::Value| -> u64 {
+        let values = entry["formatted"]["values"].as_array().unwrap();
+        values.iter().map(|value| value["value"]["packets"].as_u64().unwrap()).sum()
+    };
+    dump.as_array().unwrap().chunks(2).map(|pair| pair.iter().map(packets).sum()).collect()
+}
+
 #[test]
-fn the_tracing_object_relays_too() {
+fn counts_of_a_pod_that_went_while_the_agent_was_away_are_cleared() {
     let mut bench = Bench::new();
-    let pod = bench.pod("bridge");
-    let settings = Settings { log: true, ..bench.settings() };
-    let datapath = bench.on_host(|| Datapath::open(&settings)).unwrap();
-    let _attached = bench.attach(&datapath, &pod);
-    let (host, inside) = (bench.host_peer(), pod.peer());
-    host.query(Family::V4, "traced");
-    assert_eq!(inside.heard(Family::V4, "traced"), 1);
-    assert_eq!(datapath.facts().object, "tracing");
+    let (gone, stays, forgotten) = (bench.pod("bridge"), bench.pod("bridge"), bench.pod("bridge"));
+    let first = bench.open();
+    let records = [&gone, &stays, &forgotten].map(|pod| bench.attach(&first, pod));
+    for pod in [&gone, &stays, &forgotten] {
+        pod.peer().query(Family::V4, "counted");
+    }
+    drop(first);
+    assert!(counted_in_slots(&bench)[..3].iter().all(|packets| *packets > 0), "{:?}", counted_in_slots(&bench));
+    // One goes without a record staying behind; of another the record comes back for an undo before anything else.
+    ip(&["netns", "del", &gone.netns]);
+    let second = bench.open();
+    bench.on_host(|| second.detach(&records[2])).unwrap();
+    let counted = counted_in_slots(&bench);
+    assert!(counted[0] > 0 && counted[1] > 0 && counted[2] == 0, "detached without being adopted: {counted:?}");
+    bench.on_host(|| second.adopt(&records[1..2])).unwrap();
+    let counted = counted_in_slots(&bench);
+    assert!(counted[1] > 0, "the adopted pod's counts go on: {counted:?}");
+    assert_eq!(counted.iter().filter(|packets| **packets > 0).count(), 1, "{counted:?}");
+    bench.on_host(|| second.detach(&records[1])).unwrap();
+    assert_eq!(counted_in_slots(&bench), [0; 8]);
+    assert_eq!(bench.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn detaching_twice_takes_nothing_from_the_next_owner_of_the_number() {
+    let mut bench = Bench::new();
+    let pods = [bench.pod("private"), bench.pod("private")];
+    let datapath = bench.open();
+    let old = bench.attach(&datapath, &pods[0]);
+    bench.on_host(|| datapath.detach(&old)).unwrap();
+    let new = bench.attach(&datapath, &pods[1]);
+    assert_eq!((old.instance, old.slot), (new.instance, new.slot));
+    let (host, inside) = (bench.host_peer(), pods[1].peer());
+    host.query(Family::V4, "before");
+    assert_eq!(inside.heard(Family::V4, "before"), 1);
+    let before = datapath.interface_counters(&new).unwrap().unwrap();
+    bench.on_host(|| datapath.detach(&old)).unwrap();
+    host.query(Family::V4, "after");
+    assert_eq!(inside.heard(Family::V4, "after"), 1, "still relayed");
+    let after = datapath.interface_counters(&new).unwrap().unwrap();
+    assert!(after.receive.packets > before.receive.packets, "counts go on: {before:?} {after:?}");
+    assert_eq!(datapath.facts().slots_used, 1);
+}
+
+fn clsact(netns: &str, ifname: &str) -> bool {
+    output("tc", &["-n", netns, "qdisc", "show", "dev", ifname]).contains("clsact")
+}
+
+#[test]
+fn the_qdisc_we_added_goes_and_others_stay() {
+    let mut bench = Bench::new();
+    let pods = [bench.pod("bridge"), bench.pod("bridge"), bench.pod("bridge")];
+    let settings = Settings { attach: AttachMode::Clsact, ..bench.settings() };
+    // The second pod has a qdisc of its own; in the third somebody adds a filter under ours.
+    output("tc", &["-n", &pods[1].netns, "qdisc", "add", "dev", "net1", "clsact"]);
+    let first = bench.on_host(|| Datapath::open(&settings)).unwrap();
+    let attached = [0, 1, 2].map(|at| bench.attach(&first, &pods[at]));
+    let foreign = ["filter", "add", "dev", "net1", "egress", "prio", "7", "bpf", "bytecode", "1,6 0 0 0,"];
+    output("tc", &[&["-n", &pods[2].netns][..], &foreign[..]].concat());
+    assert!(clsact(&bench.host(), "eth0") && pods.iter().all(|pod| clsact(&pod.netns, "net1")));
+    // What is ours is still known after a restart.
+    drop(first);
+    let second = bench.on_host(|| Datapath::open(&settings)).unwrap();
+    bench.on_host(|| second.adopt(&attached)).unwrap();
+    for one in &attached {
+        bench.on_host(|| second.detach(one)).unwrap();
+    }
+    assert_eq!(pods.each_ref().map(|pod| clsact(&pod.netns, "net1")), [false, true, true]);
+    assert!(!clsact(&bench.host(), "eth0"), "the parent's");
+    assert_eq!(bench.leftovers(), Vec::<String>::new());
+    let kept = output("tc", &["-n", &pods[2].netns, "filter", "show", "dev", "net1", "egress"]);
+    assert!(kept.contains("pref 7 bpf") && !kept.contains("pod_egress"), "{kept}");
+    // And a parent that had one keeps it.
+    output("tc", &["-n", &bench.host(), "qdisc", "add", "dev", "eth0", "clsact"]);
+    let again = bench.attach(&second, &pods[0]);
+    bench.on_host(|| second.detach(&again)).unwrap();
+    assert!(clsact(&bench.host(), "eth0"), "somebody else's");
 }
 
 #[test]

@@ -6,7 +6,9 @@
 mod bench;
 mod frames;
 
+mod cost;
 mod counting;
 mod lifecycle;
 mod relaying;
+mod shown;
 mod spoofing;

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use multus_agent::datapath::Mac;
 
 use crate::bench::{Bench, Family, MARK, MDNS_V4, frames, link, mdns};
-use crate::frames::{Udp4, Wire};
+use crate::frames::{Udp4, Wire, udp6};
 
 #[test]
 fn forged_macs_and_marks_are_not_relayed() {
@@ -44,6 +44,43 @@ fn forged_macs_and_marks_are_not_relayed() {
         let from_host = datapath.relay_counters().unwrap();
         assert_eq!(frames(&from_host, "host_to_pod", "relayed"), 0, "{what}: nothing may pass for the host's");
     }
+}
+
+#[test]
+fn a_frame_that_goes_past_the_egress_hook_passes_for_nobody() {
+    let mut bench = Bench::new();
+    let pods = [bench.pod("private"), bench.pod("private")];
+    let datapath = bench.open();
+    let _attached: Vec<_> = pods.iter().map(|pod| bench.attach(&datapath, pod)).collect();
+    let (host, sibling) = (bench.host_peer(), pods[1].peer());
+    let macs = [
+        ("the parent's", bench.parent().mac, "spoof"),
+        ("its own", link(&pods[0].netns, "net1").1, "spoof"),
+        ("the sibling's", link(&pods[1].netns, "net1").1, "spoof"),
+        ("an unknown one", Mac([2, 1, 2, 3, 4, 5]), "unknown_source"),
+    ];
+    // A pod's packet socket that takes the short way, and one of the host itself, which cannot be told from it.
+    let net1 = Wire::open(&pods[0].netns, "net1");
+    net1.bypass();
+    for (what, source_mac, outcome) in macs {
+        for six in [false, true] {
+            let tag = format!("past the hook with {what} {six}.");
+            let payload = mdns(0, &tag);
+            let (source, ports) = (Ipv4Addr::new(10, 77, 0, 1), (5353, 5353));
+            let four = Udp4 { source_mac, source, group: MDNS_V4, ports, options: &[], fragment: 0, payload: &payload };
+            let six_frame = udp6(source_mac, "fe80::77".parse().unwrap(), "ff02::fb".parse().unwrap(), None, &payload);
+            let (frame, family) = if six { (six_frame, Family::V6) } else { (four.frame(), Family::V4) };
+            let before = datapath.relay_counters().unwrap();
+            net1.send(&frame);
+            assert_eq!((host.heard(family, &tag), sibling.heard(family, &tag)), (0, 0), "{tag}: copies");
+            let after = datapath.relay_counters().unwrap();
+            let counted = |path, outcome| frames(&after, path, outcome) - frames(&before, path, outcome);
+            assert_eq!(counted("pod_to_host", outcome), 1, "{tag}: counted as {outcome}");
+            assert_eq!(counted("host_to_pod", "relayed"), 0, "{tag}: taken for the host's");
+        }
+    }
+    host.query(Family::V4, "the host itself");
+    assert_eq!(sibling.heard(Family::V4, "the host itself"), 1);
 }
 
 #[test]
