@@ -290,3 +290,102 @@ fn read(file: File) -> io::Result<Record> {
 fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, &byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(container: &str) -> Record {
+        let delegate = |stage| Delegate {
+            plugin: PluginName::new("macvlan").unwrap(),
+            cni_version: "1.0.0".into(),
+            stage,
+            stdin: "{}".into(),
+            args: String::new(),
+            skips_check: false,
+        };
+        let attachment = |ifname: &str, stages: &[Stage]| Attachment {
+            network: "default/lan".into(),
+            conf_name: "lan".into(),
+            nad: None,
+            ifname: IfName::new(ifname).unwrap(),
+            master: ifname == "eth0",
+            delegates: stages.iter().copied().map(delegate).collect(),
+            result: None,
+            link: None,
+        };
+        Record {
+            container: ContainerId::new(container).unwrap(),
+            netns: None,
+            pod: None,
+            ifname: IfName::new("eth0").unwrap(),
+            state: State::Adding,
+            since: 7,
+            attachments: vec![
+                attachment("eth0", &[Stage::Called, Stage::Called]),
+                attachment("net1", &[Stage::Called, Stage::Planned]),
+            ],
+            status: None,
+        }
+    }
+
+    fn records(name: &str) -> (PathBuf, Records) {
+        let folder = std::env::temp_dir().join(format!("multus-records-{}-{name}", std::process::id()));
+        let records = Records::open(&folder).unwrap();
+        (folder, records)
+    }
+
+    #[test]
+    fn what_was_called_is_due_newest_first() {
+        let mut record = record("a");
+        assert_eq!(record.due(), [(1, 0), (0, 1), (0, 0)]);
+        record.mark((0, 1), Stage::Deleted);
+        assert_eq!(record.due(), [(1, 0), (0, 0)]);
+        record.mark((9, 9), Stage::Called);
+        assert_eq!(record.due(), [(1, 0), (0, 0)]);
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_was_saved() {
+        let (folder, records) = records("whole");
+        let saved = record("a");
+        records.save(&saved).unwrap();
+        assert_eq!(records.load(&saved.container).unwrap(), Some(saved.clone()));
+        assert_eq!(records.all().unwrap(), (vec![saved.clone()], Vec::new()));
+        records.persist(&saved.container).unwrap();
+        records.remove(&saved.container).unwrap();
+        records.remove(&saved.container).unwrap();
+        assert_eq!(records.load(&saved.container).unwrap(), None);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_torn_record_is_told_from_a_whole_one_and_set_aside() {
+        let (folder, records) = records("torn");
+        let whole = record("a");
+        records.save(&whole).unwrap();
+        let path = records.path(&whole.container);
+        let bytes = fs::read(&path).unwrap();
+        for cut in [0, 5, bytes.len() / 2, bytes.len() - 1] {
+            fs::write(&path, &bytes[..cut]).unwrap();
+            assert_eq!(records.load(&whole.container).unwrap_err().kind(), io::ErrorKind::InvalidData, "{cut}");
+        }
+        let (whole, torn) = records.all().unwrap();
+        assert_eq!((whole.len(), torn.len()), (0, 1));
+        assert!(path.with_extension("torn").exists() && !path.exists());
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_locked_record_is_somebody_elses() {
+        let (folder, records) = records("lock");
+        let locked = record("a");
+        records.save(&locked).unwrap();
+        let lock = records.lock(&locked.container).unwrap();
+        assert!(records.lock(&locked.container).is_none());
+        assert_eq!(records.all().unwrap().0.len(), 0);
+        drop(lock);
+        assert_eq!(records.all().unwrap().0.len(), 1);
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

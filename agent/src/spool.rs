@@ -77,3 +77,29 @@ impl Spool {
         fs::remove_file(path)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_come_back_in_order_and_unreadable_ones_are_set_aside() {
+        let folder = std::env::temp_dir().join(format!("multus-spool-{}", std::process::id()));
+        let spool = Spool::at(&folder);
+        assert_eq!(spool.notes().unwrap(), Vec::new());
+        for name in ["b", "a"] {
+            let container = ContainerId::new(name).unwrap();
+            spool.leave(&Note { container, when: 1, clean: true, record: None, failed: Vec::new() }).unwrap();
+        }
+        fs::write(folder.join("spool/0-broken.note"), "{").unwrap();
+        let notes = spool.notes().unwrap();
+        let names: Vec<_> = notes.iter().map(|(_, note)| note.container.to_string()).collect();
+        assert_eq!(names, ["b", "a"]);
+        assert!(folder.join("spool/0-broken.bad").exists());
+        for (path, _) in notes {
+            spool.replayed(&path).unwrap();
+        }
+        assert_eq!(spool.notes().unwrap(), Vec::new());
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

@@ -144,18 +144,13 @@ fn read_conf(config: &str) -> Result<Conf, CniError> {
 /// One valid request: the agent if it can be had, else what the verb demands.
 fn carry(request: &Request, mut call: Call, conf: &Conf, deadline: Instant) -> Result<Option<String>, CniError> {
     let verb = request.command;
-    let mine = Mine {
-        verb,
-        container: request.container_id.clone(),
-        netns: request.netns.clone(),
-        folders: conf
-            .bin_dir
-            .iter()
-            .cloned()
-            .chain(request.path.iter().map(PathBuf::from))
-            .filter(|path| path.is_absolute())
-            .collect(),
-    };
+    let mut folders: Vec<PathBuf> = Vec::new();
+    for folder in conf.bin_dir.iter().cloned().chain(request.path.iter().map(PathBuf::from)) {
+        if folder.is_absolute() && !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+    let mine = Mine { verb, container: request.container_id.clone(), netns: request.netns.clone(), folders };
     let patience = match verb {
         Command::Status => deadline.min(Instant::now() + STATUS_TIME),
         Command::Del => deadline.min(Instant::now() + DEL_TIME),

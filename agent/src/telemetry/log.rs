@@ -6,10 +6,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Mutex;
 
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
+
+/// Libraries that would flood a debug log with what is theirs alone; their warnings are ours.
+const LIBRARIES: [&str; 9] =
+    ["aya", "aya_obj", "hyper", "hyper_util", "kube_client", "kube_runtime", "netlink_proto", "rustls", "tower"];
 
 /// Starts the log. Levels are upstream's: `panic`, `error`, `verbose`, `debug`.
 pub fn start(level: &str, to_stderr: bool, file: Option<&Path>) -> io::Result<()> {
@@ -18,6 +22,8 @@ pub fn start(level: &str, to_stderr: bool, file: Option<&Path>) -> io::Result<()
         "verbose" | "" => LevelFilter::INFO,
         _ => LevelFilter::WARN,
     };
+    let quiet = LIBRARIES.map(|library| (library, level.min(LevelFilter::WARN)));
+    let lines = Targets::new().with_default(level).with_targets(quiet);
     let stderr = to_stderr.then(|| fmt::layer().with_writer(io::stderr).with_ansi(false).with_target(false).boxed());
     let file = match file {
         None => None,
@@ -27,6 +33,6 @@ pub fn start(level: &str, to_stderr: bool, file: Option<&Path>) -> io::Result<()
         }
     };
     let started =
-        tracing_subscriber::registry().with(stderr.with_filter(level)).with(file.with_filter(level)).try_init();
+        tracing_subscriber::registry().with(stderr.with_filter(lines.clone())).with(file.with_filter(lines)).try_init();
     started.map_err(io::Error::other)
 }

@@ -1,0 +1,118 @@
+//! Every attachment of this node: the record, joined with its counters.
+
+use std::collections::BTreeMap;
+
+use multus_ebpf_common::counters::{InterfaceCounters, PROTOCOLS, SIZE_BUCKETS};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::List;
+use crate::cni::CniResult;
+use crate::names::mac_text;
+use crate::ops::context::Context;
+use crate::ops::links;
+use crate::records::{Attachment, Record, State};
+
+/// One attachment.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the document's own words; docs/reference/cli.md describes them")]
+pub struct AttachmentView {
+    pub namespace: String,
+    pub pod: String,
+    pub container: String,
+    pub interface: String,
+    pub network: String,
+    pub default: bool,
+    pub state: State,
+    pub mac: Option<String>,
+    pub ips: Vec<String>,
+    pub kind: Option<String>,
+    pub parent: Option<String>,
+    pub slot: Option<u32>,
+    pub relay: Vec<String>,
+    pub note: Option<String>,
+    pub network_status: Option<Value>,
+    pub receive: Option<Traffic>,
+    pub transmit: Option<Traffic>,
+}
+
+/// What one direction of an attachment carried; the pod's view.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the document's own words; docs/reference/cli.md describes them")]
+pub struct Traffic {
+    pub packets: u64,
+    pub bytes: u64,
+    pub multicast_packets: u64,
+    pub multicast_bytes: u64,
+    pub broadcast_packets: u64,
+    pub broadcast_bytes: u64,
+    pub protocols: BTreeMap<&'static str, u64>,
+    pub sizes: [u64; SIZE_BUCKETS],
+}
+
+impl From<InterfaceCounters> for Traffic {
+    fn from(counters: InterfaceCounters) -> Self {
+        Self {
+            packets: counters.packets,
+            bytes: counters.bytes,
+            multicast_packets: counters.multicast_packets,
+            multicast_bytes: counters.multicast_bytes,
+            broadcast_packets: counters.broadcast_packets,
+            broadcast_bytes: counters.broadcast_bytes,
+            protocols: PROTOCOLS.iter().copied().zip(counters.protocols).collect(),
+            sizes: counters.sizes,
+        }
+    }
+}
+
+/// Every attachment of this node, with its counters where it is counted.
+pub fn attachments(context: &Context) -> List<AttachmentView> {
+    let mut items = Vec::new();
+    for record in context.ledger.all() {
+        for attachment in &record.attachments {
+            items.push(attachment_view(context, &record, attachment));
+        }
+    }
+    List::of("AttachmentList", items)
+}
+
+fn attachment_view(context: &Context, record: &Record, attachment: &Attachment) -> AttachmentView {
+    let link = attachment.link.as_ref();
+    let slot = link.and_then(|link| link.slot);
+    let counters = links::attached(record, attachment)
+        .zip(context.datapath.as_ref())
+        .and_then(|(attached, datapath)| datapath.interface_counters(&attached).ok().flatten());
+    let (receive, transmit) = counters.map(|c| (c.receive.into(), c.transmit.into())).unzip();
+    let result = attachment.result.as_ref().and_then(|result| CniResult::parse(result.to_string().as_bytes()).ok());
+    let (mac, ips) = addresses(attachment, result.as_ref());
+    AttachmentView {
+        namespace: record.pod.as_ref().map(|pod| pod.namespace.to_string()).unwrap_or_default(),
+        pod: record.pod.as_ref().map(|pod| pod.name.to_string()).unwrap_or_default(),
+        container: record.container.to_string(),
+        interface: attachment.ifname.to_string(),
+        network: attachment.network.clone(),
+        default: attachment.master,
+        state: record.state,
+        mac: link.map(|link| mac_text(link.mac)).or(mac),
+        ips,
+        kind: link.map(|link| link.kind.clone()),
+        parent: link.and_then(|link| link.parent.as_ref()).map(|parent| parent.name.clone()),
+        slot,
+        relay: link.map(|link| link.relay.clone()).unwrap_or_default(),
+        note: link.and_then(|link| link.note.clone()),
+        network_status: record.status.as_ref().filter(|_| attachment.master).and_then(|s| serde_json::from_str(s).ok()),
+        receive,
+        transmit,
+    }
+}
+
+fn addresses(attachment: &Attachment, result: Option<&CniResult>) -> (Option<String>, Vec<String>) {
+    let Some(result) = result else { return (None, Vec::new()) };
+    let at = result.interfaces.iter().position(|i| !i.sandbox.is_empty() && i.name == attachment.ifname.as_str());
+    let mac = at.and_then(|at| result.interfaces.get(at)).map(|i| i.mac.clone()).filter(|mac| !mac.is_empty());
+    let ips =
+        result.ips.iter().filter(|ip| ip.interface.is_none() || ip.interface == at).map(|ip| ip.address.to_string());
+    (mac, ips.collect())
+}

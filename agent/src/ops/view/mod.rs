@@ -1,0 +1,36 @@
+//! What the operator sees, as stable documents: one file per kind.
+//!
+//! Reads memory and maps; asks nobody else. Texts are as they came: whoever prints them escapes them.
+
+mod attachments;
+mod networks;
+mod relay;
+mod status;
+
+use serde::Serialize;
+
+pub use attachments::{AttachmentView, Traffic, attachments};
+pub use networks::{NetworkView, networks};
+pub use relay::{FramesView, MemberView, RelayView, relay};
+pub use status::{DatapathView, Health, Line, ParentView, ProgramView, StatusView, status};
+
+/// The `apiVersion` of every document.
+pub const API_VERSION: &str = "multus-ebpf.io/v1";
+
+/// A document: `apiVersion`, `kind`, `items`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct List<T> {
+    /// [`API_VERSION`].
+    pub api_version: &'static str,
+    /// What the items are.
+    pub kind: &'static str,
+    /// The items.
+    pub items: Vec<T>,
+}
+
+impl<T> List<T> {
+    fn of(kind: &'static str, items: Vec<T>) -> Self {
+        Self { api_version: API_VERSION, kind, items }
+    }
+}

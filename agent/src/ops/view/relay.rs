@@ -1,0 +1,88 @@
+//! The relay, parent by parent: who is behind it, and what became of the frames.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::List;
+use crate::names::mac_text;
+use crate::ops::context::Context;
+use crate::records::Record;
+
+/// What the relay did on one parent.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the document's own words; docs/reference/cli.md describes them")]
+pub struct RelayView {
+    pub parent: String,
+    pub members: Vec<MemberView>,
+    pub frames: Vec<FramesView>,
+}
+
+/// One pod behind a parent.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the document's own words; docs/reference/cli.md describes them")]
+pub struct MemberView {
+    pub namespace: String,
+    pub pod: String,
+    pub interface: String,
+    pub mac: String,
+    pub protocols: Vec<String>,
+    pub relayed: bool,
+}
+
+/// One counter of the relay.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the document's own words; docs/reference/cli.md describes them")]
+pub struct FramesView {
+    pub protocol: &'static str,
+    pub path: &'static str,
+    pub verdict: &'static str,
+    pub reason: &'static str,
+    pub frames: u64,
+}
+
+/// The relay, parent by parent.
+pub fn relay(context: &Context) -> List<RelayView> {
+    let Some(datapath) = &context.datapath else { return List::of("RelayList", Vec::new()) };
+    let counts = datapath.relay_counters().unwrap_or_default();
+    let records = context.ledger.all();
+    let items = datapath.facts().parents.into_iter().map(|parent| RelayView {
+        members: members(&records, parent.ifindex),
+        frames: counts
+            .iter()
+            .filter(|count| count.parent == parent.ifindex)
+            .map(|count| FramesView {
+                protocol: count.protocol,
+                path: count.path,
+                verdict: count.verdict,
+                reason: count.reason,
+                frames: count.frames,
+            })
+            .collect(),
+        parent: parent.name,
+    });
+    List::of("RelayList", items.collect())
+}
+
+fn members(records: &[Arc<Record>], parent: u32) -> Vec<MemberView> {
+    let mut members = Vec::new();
+    for record in records {
+        for attachment in &record.attachments {
+            let Some(link) = &attachment.link else { continue };
+            if link.parent.as_ref().is_none_or(|p| p.ifindex != parent) {
+                continue;
+            }
+            members.push(MemberView {
+                namespace: record.pod.as_ref().map(|pod| pod.namespace.to_string()).unwrap_or_default(),
+                pod: record.pod.as_ref().map(|pod| pod.name.to_string()).unwrap_or_default(),
+                interface: attachment.ifname.to_string(),
+                mac: mac_text(link.mac),
+                protocols: link.relay.clone(),
+                relayed: !link.relay.is_empty() && link.note.is_none(),
+            });
+        }
+    }
+    members
+}

@@ -1,0 +1,175 @@
+//! How the agent is: one line per subsystem, worst first.
+
+use serde::Serialize;
+
+use super::API_VERSION;
+use crate::datapath::{Facts, Method, ParentFacts, ProgramFacts};
+use crate::ops::context::Context;
+use crate::ops::status;
+use crate::records::State;
+
+/// How one subsystem is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// As it should be.
+    Ok,
+    /// Works, but look at it.
+    Warning,
+    /// Does not work.
+    Failed,
+}
+
+/// One line of the status.
+#[derive(Debug, Clone, Serialize)]
+pub struct Line {
+    /// Which subsystem.
+    pub name: &'static str,
+    /// How it is.
+    pub health: Health,
+    /// One sentence.
+    pub text: String,
+}
+
+/// The status document.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the document's own words; docs/reference/cli.md describes them")]
+pub struct StatusView {
+    pub api_version: &'static str,
+    pub kind: &'static str,
+    pub version: &'static str,
+    pub health: Health,
+    pub subsystems: Vec<Line>,
+    pub datapath: Option<DatapathView>,
+}
+
+/// What the eBPF side holds.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the document's own words; docs/reference/cli.md describes them")]
+pub struct DatapathView {
+    pub layout: u32,
+    pub object: &'static str,
+    pub slots: u32,
+    pub slots_used: u32,
+    pub uncounted: u32,
+    pub parents: Vec<ParentView>,
+    pub programs: Vec<ProgramView>,
+}
+
+/// One macvlan parent.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the document's own words; docs/reference/cli.md describes them")]
+pub struct ParentView {
+    pub name: String,
+    pub ifindex: u32,
+    pub attached_by: Option<&'static str>,
+    pub members: usize,
+    pub beyond_fanout: usize,
+}
+
+/// One loaded program.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the document's own words; docs/reference/cli.md describes them")]
+pub struct ProgramView {
+    pub name: String,
+    pub id: u32,
+    pub verified_instructions: Option<u32>,
+}
+
+impl From<Facts> for DatapathView {
+    fn from(facts: Facts) -> Self {
+        let parent = |parent: ParentFacts| ParentView {
+            attached_by: parent.method.map(Method::as_str),
+            name: parent.name,
+            ifindex: parent.ifindex,
+            members: parent.members,
+            beyond_fanout: parent.overflow,
+        };
+        let program = |program: ProgramFacts| ProgramView {
+            name: program.name,
+            id: program.id,
+            verified_instructions: program.verified_instructions,
+        };
+        Self {
+            layout: facts.layout,
+            object: facts.object,
+            slots: facts.slots,
+            slots_used: facts.slots_used,
+            uncounted: facts.uncounted,
+            parents: facts.parents.into_iter().map(parent).collect(),
+            programs: facts.programs.into_iter().map(program).collect(),
+        }
+    }
+}
+
+/// How the agent is, worst subsystem first.
+pub fn status(context: &Context) -> StatusView {
+    let mut subsystems = vec![readiness(context), cluster(context), records(context), datapath(context)];
+    subsystems.sort_by_key(|line| std::cmp::Reverse(line.health));
+    StatusView {
+        api_version: API_VERSION,
+        kind: "Status",
+        version: env!("CARGO_PKG_VERSION"),
+        health: subsystems.first().map_or(Health::Ok, |line| line.health),
+        subsystems,
+        datapath: context.datapath.as_ref().map(|datapath| datapath.facts().into()),
+    }
+}
+
+fn readiness(context: &Context) -> Line {
+    match status::ready(context) {
+        Ok(()) => {
+            let (attaching, others) = context.turns.free();
+            let text = format!("ready; {attaching} places free for ADD, {others} for the rest");
+            Line { name: "requests", health: Health::Ok, text }
+        }
+        Err(error) => Line { name: "requests", health: Health::Failed, text: error.to_string() },
+    }
+}
+
+fn cluster(context: &Context) -> Line {
+    let health = context.cluster.health();
+    let mut parts = vec![format!("source {}, {} networks", health.source, health.networks)];
+    if health.reports_pending > 0 {
+        parts.push(format!("{} status annotations waiting", health.reports_pending));
+    }
+    parts.extend(health.last_error.as_ref().map(|error| format!("last fault: {error}")));
+    parts.extend(health.refusals.iter().cloned());
+    let fine = health.connected && health.refusals.is_empty();
+    Line { name: "cluster", health: if fine { Health::Ok } else { Health::Warning }, text: parts.join("; ") }
+}
+
+fn records(context: &Context) -> Line {
+    let all = context.ledger.all();
+    let undo = all.iter().filter(|record| record.state == State::Undo).count();
+    let text = format!("{} containers, {undo} of them to be undone", all.len());
+    Line { name: "records", health: if undo == 0 { Health::Ok } else { Health::Warning }, text }
+}
+
+fn datapath(context: &Context) -> Line {
+    let name = "datapath";
+    match (&context.datapath, &context.datapath_fault) {
+        (Some(datapath), _) => {
+            let facts = datapath.facts();
+            let mut parts = vec![format!("{} of {} slots used", facts.slots_used, facts.slots)];
+            for parent in &facts.parents {
+                let by = parent.method.map_or("nothing", Method::as_str);
+                parts.push(format!("parent {} by {by}, {} members", parent.name, parent.members));
+                if parent.overflow > 0 {
+                    parts.push(format!("{} of them beyond the fan-out", parent.overflow));
+                }
+            }
+            if facts.uncounted > 0 {
+                parts.push(format!("{} attachments are not counted: raise datapath.slots", facts.uncounted));
+            }
+            let text = parts.join("; ");
+            Line { name, health: if facts.uncounted == 0 { Health::Ok } else { Health::Warning }, text }
+        }
+        (None, Some(fault)) => Line { name, health: Health::Failed, text: fault.clone() },
+        (None, None) => Line { name, health: Health::Ok, text: "off".into() },
+    }
+}
