@@ -29,8 +29,8 @@ pub fn pod_ingress(ctx: TcContext) -> i32 {
 /// On the pod's interface, transmitting: counts, and stamps the frame with its true sender.
 #[classifier]
 pub fn pod_egress(ctx: TcContext) -> i32 {
-    counters::count(&ctx, TRANSMIT);
     mark::stamp(&ctx);
+    counters::count(&ctx, TRANSMIT);
     NEXT
 }
 
