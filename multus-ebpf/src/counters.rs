@@ -46,11 +46,15 @@ pub(crate) fn count(ctx: &TcContext, direction: u32) {
     let instance = unsafe { core::ptr::read_volatile(&raw const (*ctx.skb.skb).cb[0]) };
     let Some(counters) = IF_COUNTERS.get_ptr_mut(instance * 2 + direction) else { return };
     let (packets, bytes) = size(ctx);
-    let frame = Frame::parse(ctx);
     // SAFETY: a value of a per-CPU map, and a TC program is not preempted by itself on this CPU at the same hook.
     let counters = unsafe { &mut *counters };
     counters.packets += packets;
     counters.bytes += bytes;
+    // The size is done with before the frame is parsed: what follows is then verified once and not once per bucket.
+    let bucket = bucket(if packets > 1 { bytes / packets } else { bytes });
+    // SAFETY: a bucket is at most the last one.
+    unsafe { *counters.sizes.get_unchecked_mut(bucket) += packets };
+    let frame = Frame::parse(ctx);
     match cast(ctx, &frame) {
         Cast::Unicast => {}
         Cast::Multicast => {
@@ -63,12 +67,8 @@ pub(crate) fn count(ctx: &TcContext, direction: u32) {
         }
     }
     let class = class(&frame) as usize & (PROTOCOL_ROOM - 1);
-    let bucket = bucket(if packets > 1 { bytes / packets } else { bytes });
-    // SAFETY: the class is masked to the array's length, and a bucket is at most the last one.
-    unsafe {
-        *counters.protocols.get_unchecked_mut(class) += packets;
-        *counters.sizes.get_unchecked_mut(bucket) += packets;
-    }
+    // SAFETY: the class is masked to the array's length.
+    unsafe { *counters.protocols.get_unchecked_mut(class) += packets };
 }
 
 /// Packets and bytes as they look on a wire: a super-frame is its segments.

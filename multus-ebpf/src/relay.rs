@@ -136,42 +136,42 @@ fn host_to_pods(ctx: &TcContext, parent: u32, matched: &Match, fanout: &Fanout, 
     if fanout.protocols & wanted == 0 {
         return skip(ctx, parent, matched, PATH_HOST_TO_POD, UNWANTED);
     }
-    count(ctx, parent, matched.protocol, PATH_HOST_TO_POD, RELAYED, 0);
-    let relayed = counter(parent, matched.protocol, PATH_HOST_TO_POD, RELAYED);
+    // The agent makes a parent's counters before its first member: without them there is nobody to relay to.
+    let Some(relayed) = counter(parent, matched.protocol, PATH_HOST_TO_POD, RELAYED) else { return NEXT };
+    let Some(failed) = counter(parent, matched.protocol, PATH_HOST_TO_POD, FAILED) else { return NEXT };
+    log(ctx.skb.skb, parent, matched.protocol, PATH_HOST_TO_POD, RELAYED);
+    // SAFETY: a value of a per-CPU map: only this CPU writes it.
+    unsafe { (*relayed).frames += 1 };
     let before = mark::get(ctx);
     mark::set(ctx, stamps::RELAYED);
-    // Nothing is summed up or remembered from round to round: it would be one more state for the verifier to walk.
+    // Nothing is remembered from round to round, and what came of an offer is added without a branch: either would be
+    // one more state for the verifier to walk.
     for index in 0..MEMBERS {
         if index as u32 >= fanout.count {
             break;
         }
         // SAFETY: the loop's bound is the array's length.
         let member = unsafe { fanout.members.get_unchecked(index) };
-        match offer(ctx.skb.skb, member, parent, wanted) {
-            DELIVERED => {
-                if let Some(value) = relayed {
-                    // SAFETY: a value of a per-CPU map: only this CPU writes it.
-                    unsafe { (*value).copies += 1 };
-                }
-            }
-            UNDELIVERED => add(parent, matched.protocol, PATH_HOST_TO_POD, FAILED, 0),
-            _ => {}
+        let came = offer(ctx.skb.skb, member, parent, wanted);
+        // SAFETY: values of a per-CPU map: only this CPU writes them.
+        unsafe {
+            (*relayed).copies += came & DELIVERED;
+            (*failed).frames += came >> 1;
         }
     }
     mark::restore(ctx, before);
     put_back(ctx, original)
 }
 
-const NOT_OFFERED: u64 = 0;
 const DELIVERED: u64 = 1;
 const UNDELIVERED: u64 = 2;
 
-/// Offers the frame to one member. A function of its own, not inlined: that keeps the loop around it simple enough for
-/// the verifier to see that its rounds are alike.
+/// Offers the frame to one member: `DELIVERED`, `UNDELIVERED`, or 0 when it does not want it. A function of its own, not
+/// inlined: that keeps the loop around it simple enough for the verifier to see that its rounds are alike.
 #[inline(never)]
 fn offer(skb: *mut __sk_buff, member: &Member, parent: u32, wanted: u32) -> u64 {
     if member.protocols & wanted == 0 {
-        return NOT_OFFERED;
+        return 0;
     }
     if inject(&TcContext::new(skb), parent, &member.mac) { DELIVERED } else { UNDELIVERED }
 }

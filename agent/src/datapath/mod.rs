@@ -94,7 +94,7 @@ impl Datapath {
                 object::load(&mut object, name)?;
             }
         }
-        let lines = if settings.log { Some(lines::follow(&mut object)?) } else { None };
+        let log = if settings.log { Some(lines::follow(&mut object)?) } else { None };
         let slots = maps.slots();
         if slots != settings.slots {
             tracing::warn!(
@@ -111,7 +111,7 @@ impl Datapath {
             objects,
             parents: Mutex::new(Parents { object, methods: BTreeMap::new() }),
             state: Mutex::new(State { maps, instances, sharers: BTreeMap::new() }),
-            _lines: lines,
+            _lines: log,
         })
     }
 

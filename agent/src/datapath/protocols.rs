@@ -37,6 +37,7 @@ impl ProtocolSet {
     }
 
     /// What both sets have.
+    #[must_use]
     pub fn intersection(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }

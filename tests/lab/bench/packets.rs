@@ -35,9 +35,9 @@ impl Drop for Statistics {
     }
 }
 
-/// Runs and nanoseconds by program name, of the programs that use this lab's counter map.
+/// Runs and nanoseconds by program name, of the programs that use this lab's maps; what they hand over to is counted as theirs.
 fn costs(world: &World) -> BTreeMap<String, (u64, u64)> {
-    let pins: Vec<_> = ["if_counters", "local_macs"].iter().filter_map(|map| map_pin(&world.lab, map)).collect();
+    let pins: Vec<_> = ["count_progs", "local_macs"].iter().filter_map(|map| map_pin(&world.lab, map)).collect();
     let show =
         |pin: &std::path::PathBuf| bpftool(&["map", "show", "pinned", &pin.display().to_string()])["id"].as_u64();
     let maps: Vec<_> = pins.iter().filter_map(show).collect();
