@@ -15,8 +15,10 @@ use multus_agent::names::{ContainerId, NetnsPath};
 use multus_agent::sys::exec;
 use multus_agent::wire::{self, Call, Job, Outcome, Problem, Step, http};
 
-/// Room for the agent's own answer when a deadline runs out while a delegate is at work.
+/// Room for the agent's own answer when a deadline runs out while a delegate is at work; a STATUS has none to give.
 const GRACE: Duration = Duration::from_secs(2);
+/// The same for STATUS, which is answered within two seconds whatever happens.
+const STATUS_GRACE: Duration = Duration::from_millis(200);
 
 /// What this shim may do, from its own environment and configuration, never from the agent.
 pub(crate) struct Mine {
@@ -41,12 +43,13 @@ pub(crate) fn connect(socket_dir: &Path) -> io::Result<UnixStream> {
 
 /// Holds one conversation to its end. An error means the agent is gone or does not speak our protocol.
 pub(crate) fn converse(stream: UnixStream, call: &Call, mine: &Mine, deadline: Instant) -> io::Result<Step> {
+    let grace = if mine.verb == Command::Status { STATUS_GRACE } else { GRACE };
     let mut to = stream.try_clone()?;
     let mut from = BufReader::new(stream);
     let mut body = serde_json::to_vec(call)?;
     let mut path = wire::CALL_PATH;
     loop {
-        let left = (deadline + GRACE).saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let left = (deadline + grace).saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         to.set_read_timeout(Some(left))?;
         to.set_write_timeout(Some(left))?;
         http::write_request(&mut to, "POST", path, &body)?;
