@@ -224,6 +224,7 @@ impl Peer {
             match socket.recv_from(&mut buffer) {
                 Ok((length, _)) => count += usize::from(buffer[..length].ends_with(tag.as_bytes())),
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("receive: {error}"),
             }
         }
