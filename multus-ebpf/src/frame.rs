@@ -85,15 +85,17 @@ impl Frame {
 
     #[inline(always)]
     fn ipv4<const AT: usize>(ctx: &TcContext) -> Option<Self> {
-        let version_and_length = read::<u8>(ctx, AT)?;
-        let header = usize::from(version_and_length & 0x0f) * 4;
-        if version_and_length >> 4 != 4 || header < 20 {
+        // Read at once: every read is a branch, and the verifier walks the rest of the program for each.
+        let ip = read::<[u8; 20]>(ctx, AT)?;
+        let header = usize::from(ip[0] & 0x0f) * 4;
+        if ip[0] >> 4 != 4 || header < 20 {
             return Some(Self::new(Network::Other));
         }
-        let fragment = u16::from_be_bytes(read::<[u8; 2]>(ctx, AT + 6)?);
+        let fragment = u16::from_be_bytes([ip[6], ip[7]]);
         let mut frame = Self::new(Network::Ipv4);
-        frame.transport = read::<u8>(ctx, AT + 9)?;
-        frame.destination = [0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), read::<u32>(ctx, AT + 16)?];
+        frame.transport = ip[9];
+        let destination = u32::from_ne_bytes([ip[16], ip[17], ip[18], ip[19]]);
+        frame.destination = [0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), destination];
         frame.later_fragment = fragment & 0x1fff != 0;
         frame.transport_at = AT + header;
         if header == 20 {
@@ -106,17 +108,14 @@ impl Frame {
 
     #[inline(always)]
     fn ipv6<const AT: usize>(ctx: &TcContext) -> Option<Self> {
-        if read::<u8>(ctx, AT)? >> 4 != 6 {
+        let ip = read::<[u8; 40]>(ctx, AT)?;
+        if ip[0] >> 4 != 6 {
             return Some(Self::new(Network::Other));
         }
         let mut frame = Self::new(Network::Ipv6);
-        frame.transport = read::<u8>(ctx, AT + 6)?;
-        frame.destination = [
-            read::<u32>(ctx, AT + 24)?,
-            read::<u32>(ctx, AT + 28)?,
-            read::<u32>(ctx, AT + 32)?,
-            read::<u32>(ctx, AT + 36)?,
-        ];
+        frame.transport = ip[6];
+        let word = |at: usize| u32::from_ne_bytes([ip[at], ip[at + 1], ip[at + 2], ip[at + 3]]);
+        frame.destination = [word(24), word(28), word(32), word(36)];
         frame.transport_at = AT + 40;
         match frame.transport {
             HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION => {

@@ -3,10 +3,11 @@
 //! Making a loader parses the kernel's BTF (35 ms, 11 MB) unless told not to, so there is one; what it borrows must
 //! live as long, which is why the slot table is leaked, once per opened datapath.
 
+use std::io;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use aya::programs::{ProgramFd, SchedClassifier};
+use aya::programs::{ProgramError, ProgramFd, SchedClassifier};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 
 use super::attachment::Mark;
@@ -72,7 +73,22 @@ impl Objects {
 
 /// Loads one program of an object into the kernel.
 pub(super) fn load(object: &mut Ebpf, name: &'static str) -> Result<(), DatapathError> {
-    classifier(object, name)?.load().map_err(|error| DatapathError::Load { what: name, reason: brief(&error) })
+    let program = classifier(object, name)?;
+    for _ in 0..INTERRUPTIONS {
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. }) if is_interrupted(&io_error) => {}
+            done => return done.map_err(|error| DatapathError::Load { what: name, reason: brief(&error) }),
+        }
+    }
+    Err(DatapathError::Load { what: name, reason: format!("interrupted by signals {INTERRUPTIONS} times") })
+}
+
+/// How often a signal may come while one program is verified.
+const INTERRUPTIONS: u32 = 5;
+
+/// The verifier gives up with `EAGAIN` when a signal is waiting, whatever the signal.
+fn is_interrupted(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 /// The descriptor of a loaded program.

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use crate::bench::{Bench, Family, MDNS_V4, link, mdns, output, within};
-use crate::frames::{Udp4, Wire};
+use crate::frames::{Udp4, Wire, udp6};
 use multus_ebpf_common::counters::{PROTOCOL_ARP, PROTOCOL_MDNS, PROTOCOL_OTHER, PROTOCOL_SSDP, PROTOCOL_UDP};
 
 const LAN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
@@ -76,6 +76,31 @@ fn every_frame_is_counted_once_under_its_cast_protocol_and_size() {
     assert_eq!(received.packets - settle.receive.packets, 8, "{received:?}");
     assert_eq!(received.multicast_packets - settle.receive.multicast_packets, 1, "{received:?}");
     assert_eq!(received.broadcast_packets - settle.receive.broadcast_packets, 2, "{received:?}");
+}
+
+#[test]
+fn ipv6_is_counted_by_its_destination_too() {
+    let mut bench = Bench::new();
+    let pod = bench.pod("bridge");
+    let datapath = bench.open();
+    output("ip", &["netns", "exec", &pod.netns, "sysctl", "-qw", "net.ipv6.conf.net1.disable_ipv6=1"]);
+    let net1 = Wire::open(&pod.netns, "net1");
+    let (mac, lan_mac) = (link(&pod.netns, "net1").1, link(&bench.lan(), "wire").1);
+    let attached = bench.attach(&datapath, &pod);
+    // Unicast address and MAC; group address and MAC; group address in a frame for one.
+    for (to, to_one, multicast) in [("fd00::2", true, 0), ("ff02::fb", false, 1), ("ff02::fb", true, 1)] {
+        let before = datapath.interface_counters(&attached).unwrap().unwrap().transmit;
+        let mut frame = udp6(mac, "fd00::1".parse().unwrap(), to.parse().unwrap(), None, &mdns(0, "six"));
+        if to_one {
+            frame[..6].copy_from_slice(&lan_mac.0);
+        }
+        net1.send(&frame);
+        let after = datapath.interface_counters(&attached).unwrap().unwrap().transmit;
+        assert_eq!(after.packets - before.packets, 1, "{to}");
+        assert_eq!(after.multicast_packets - before.multicast_packets, multicast, "{to}");
+        assert_eq!(after.broadcast_packets, before.broadcast_packets, "{to}");
+        assert_eq!(after.protocols[PROTOCOL_MDNS as usize] - before.protocols[PROTOCOL_MDNS as usize], 1, "{to}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! Each test makes its own namespaces and pin folder and removes them; root and macvlan are needed.
 #![expect(clippy::tests_outside_test_module, reason = "an integration test is a test module")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod bench;
 mod frames;

@@ -141,6 +141,7 @@ fn the_frame_on_the_wire_is_the_one_that_was_sent_and_nothing_else_is() {
     assert_eq!(frames(&counts, "pod_to_host", "relayed"), 2);
     let copies: u64 = counts.iter().filter(|c| c.path == "host_to_pod").map(|c| c.copies).sum();
     assert_eq!(copies, 4, "two frames, two pods");
+    assert_eq!((frames(&counts, "host_to_pod", "failed"), frames(&counts, "pod_to_host", "failed")), (0, 0));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use multus_agent::datapath::{AttachMode, Datapath, Settings};
@@ -89,7 +89,7 @@ struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -115,8 +115,9 @@ fn the_tracing_object_relays_and_says_so_in_the_log() {
     assert_eq!(frames(&datapath.relay_counters().unwrap(), "host_to_pod", "relayed"), 1);
     let wanted = format!("relay parent={} protocol=0 path=0 outcome=0", bench.parent().ifindex);
     let deadline = Instant::now() + Duration::from_secs(3);
-    while !String::from_utf8_lossy(&log.0.lock().unwrap()).contains(&wanted) {
-        assert!(Instant::now() < deadline, "no {wanted:?} in {}", String::from_utf8_lossy(&log.0.lock().unwrap()));
+    let logged = || String::from_utf8(log.0.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap();
+    while !logged().contains(&wanted) {
+        assert!(Instant::now() < deadline, "no {wanted:?} in {}", logged());
         std::thread::sleep(Duration::from_millis(20));
     }
 }
