@@ -1,44 +1,69 @@
-//! Whether the tests that SPECIFICATION.md names exist. A promise without a test says `pending`.
+//! Whether the tests that documents name exist. A promise without a test says `pending`.
 
 use super::Finding;
-use super::tree::Tree;
+use super::tree::{File, Tree};
 
 const PATH: &str = "SPECIFICATION.md";
 
-/// Every `file.rs::function` in the document, and every promise that names neither test nor `pending`.
+/// Every `file.rs::function` in every document, and every promise that names neither test nor `pending`.
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
-    let Some(document) = tree.file(PATH) else { return vec![Finding::new(PATH, 1, "there is none")] };
+    let mut findings: Vec<Finding> =
+        tree.files.iter().filter(|file| file.extension() == Some("md")).flat_map(|file| named(tree, file)).collect();
+    match tree.file(PATH) {
+        Some(document) => findings.extend(promises(document)),
+        None => findings.push(Finding::new(PATH, 1, "there is none")),
+    }
+    findings
+}
+
+fn named(tree: &Tree, document: &File) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (number, line) in document.text.lines().enumerate() {
-        let tests: Vec<(&str, &str)> =
-            line.split('`').skip(1).step_by(2).filter_map(|word| word.split_once(".rs::")).collect();
-        for (file, function) in &tests {
+        for (file, function) in tests(line) {
             let file = format!("{file}.rs");
             let called = format!("fn {function}(");
             if !tree.file(&file).is_some_and(|file| file.text.contains(&called)) {
-                findings.push(Finding::new(PATH, number + 1, format!("no test {file}::{function}")));
+                findings.push(Finding::new(&document.path, number + 1, format!("no test {file}::{function}")));
             }
-        }
-        let is_promise = line.strip_prefix("| ").is_some_and(|cell| cell.starts_with(|c: char| c.is_ascii_digit()));
-        if is_promise && tests.is_empty() && !line.contains("pending") {
-            findings.push(Finding::new(PATH, number + 1, "name the test that enforces this, or say pending"));
         }
     }
     findings
 }
 
+fn promises(document: &File) -> Vec<Finding> {
+    let is_promise =
+        |line: &str| line.strip_prefix("| ").is_some_and(|cell| cell.starts_with(|c: char| c.is_ascii_digit()));
+    let lines = document.text.lines().enumerate().filter(|(_, line)| is_promise(line));
+    let empty = lines.filter(|(_, line)| tests(line).next().is_none() && !line.contains("pending"));
+    empty
+        .map(|(number, _)| Finding::new(PATH, number + 1, "name the test that enforces this, or say pending"))
+        .collect()
+}
+
+/// File without `.rs`, and function.
+fn tests(line: &str) -> impl Iterator<Item = (&str, &str)> {
+    line.split('`').skip(1).step_by(2).filter_map(|word| word.split_once(".rs::"))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::tree::File;
     use super::*;
 
     #[test]
     fn named_tests_exist() {
         let document = "| 1 | a | `tests/it/del.rs::twice` |\n| 2 | b | `tests/it/del.rs::gone` |\n\
             | 3 | c | pending |\n| 4 | d | soon |\n";
-        let tree =
-            Tree { files: vec![File::new(PATH, document), File::new("tests/it/del.rs", "#[test]\nfn twice() {}\n")] };
-        let found: Vec<String> = check(&tree).into_iter().map(|finding| finding.what).collect();
-        assert_eq!(found, ["no test tests/it/del.rs::gone", "name the test that enforces this, or say pending"]);
+        let files = vec![
+            File::new(PATH, document),
+            File::new("SECURITY.md", "it is stopped: `tests/it/del.rs::twice`, `tests/it/none.rs::x`\n"),
+            File::new("tests/it/del.rs", "#[test]\nfn twice() {}\n"),
+        ];
+        let found: Vec<String> = check(&Tree { files }).into_iter().map(|finding| finding.what).collect();
+        let wanted = [
+            "no test tests/it/del.rs::gone",
+            "no test tests/it/none.rs::x",
+            "name the test that enforces this, or say pending",
+        ];
+        assert_eq!(found, wanted);
     }
 }
