@@ -32,6 +32,8 @@ const NOW_AND_THEN: Duration = Duration::from_secs(10);
 /// How long operations may still take after a signal; the shim waits for the next agent meanwhile.
 const LAST_WORK: Duration = Duration::from_secs(10);
 
+/// How long another agent may take to end: longer than it takes for its last work and words.
+const OTHER_AGENT: Duration = Duration::from_secs(20);
 /// How long answers may still be on their way.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -123,7 +125,8 @@ async fn build(settings: Settings, stop: watch::Receiver<bool>) -> Result<Contex
     let cni_dir = PathBuf::from(settings.delegation.cni_dir.as_deref().unwrap_or("/var/lib/cni/multus"));
     private_folder(&cni_dir).map_err(|error| StartError::Needs("make cniDir", error))?;
     let records = Records::open(&cni_dir).map_err(|error| StartError::Needs("open the records below cniDir", error))?;
-    let (ledger, torn) = Ledger::open(records).map_err(|error| StartError::Needs("read the records", error))?;
+    let (ledger, torn) =
+        Ledger::open(records, OTHER_AGENT).map_err(|error| StartError::Needs("read the records", error))?;
     for record in torn {
         tracing::error!("a record was set aside: {record}");
     }

@@ -111,6 +111,11 @@ pub fn quote(value: &str) -> String {
     format!("\"{}\"{}", escape(head), if tail.is_empty() { "" } else { "…" })
 }
 
+/// Is `c` invisible, or does it turn the direction of what follows?
+pub fn is_hidden(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
 /// `value` with control characters, quotes and direction marks escaped, uncut.
 pub fn escape(value: &str) -> String {
     let mut out = String::with_capacity(value.len());

@@ -7,12 +7,13 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
 use crate::fault::quote;
 use crate::names::{ContainerId, IfName, NadRef, NetnsPath, PluginName, PodRef};
-use crate::sys::files::{Hold, private_folder, replace, try_lock};
+use crate::sys::files::{Held, hold, private_folder, replace};
 
 const HEAD: &str = "multus-ebpf record 1 ";
 const MOST_BYTES: u64 = 16 << 20;
@@ -175,12 +176,6 @@ pub struct Records {
     folder: PathBuf,
 }
 
-/// A record's file, locked against everybody else who wants to undo it.
-#[derive(Debug)]
-pub struct Locked {
-    _file: File,
-}
-
 impl Records {
     /// The records below `cni_dir`; makes the folder (0700).
     pub fn open(cni_dir: &Path) -> io::Result<Self> {
@@ -229,8 +224,7 @@ impl Records {
         }
     }
 
-    /// All records. Torn ones are set aside as `<name>.torn` and named in the second list; locked ones, which a shim
-    /// is undoing at this moment, are left out.
+    /// All records. Torn ones are set aside as `<name>.torn` and named in the second list.
     pub fn all(&self) -> io::Result<(Vec<Record>, Vec<String>)> {
         let (mut records, mut torn) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(&self.folder)? {
@@ -239,9 +233,6 @@ impl Records {
                 continue;
             }
             let Ok(file) = File::open(&path) else { continue };
-            if !try_lock(&file, Hold::Shared) {
-                continue;
-            }
             match read(file) {
                 Ok(record) => records.push(record),
                 Err(error) => {
@@ -254,15 +245,27 @@ impl Records {
         Ok((records, torn))
     }
 
-    /// Locks the record of `container` for undoing it; `None` when somebody else is at it, or nothing is there.
-    pub fn lock(&self, container: &ContainerId) -> Option<Locked> {
-        let file = File::open(self.path(container)).ok()?;
-        try_lock(&file, Hold::Alone).then_some(Locked { _file: file })
+    /// Says that somebody is at work for `container`: a shim with an ADD, or whoever undoes one. Uninvited clean-up keeps
+    /// away meanwhile. `None`: somebody else is.
+    ///
+    /// # Errors
+    /// The folder is not there.
+    pub fn hold(&self, container: &ContainerId) -> io::Result<Option<Held>> {
+        hold(&self.folder.join(".locks"), checksum(container.as_str().as_bytes()))
     }
 
-    /// Can a record be written here? Writes and removes a probe file.
+    /// Says that this process is the node's agent. `None`: another one is.
+    ///
+    /// # Errors
+    /// The folder is not there.
+    pub fn own(&self) -> io::Result<Option<Held>> {
+        hold(&self.folder.join(".agent"), 0)
+    }
+
+    /// Can a record be written here? Writes and removes a probe file of its own.
     pub fn writable(&self) -> io::Result<()> {
-        let probe = self.folder.join(".probe");
+        static PROBES: AtomicU64 = AtomicU64::new(0);
+        let probe = self.folder.join(format!(".probe-{}", PROBES.fetch_add(1, Ordering::Relaxed)));
         replace(&probe, b"")?;
         fs::remove_file(probe)
     }
@@ -377,15 +380,18 @@ mod tests {
     }
 
     #[test]
-    fn a_locked_record_is_somebody_elses() {
-        let (folder, records) = records("lock");
-        let locked = record("a");
-        records.save(&locked).unwrap();
-        let lock = records.lock(&locked.container).unwrap();
-        assert!(records.lock(&locked.container).is_none());
-        assert_eq!(records.all().unwrap().0.len(), 0);
-        drop(lock);
-        assert_eq!(records.all().unwrap().0.len(), 1);
+    fn one_is_at_work_for_a_container_and_one_is_the_agent() {
+        let (folder, records) = records("hold");
+        let [a, b] = ["a", "b"].map(|name| ContainerId::new(name).unwrap());
+        let held = records.hold(&a).unwrap().unwrap();
+        assert!(records.hold(&a).unwrap().is_none());
+        assert!(records.hold(&b).unwrap().is_some());
+        drop(held);
+        assert!(records.hold(&a).unwrap().is_some());
+        let agent = records.own().unwrap().unwrap();
+        assert!(records.own().unwrap().is_none());
+        drop(agent);
         fs::remove_dir_all(folder).unwrap();
+        assert!(records.hold(&a).is_err());
     }
 }

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use multus_agent::cni::request::{Command, Environment, Request};
 use multus_agent::cni::version::Version;
 use multus_agent::fault::{CniError, code};
+use multus_agent::records::Records;
 use multus_agent::wire::{self, Call, Step};
 use serde::Deserialize;
 
@@ -26,8 +27,10 @@ use agent::Mine;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
 /// STATUS is answered within two seconds, whoever is away.
 const STATUS_TIME: Duration = Duration::from_millis(1_500);
-/// A DEL is not kept waiting by an agent that does not answer.
-const DEL_TIME: Duration = Duration::from_secs(30);
+/// The longest requestTimeout; the agent's own rule.
+const MOST_TIME: Duration = Duration::from_hours(1);
+/// What a DEL without the agent may take, whatever was waited before.
+const OFFLINE_TIME: Duration = Duration::from_secs(30);
 
 /// The keys of our configuration that the shim reads itself; everything else is the agent's.
 #[derive(Deserialize)]
@@ -95,10 +98,10 @@ fn serve(environment: &Environment, version: &mut String) -> Result<Option<Strin
     let began = Instant::now();
     let config = read_stdin()?;
     let conf = read_conf(&config)?;
-    version.clone_from(&conf.cni_version);
-    let timeout = wire::duration(&conf.request_timeout).filter(|timeout| !timeout.is_zero()).ok_or_else(|| {
-        CniError::new(code::INVALID_CONFIG, "requestTimeout is not a duration").remedy("write it as \"120s\" or \"2m\"")
-    })?;
+    if Version::parse(&conf.cni_version).is_ok() {
+        version.clone_from(&conf.cni_version);
+    }
+    let timeout = timeout_of(&conf, environment)?;
     let request = Request::parse(environment);
     let call = Call {
         protocol: wire::PROTOCOL,
@@ -106,6 +109,7 @@ fn serve(environment: &Environment, version: &mut String) -> Result<Option<Strin
         env: environment.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect::<BTreeMap<_, _>>(),
         config,
         timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+        again: false,
     };
     match request {
         Ok(request) => carry(&request, call, &conf, began + timeout),
@@ -128,6 +132,16 @@ fn read_stdin() -> Result<String, CniError> {
     }
     String::from_utf8(bytes)
         .map_err(|_error| CniError::new(code::DECODE, "decode the configuration on stdin: it is not UTF-8"))
+}
+
+/// `requestTimeout`. A DEL goes on with the default where that makes no sense.
+fn timeout_of(conf: &Conf, environment: &Environment) -> Result<Duration, CniError> {
+    let given = wire::duration(&conf.request_timeout).filter(|time| !time.is_zero() && *time <= MOST_TIME);
+    let is_del = environment.get("CNI_COMMAND") == Some("DEL");
+    given.or_else(|| is_del.then_some(OFFLINE_TIME)).ok_or_else(|| {
+        CniError::new(code::INVALID_CONFIG, "requestTimeout is not a duration of more than nothing and at most 1h")
+            .remedy("write it as \"120s\" or \"2m\"")
+    })
 }
 
 fn read_conf(config: &str) -> Result<Conf, CniError> {
@@ -153,8 +167,12 @@ fn carry(request: &Request, mut call: Call, conf: &Conf, deadline: Instant) -> R
     let mine = Mine { verb, container: request.container_id.clone(), netns: request.netns.clone(), folders };
     let patience = match verb {
         Command::Status => deadline.min(Instant::now() + STATUS_TIME),
-        Command::Del => deadline.min(Instant::now() + DEL_TIME),
         _ => deadline,
+    };
+    // For as long as this ADD lives, nobody undoes it but for ourselves.
+    let _held = match (verb, &mine.container) {
+        (Command::Add, Some(container)) => Records::at(&conf.cni_dir).hold(container).ok().flatten(),
+        _ => None,
     };
     let mut pause = PAUSES.0;
     loop {
@@ -168,9 +186,12 @@ fn carry(request: &Request, mut call: Call, conf: &Conf, deadline: Instant) -> R
             Ok(Step::Run(_)) => io::Error::other("the agent left the conversation"),
             Err(error) => error,
         };
-        let is_worth_waiting = matches!(verb, Command::Add | Command::Check | Command::Status);
+        call.again = true;
+        // Who is there and speaks otherwise, or is not to be trusted, will not change by waiting.
+        let is_final = matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::PermissionDenied);
+        let is_worth_waiting = !is_final && matches!(verb, Command::Add | Command::Check | Command::Status);
         if !is_worth_waiting || Instant::now() + pause >= patience {
-            return away(request, conf, &mine, deadline, &error);
+            return away(request, conf, &mine, &error);
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(PAUSES.1);
@@ -178,17 +199,12 @@ fn carry(request: &Request, mut call: Call, conf: &Conf, deadline: Instant) -> R
 }
 
 /// What each verb answers when the agent cannot be had (CNI SPEC 1.1, "Error": 11 try again later, 50 not available).
-fn away(
-    request: &Request,
-    conf: &Conf,
-    mine: &Mine,
-    deadline: Instant,
-    error: &io::Error,
-) -> Result<Option<String>, CniError> {
+fn away(request: &Request, conf: &Conf, mine: &Mine, error: &io::Error) -> Result<Option<String>, CniError> {
     let sentence = format!("the multus-ebpf agent cannot be reached: {error}");
     let remedy = "see whether its pod runs on this node and whether daemonSocketDir is the same on both sides";
     match (request.command, &request.container_id) {
         (Command::Del, Some(container)) => {
+            let deadline = Instant::now() + OFFLINE_TIME;
             for line in offline::del(&conf.cni_dir, container, mine, deadline) {
                 let _ = writeln!(io::stderr(), "multus-shim: DEL without the agent: {line}");
             }

@@ -167,7 +167,10 @@ async fn from_file(path: &Path) -> Result<Config, ClusterError> {
     let fail = |error: &dyn std::error::Error| {
         ClusterError::Settings(format!("read kubeconfig {}: {}", quote(&path.to_string_lossy()), chain(error)))
     };
-    let file = Kubeconfig::read_from(path).map_err(|error| fail(&error))?;
+    std::fs::metadata(path).and_then(|_| std::fs::File::open(path)).map_err(|error| fail(&error))?;
+    // The parser's own words quote the file, and there may be a token on that line.
+    let unreadable = std::io::Error::other("it is not the YAML of a kubeconfig; check it with kubectl config view");
+    let file = Kubeconfig::read_from(path).map_err(|_quotes_the_file| fail(&unreadable))?;
     let mut options = KubeConfigOptions::default();
     if file.current_context.as_ref().is_none_or(String::is_empty) {
         options.context = file.contexts.first().map(|context| context.name.clone());

@@ -34,6 +34,9 @@ struct Sandbox<'a> {
 pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R) -> Result<String, CniError> {
     let sandbox = sandbox(call)?;
     let _turn = context.turns.take(Pool::Attaching, Some(sandbox.container), call.deadline).await?;
+    if let Some(answer) = answered_before(context, call, &sandbox) {
+        return answer;
+    }
     clear_leftover(context, call, &sandbox, runner).await?;
     let pod = match pods::find(context, call).await? {
         pods::Found::Known(pod) => pod,
@@ -49,23 +52,44 @@ pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R
     refuse_taken_names(&sandbox, &plan).await?;
     refuse_missing_parents(&plan).await?;
     let mut record = begin(context, call, &sandbox, &plan)?;
-    let attached = attach_all(context, call, &plan, &mut record, runner).await;
-    let results = match attached {
-        Ok(results) => results,
+    match carry_out(context, call, &plan, &mut record, runner).await {
+        Ok((answer, results)) => {
+            announce(context, call, &plan, &record, &results);
+            Ok(answer)
+        }
         Err(error) => {
             for line in undo::undo(context, &mut record, Some(sandbox.netns), runner, call.deadline).await {
                 tracing::warn!(container = %sandbox.container, "roll back: {line}");
             }
             remove_remains(&sandbox, &plan).await;
             pods::event(context, call, EventKind::Warning, "FailedAttaching", &error.to_string());
-            return Err(error);
+            Err(error)
         }
-    };
-    let answer = finish(context, call, &plan, record, &results);
-    if runner.is_gone() {
-        tracing::warn!(container = %sandbox.container, "added, but the CNI plugin that asked is gone");
     }
-    answer
+}
+
+/// Attaches everything, and concludes: the answer stands before the record says that all is done.
+async fn carry_out<R: Runner>(
+    context: &Context,
+    call: &Invocation,
+    plan: &Plan,
+    record: &mut Record,
+    runner: &mut R,
+) -> Result<(String, Vec<CniResult>), CniError> {
+    let results = attach_all(context, call, plan, record, runner).await?;
+    let answer = results.first().cloned().unwrap_or_default().print(call.version)?;
+    if runner.is_gone() {
+        return Err(CniError::new(code::TRY_LATER, "the CNI plugin that asked is gone"));
+    }
+    let made: Vec<_> = plan.attachments.iter().zip(&results).map(made).collect();
+    record.status = Some(plan::status::network_status(&made));
+    record.state = State::Added;
+    save(context, record)?;
+    Ok((answer, results))
+}
+
+fn made<'a>((attachment, result): (&'a Attachment, &'a CniResult)) -> plan::status::Made<'a> {
+    plan::status::Made { network: &attachment.network, master: attachment.master, result, device_info: None }
 }
 
 fn sandbox(call: &Invocation) -> Result<Sandbox<'_>, CniError> {
@@ -73,6 +97,14 @@ fn sandbox(call: &Invocation) -> Result<Sandbox<'_>, CniError> {
         (Some(container), Some(netns), Some(ifname)) => Ok(Sandbox { container, netns, ifname }),
         _ => Err(CniError::new(code::INVALID_ENVIRONMENT, "ADD needs CNI_CONTAINERID, CNI_NETNS and CNI_IFNAME")),
     }
+}
+
+/// The answer of an ADD that was done, but whose shim lost the agent before it heard so.
+fn answered_before(context: &Context, call: &Invocation, sandbox: &Sandbox<'_>) -> Option<Result<String, CniError>> {
+    let record = context.ledger.get(sandbox.container).filter(|record| call.again && record.state == State::Added)?;
+    let is_same = record.netns.as_ref() == Some(sandbox.netns) && record.ifname == *sandbox.ifname;
+    let result = record.attachments.first().filter(|_| is_same)?.result.as_ref()?.to_string();
+    Some(CniResult::parse(result.as_bytes()).and_then(|result| result.print(call.version)))
 }
 
 /// A half ADD of the same container is undone first; a whole one is left alone, and the second ADD refused.
@@ -356,31 +388,12 @@ fn reason(error: &CniError) -> &'static str {
     if error.code == code::UNKNOWN_NETWORK { "NoNetworkFound" } else { "RefusedNetworks" }
 }
 
-/// All is attached: the record says so, the pod's status and events are on their way, the runtime gets its result.
-fn finish(
-    context: &Context,
-    call: &Invocation,
-    plan: &Plan,
-    mut record: Record,
-    results: &[CniResult],
-) -> Result<String, CniError> {
-    let pairs = || plan.attachments.iter().zip(results);
-    let made: Vec<_> = pairs()
-        .map(|(attachment, result)| plan::status::Made {
-            network: &attachment.network,
-            master: attachment.master,
-            result,
-            device_info: None,
-        })
-        .collect();
-    let status = plan::status::network_status(&made);
-    record.status = Some(status.clone());
-    record.state = State::Added;
-    save(context, &record)?;
-    if let Some(pod) = &call.request.pod {
-        context.cluster.report_status(pod, status);
+/// Tells the pod what it got: its status and its events are on their way.
+fn announce(context: &Context, call: &Invocation, plan: &Plan, record: &Record, results: &[CniResult]) {
+    if let (Some(pod), Some(status)) = (&call.request.pod, &record.status) {
+        context.cluster.report_status(pod, status.clone());
     }
-    for (attachment, result) in pairs() {
+    for (attachment, result) in plan.attachments.iter().zip(results) {
         if let Some(text) = plan::status::added_interface(&attachment.ifname, &attachment.network, result) {
             pods::event(context, call, EventKind::Normal, "AddedInterface", &text);
         }
@@ -388,7 +401,6 @@ fn finish(
     for warning in &plan.warnings {
         pods::event(context, call, EventKind::Warning, warning.reason, &warning.message);
     }
-    results.first().cloned().unwrap_or_default().print(call.version)
 }
 
 /// What is owed after the reply: the record survives power loss, too.

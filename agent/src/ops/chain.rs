@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::cni::Command;
-use crate::fault::{CniError, code, escape, quote};
+use crate::fault::{CniError, code, escape, is_hidden, quote};
 use crate::metrics::DelegateLabels;
 use crate::ops::context::Context;
 use crate::ops::runner::{Gone, Runner};
@@ -69,8 +69,12 @@ fn said(outcome: &Outcome, name: &str) -> CniError {
 
 /// Foreign text for a sentence: escaped, quotes and backslashes left alone, its end kept when it is long.
 fn clip(text: &str) -> String {
-    let plain: String =
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned();
+    let plain: String = text
+        .chars()
+        .map(|c| if c.is_control() || is_hidden(c) { ' ' } else { c })
+        .collect::<String>()
+        .trim()
+        .to_owned();
     let skip = plain.chars().count().saturating_sub(MOST_SAID);
     if skip == 0 { plain } else { format!("…{}", plain.chars().skip(skip).collect::<String>()) }
 }

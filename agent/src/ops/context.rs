@@ -43,7 +43,12 @@ pub struct Turns {
     others: Arc<Semaphore>,
     most: usize,
     containers: Mutex<HashMap<ContainerId, Arc<tokio::sync::Mutex<()>>>>,
+    /// When an undo that failed is tried again, and the pause after that.
+    again: Mutex<HashMap<ContainerId, (Instant, Duration)>>,
 }
+
+/// First and longest pause between two tries to undo the same thing.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(10));
 
 /// A turn, given back when dropped.
 #[derive(Debug)]
@@ -69,6 +74,7 @@ impl Turns {
             others: Arc::new(Semaphore::new(most)),
             most,
             containers: Mutex::default(),
+            again: Mutex::default(),
         }
     }
 
@@ -100,6 +106,23 @@ impl Turns {
     /// Takes `container` if nobody has it.
     pub fn try_container(&self, container: &ContainerId) -> Option<OwnedMutexGuard<()>> {
         self.lock_of(container).try_lock_owned().ok()
+    }
+
+    /// Is it time to try again to undo `container`?
+    pub fn is_due(&self, container: &ContainerId) -> bool {
+        let again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
+        again.get(container).is_none_or(|(when, _)| Instant::now() >= *when)
+    }
+
+    /// Remembers how an undo went: the pause doubles with every failure.
+    pub fn tried(&self, container: &ContainerId, succeeded: bool) {
+        let mut again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
+        if succeeded {
+            again.remove(container);
+            return;
+        }
+        let pause = again.get(container).map_or(PAUSES.0, |(_, pause)| (*pause * 2).min(PAUSES.1));
+        again.insert(container.clone(), (Instant::now() + pause, pause));
     }
 
     fn lock_of(&self, container: &ContainerId) -> Arc<tokio::sync::Mutex<()>> {

@@ -24,6 +24,8 @@ pub struct Invocation {
     pub version: Version,
     /// The pod's annotations, where the runtime gave them.
     pub annotations: Option<BTreeMap<String, String>>,
+    /// The same call was made before, and its answer was lost.
+    pub again: bool,
     /// When the work has to be done, so that there is time left to undo it.
     pub work_until: Instant,
     /// When everything has to be over.
@@ -52,7 +54,7 @@ impl Invocation {
         let annotations = annotations(&conf)?;
         let deadline = Instant::now() + timeout;
         let work_until = deadline.checked_sub(RESERVE.min(timeout / 4)).unwrap_or(deadline);
-        Ok(Self { request, conf, config: call.config, version, annotations, work_until, deadline })
+        Ok(Self { request, conf, config: call.config, version, annotations, again: call.again, work_until, deadline })
     }
 }
 

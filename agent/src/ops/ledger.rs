@@ -3,23 +3,39 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::names::ContainerId;
 use crate::records::{Record, Records};
+use crate::sys::files::Held;
 
 /// All records of this node.
 #[derive(Debug)]
 pub struct Ledger {
     records: Records,
+    _own: Held,
     index: Mutex<BTreeMap<ContainerId, Arc<Record>>>,
 }
 
 impl Ledger {
-    /// Reads every record; the second value names the torn ones, which were set aside.
-    pub fn open(records: Records) -> io::Result<(Self, Vec<String>)> {
+    /// Becomes the owner of the records and reads every one; the second value names the torn ones, which were set
+    /// aside. Another agent that is on its way out is waited for, at most `patience`; blocks meanwhile.
+    pub fn open(records: Records, patience: Duration) -> io::Result<(Self, Vec<String>)> {
+        let until = Instant::now() + patience;
+        let own = loop {
+            if let Some(own) = records.own()? {
+                break own;
+            }
+            if Instant::now() >= until {
+                return Err(io::Error::other(
+                    "another agent works with the same cniDir; stop it, or give this one its own",
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        };
         let (all, torn) = records.all()?;
         let index = all.into_iter().map(|record| (record.container.clone(), Arc::new(record))).collect();
-        Ok((Self { records, index: Mutex::new(index) }, torn))
+        Ok((Self { records, _own: own, index: Mutex::new(index) }, torn))
     }
 
     fn index(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Arc<Record>>> {
@@ -56,6 +72,11 @@ impl Ledger {
             Ok(Some(record)) => self.index().insert(container.clone(), Arc::new(record)),
             _ => self.index().remove(container),
         };
+    }
+
+    /// Keeps uninvited clean-up away from `container`; `None` while a shim is at work for it.
+    pub fn hold(&self, container: &ContainerId) -> Option<Held> {
+        self.records.hold(container).ok().flatten()
     }
 
     /// Makes a record survive power loss. Slow; for after the reply.

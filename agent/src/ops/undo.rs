@@ -64,15 +64,11 @@ fn job(record: &Record, at: (usize, usize), netns: Option<&NetnsPath>, deadline:
 pub async fn leftovers<R: Runner>(context: &Context, runner: &mut R) {
     let until = Instant::now() + RIDE;
     for record in context.ledger.all() {
-        if record.state != State::Undo || runner.is_gone() || Instant::now() >= until {
-            continue;
+        if runner.is_gone() || Instant::now() >= until {
+            return;
         }
         let Some(_turn) = context.turns.try_container(&record.container) else { continue };
-        let mut record = Record::clone(&record);
-        let netns = record.netns.clone().filter(|path| path.as_path().exists());
-        for line in undo(context, &mut record, netns.as_ref(), runner, until).await {
-            tracing::warn!(container = %record.container, "still not undone: {line}");
-        }
+        leftover(context, &record, runner, until).await;
     }
 }
 
@@ -81,14 +77,20 @@ pub async fn leftovers_on_host(context: &Context, runner: &mut HostRunner) {
     for record in context.ledger.all().into_iter().filter(|record| record.state == State::Undo) {
         let deadline = Instant::now() + context.settings.request_timeout;
         let Ok(_turn) = context.turns.take(Pool::Others, Some(&record.container), deadline).await else { continue };
-        // It may have been undone while we waited.
-        let Some(record) = context.ledger.get(&record.container).filter(|record| record.state == State::Undo) else {
-            continue;
-        };
-        let mut record = Record::clone(&record);
-        let netns = record.netns.clone().filter(|path| path.as_path().exists());
-        for line in undo(context, &mut record, netns.as_ref(), runner, deadline).await {
-            tracing::warn!(container = %record.container, "still not undone: {line}");
-        }
+        leftover(context, &record, runner, deadline).await;
+    }
+}
+
+/// One record, whose turn it is: only if it still is to be undone, no shim is at work for it, and it is due again.
+async fn leftover<R: Runner>(context: &Context, seen: &Record, runner: &mut R, deadline: Instant) {
+    let container = &seen.container;
+    let Some(record) = context.ledger.get(container).filter(|record| record.state == State::Undo) else { return };
+    let (Some(_held), true) = (context.ledger.hold(container), context.turns.is_due(container)) else { return };
+    let mut record = Record::clone(&record);
+    let netns = record.netns.clone().filter(|path| path.as_path().exists());
+    let failed = undo(context, &mut record, netns.as_ref(), runner, deadline).await;
+    context.turns.tried(container, failed.is_empty());
+    for line in failed {
+        tracing::warn!(%container, "still not undone: {line}");
     }
 }

@@ -37,7 +37,10 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
         };
-        let (Ok((stream, _)), Ok(permit)) = (accepted, Arc::clone(&room).acquire_owned().await) else { continue };
+        let (Ok((stream, _)), Ok(permit)) = (accepted, Arc::clone(&room).acquire_owned().await) else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
         let exposition = Arc::clone(&exposition);
         tokio::spawn(async move {
             let _permit = permit;

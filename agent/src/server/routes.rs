@@ -125,7 +125,7 @@ impl Routes {
         };
         let env = request.env.into_iter().filter(|(key, _)| key.starts_with("CNI_")).collect();
         let timeout_ms = u64::try_from(self.context.settings.request_timeout.as_millis()).unwrap_or(u64::MAX);
-        let call = Call { protocol: wire::PROTOCOL, shim: "upstream".into(), env, config, timeout_ms };
+        let call = Call { protocol: wire::PROTOCOL, shim: "upstream".into(), env, config, timeout_ms, again: false };
         match ops::answer(&self.context, call, &mut runner).await {
             Step::Done { output: Some(output) } => {
                 let result: serde_json::Value = serde_json::from_str(&output).unwrap_or_default();

@@ -98,8 +98,17 @@ fn die_with_parent(command: &mut Command) {
 
 /// Feeds stdin, collects both outputs, waits; ends the whole group at the deadline or when it says too much.
 fn converse(mut child: Child, stdin: &[u8], deadline: Instant) -> io::Result<Outcome> {
-    let mut pipes = Pipes::of(&mut child, stdin)?;
-    let exit = pidfd(&child);
+    let talked = talk(&mut child, stdin, deadline);
+    if talked.is_err() {
+        end_group(&child);
+        child.wait()?;
+    }
+    talked
+}
+
+fn talk(child: &mut Child, stdin: &[u8], deadline: Instant) -> io::Result<Outcome> {
+    let mut pipes = Pipes::of(child, stdin)?;
+    let exit = pidfd(child);
     let problem = loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -116,7 +125,7 @@ fn converse(mut child: Child, stdin: &[u8], deadline: Instant) -> io::Result<Out
         }
     };
     if problem.is_some() {
-        end_group(&child);
+        end_group(child);
     } else {
         pipes.drain()?;
     }

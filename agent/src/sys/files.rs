@@ -8,13 +8,10 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-/// How a file is locked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hold {
-    /// With other readers.
-    Shared,
-    /// By one alone.
-    Alone,
+/// A lock on one byte of a file; it ends with this value, or with the process.
+#[derive(Debug)]
+pub struct Held {
+    _file: File,
 }
 
 /// Makes `folder` and its parents, itself 0700.
@@ -48,13 +45,22 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     written
 }
 
-/// Locks `file` if nobody holds it otherwise; the lock ends with the file (`flock(2)`).
-#[expect(unsafe_code, reason = "flock has no safe wrapper that does not wait")]
-pub fn try_lock(file: &File, hold: Hold) -> bool {
-    let how = match hold {
-        Hold::Shared => libc::LOCK_SH,
-        Hold::Alone => libc::LOCK_EX,
-    };
-    // SAFETY: the descriptor is open for as long as `file` lives; flock touches no memory of ours.
-    unsafe { libc::flock(file.as_raw_fd(), how | libc::LOCK_NB) == 0 }
+/// Locks byte `at` of the file at `path`, which is made if it is missing; `None` while somebody else holds it. Several
+/// names can share one file that is never removed (`fcntl(2)`, open file description locks, Linux 3.15).
+///
+/// # Errors
+/// The folder is not there, or the file cannot be opened.
+#[expect(unsafe_code, reason = "std locks whole files only")]
+pub fn hold(path: &Path, at: u64) -> io::Result<Option<Held>> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let byte = libc::off_t::try_from(at & (u64::MAX >> 2)).unwrap_or(0);
+    // SAFETY: a flock of zeros is a valid value; the fields that matter are set below.
+    let mut range: libc::flock = unsafe { std::mem::zeroed() };
+    range.l_type = libc::c_short::try_from(libc::F_WRLCK).unwrap_or(0);
+    range.l_whence = libc::c_short::try_from(libc::SEEK_SET).unwrap_or(0);
+    range.l_start = byte;
+    range.l_len = 1;
+    // SAFETY: the descriptor is open and `range` outlives the call.
+    let done = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const range) };
+    Ok((done == 0).then_some(Held { _file: file }))
 }

@@ -7,6 +7,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::thread;
 
@@ -29,7 +30,9 @@ pub enum NetnsError {
 /// Opens the namespace at `path`, checking that it is a namespace file (nsfs, `statfs(2)`).
 pub fn open(path: &Path) -> Result<File, NetnsError> {
     let shown = || crate::fault::escape(&path.to_string_lossy());
-    let file = File::open(path).map_err(|error| match error.kind() {
+    // A FIFO or a device in its place must not hold us up.
+    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => NetnsError::Gone(shown()),
         _ => NetnsError::Refused("open", shown(), error),
     })?;

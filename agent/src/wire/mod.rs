@@ -45,6 +45,9 @@ pub struct Call {
     pub config: String,
     /// Milliseconds until the shim gives up.
     pub timeout_ms: u64,
+    /// The same call was made before, to an agent that ended before it answered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
 }
 
 /// The agent's answer to every request of a conversation.

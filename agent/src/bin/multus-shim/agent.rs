@@ -20,6 +20,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// The same for STATUS, which is answered within two seconds whatever happens.
 const STATUS_GRACE: Duration = Duration::from_millis(200);
 
+/// How long a DEL waits for one word of the agent before it goes on without it.
+const DEL_ANSWER: Duration = Duration::from_secs(10);
+
 /// What this shim may do, from its own environment and configuration, never from the agent.
 pub(crate) struct Mine {
     pub(crate) verb: Command,
@@ -50,6 +53,7 @@ pub(crate) fn converse(stream: UnixStream, call: &Call, mine: &Mine, deadline: I
     let mut path = wire::CALL_PATH;
     loop {
         let left = (deadline + grace).saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let left = if mine.verb == Command::Del { left.min(DEL_ANSWER) } else { left };
         to.set_read_timeout(Some(left))?;
         to.set_write_timeout(Some(left))?;
         http::write_request(&mut to, "POST", path, &body)?;

@@ -2,22 +2,31 @@
 //!
 //! Plans nothing and never fails: what could not be undone stays in the record and in the note.
 
+use std::io;
 use std::path::Path;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use multus_agent::cni::request::Command;
 use multus_agent::names::{ContainerId, NetnsPath};
 use multus_agent::records::{Record, Records, Stage, State};
 use multus_agent::spool::{Note, Spool};
+use multus_agent::sys::files::Held;
 use multus_agent::wire::{Job, Outcome};
 
 use crate::agent::{Mine, perform};
+
+/// How long another shim for the same container is waited for.
+const TURN: Duration = Duration::from_secs(2);
 
 /// Undoes what is recorded of `container` below `cni_dir`. The answer lists what did not succeed, for standard error.
 pub(crate) fn del(cni_dir: &Path, container: &ContainerId, mine: &Mine, deadline: Instant) -> Vec<String> {
     let records = Records::at(cni_dir);
     let mut failed = Vec::new();
-    let lock = records.lock(container);
+    let held = wait_for(&records, container);
+    if matches!(held, Ok(None)) {
+        failed.push("another CNI plugin is at work for this container".to_owned());
+        return leave(cni_dir, container, None, failed);
+    }
     let record = match records.load(container) {
         Ok(record) => record,
         Err(error) => {
@@ -28,7 +37,29 @@ pub(crate) fn del(cni_dir: &Path, container: &ContainerId, mine: &Mine, deadline
     if let Some(mut record) = record.clone() {
         undo(&records, &mut record, mine, deadline, &mut failed);
     }
-    drop(lock);
+    drop(held);
+    leave(cni_dir, container, record, failed)
+}
+
+/// Waits a moment for our turn; `None`: it did not come. An error: there is no folder of records, and so nothing to
+/// take turns about.
+fn wait_for(records: &Records, container: &ContainerId) -> io::Result<Option<Held>> {
+    let until = Instant::now() + TURN;
+    loop {
+        let held = records.hold(container)?;
+        if held.is_some() || Instant::now() >= until {
+            return Ok(held);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Leaves a note for the agent and answers what there is to say on standard error. Nothing recorded and nothing wrong
+/// is no news.
+fn leave(cni_dir: &Path, container: &ContainerId, record: Option<Record>, failed: Vec<String>) -> Vec<String> {
+    if record.is_none() && failed.is_empty() {
+        return failed;
+    }
     let note = Note { container: container.clone(), when: now(), clean: failed.is_empty(), record, failed };
     let mut said = note.failed.clone();
     if let Err(error) = Spool::at(cni_dir).leave(&note) {
