@@ -184,7 +184,14 @@ fn datapath_settings(settings: &DatapathSettings) -> Result<Option<datapath::Set
         crate::config::AttachMode::Clsact => datapath::AttachMode::Clsact,
     };
     // What annotations may ask for at most; each attachment's own list narrows it.
-    let protocols = settings.relay.allowed.as_ref().unwrap_or(&settings.relay.known);
+    let wanted = settings.relay.allowed.as_ref().unwrap_or(&settings.relay.known);
+    let (protocols, others): (Vec<&String>, Vec<&String>) =
+        wanted.iter().partition(|name| crate::config::PROTOCOLS.contains(&name.as_str()));
+    for name in others {
+        tracing::warn!(
+            "datapath.relay: protocol \"{name}\" is counted as UDP and not relayed: custom protocols come later"
+        );
+    }
     Ok(Some(datapath::Settings {
         mode,
         bpffs: PathBuf::from(&settings.bpffs),
@@ -192,7 +199,7 @@ fn datapath_settings(settings: &DatapathSettings) -> Result<Option<datapath::Set
         slots: settings.slots,
         log: settings.log,
         mark: datapath::Mark { value: settings.mark.value, mask: settings.mark.mask },
-        protocols: ProtocolSet::of(protocols)?,
+        protocols: ProtocolSet::of(&protocols)?,
     }))
 }
 
