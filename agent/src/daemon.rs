@@ -140,6 +140,7 @@ async fn build(settings: Settings, stop: watch::Receiver<bool>) -> Result<Contex
         ledger,
         spool: Spool::at(&cni_dir),
         metrics: Arc::new(Metrics::default()),
+        metrics_fault: std::sync::Mutex::default(),
         turns: Turns::new((cores * 4).max(8)),
         settings,
     })
@@ -220,10 +221,15 @@ async fn now_and_then(context: Arc<Context>, mut host: Option<HostRunner>, mut s
 fn metrics(context: &Arc<Context>, stop: watch::Receiver<bool>) -> tokio::task::JoinHandle<()> {
     let address = context.settings.metrics_address;
     let exposition = Exposition::new(context);
+    let context = Arc::clone(context);
     tokio::spawn(async move {
         let Some(address) = address else { return };
-        if let Err(error) = metrics_page::serve(address, exposition, stop).await {
+        let exposition = Arc::new(exposition);
+        // Whoever has the address may be an agent on its way out.
+        while let Err(error) = metrics_page::serve(address, Arc::clone(&exposition), stop.clone(), &context).await {
             tracing::error!("serve metrics on {address}: {error}");
+            context.metrics_are(Some(format!("serve metrics on {address}: {error}")));
+            tokio::time::sleep(NOW_AND_THEN).await;
         }
     })
 }

@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -214,6 +215,18 @@ impl Records {
     pub fn persist(&self, container: &ContainerId) -> io::Result<()> {
         File::open(self.path(container))?.sync_all()?;
         File::open(&self.folder)?.sync_all()
+    }
+
+    /// Removes what killed processes left half written: temporary files of more than an hour ago.
+    pub fn sweep(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.folder)?.flatten() {
+            let is_temporary = entry.path().extension().is_some_and(|ending| ending == "tmp");
+            let age = entry.metadata().and_then(|about| about.modified()).ok().and_then(|when| when.elapsed().ok());
+            if is_temporary && age.is_some_and(|age| age > Duration::from_hours(1)) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes the record; one that is not there is fine.

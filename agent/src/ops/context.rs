@@ -26,6 +26,8 @@ pub struct Context {
     pub datapath: Option<Arc<Datapath>>,
     /// Why there is no datapath although there should be.
     pub datapath_fault: Option<String>,
+    /// Why nobody can scrape, where somebody should.
+    pub metrics_fault: Mutex<Option<String>>,
     /// The records.
     pub ledger: Ledger,
     /// What the shim did while we were away.
@@ -34,6 +36,13 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Whose turn it is.
     pub turns: Turns,
+}
+
+impl Context {
+    /// Notes whether metrics can be scraped.
+    pub fn metrics_are(&self, fault: Option<String>) {
+        *self.metrics_fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
 }
 
 /// Admission: how many operations at once, and one at a time per container.

@@ -33,6 +33,7 @@ impl Ledger {
             }
             std::thread::sleep(Duration::from_millis(50));
         };
+        records.sweep()?;
         let (all, torn) = records.all()?;
         let index = all.into_iter().map(|record| (record.container.clone(), Arc::new(record))).collect();
         Ok((Self { records, _own: own, index: Mutex::new(index) }, torn))

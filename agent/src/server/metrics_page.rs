@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
+use crate::ops::context::Context;
 use crate::telemetry::exposition::{CONTENT_TYPE as TEXT, Exposition};
 
 /// Scrapes served at once.
@@ -26,11 +27,12 @@ const SCRAPE_TIME: Duration = Duration::from_secs(10);
 /// Serves scrapes on `address` until `stop` turns true.
 pub async fn serve(
     address: SocketAddr,
-    exposition: Exposition,
+    exposition: Arc<Exposition>,
     mut stop: watch::Receiver<bool>,
+    context: &Context,
 ) -> std::io::Result<()> {
     let listener = TcpListener::bind(address).await?;
-    let exposition = Arc::new(exposition);
+    context.metrics_are(None);
     let room = Arc::new(Semaphore::new(MOST_SCRAPES));
     loop {
         let accepted = tokio::select! {

@@ -34,6 +34,14 @@ impl Socket {
         if !folder.is_dir() {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
+        let owner = fs::metadata(folder)?;
+        if ![0, own_uid()].contains(&owner.uid()) || owner.mode() & 0o022 != 0 {
+            let (uid, mode) = (owner.uid(), owner.mode() & 0o777);
+            return Err(io::Error::other(format!(
+                "socketDir {} belongs to user {uid} with mode {mode:o}, and no CNI plugin would trust it; make it root's, 0700",
+                folder.display()
+            )));
+        }
         let path = folder.join(wire::SOCKET);
         let beside = folder.join(format!("{}.{}", wire::SOCKET, std::process::id()));
         let _ = fs::remove_file(&beside);
@@ -89,6 +97,16 @@ mod tests {
 
     fn folder(name: &str) -> PathBuf {
         std::env::temp_dir().join(format!("multus-socket-{}-{name}", std::process::id()))
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_others_can_write_is_refused() {
+        let folder = folder("open");
+        fs::create_dir_all(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+        let refusal = Socket::bind(&folder, None).unwrap_err().to_string();
+        assert!(refusal.contains("mode 777") && refusal.contains("0700"), "{refusal}");
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[tokio::test]

@@ -1,5 +1,7 @@
 //! How the agent is: one line per subsystem, worst first.
 
+use std::sync::PoisonError;
+
 use serde::Serialize;
 
 use super::API_VERSION;
@@ -109,6 +111,7 @@ impl From<Facts> for DatapathView {
 /// How the agent is, worst subsystem first.
 pub fn status(context: &Context) -> StatusView {
     let mut subsystems = vec![readiness(context), cluster(context), records(context), datapath(context)];
+    subsystems.extend(metrics(context));
     subsystems.sort_by_key(|line| std::cmp::Reverse(line.health));
     StatusView {
         api_version: API_VERSION,
@@ -141,6 +144,12 @@ fn cluster(context: &Context) -> Line {
     parts.extend(health.refusals.iter().cloned());
     let fine = health.connected && health.refusals.is_empty();
     Line { name: "cluster", health: if fine { Health::Ok } else { Health::Warning }, text: parts.join("; ") }
+}
+
+/// Only where something is wrong with them.
+fn metrics(context: &Context) -> Option<Line> {
+    let fault = context.metrics_fault.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    fault.map(|text| Line { name: "metrics", health: Health::Warning, text })
 }
 
 fn records(context: &Context) -> Line {
