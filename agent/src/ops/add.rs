@@ -14,10 +14,10 @@ use crate::ops::cluster_network;
 use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
-use crate::ops::{chain, default_route, links, pods, undo};
+use crate::ops::{chain, default_route, links, pods, preflight, undo};
 use crate::plan::{self, Attachment, Choice, Plan, Wanted};
 use crate::records::{self, Record, Stage, State};
-use crate::sys::{self, netns};
+use crate::sys;
 use crate::wire::Job;
 
 /// What an ADD is about, once everything it needs is known to be there.
@@ -49,8 +49,8 @@ pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R
             return Err(error.within(about(call)));
         }
     };
-    refuse_taken_names(&sandbox, &plan).await?;
-    refuse_missing_parents(&plan).await?;
+    preflight::names_are_free(sandbox.netns, &plan).await?;
+    preflight::parents_are_there(&plan).await?;
     let mut record = begin(context, call, &sandbox, &plan)?;
     match carry_out(context, call, &plan, &mut record, runner).await {
         Ok((answer, results)) => {
@@ -180,41 +180,6 @@ async fn fetch(
         networks.insert(id.clone(), network);
     }
     Ok(networks)
-}
-
-/// The namespace is one, and none of the names is taken in it.
-async fn refuse_taken_names(sandbox: &Sandbox<'_>, plan: &Plan) -> Result<(), CniError> {
-    let at = sandbox.netns.as_path();
-    netns::open(at).map_err(|error| CniError::new(code::INVALID_NETNS, error.to_string()))?;
-    for attachment in &plan.attachments {
-        let name = attachment.ifname.as_str();
-        let found = sys::links::find(Some(at), name).await;
-        let found = found.map_err(|error| CniError::new(code::INVALID_NETNS, error.to_string()))?;
-        if found.is_some() {
-            let text =
-                format!("network {}: interface name {name} already exists in the pod", quote(&attachment.network));
-            return Err(CniError::new(code::INVALID_ENVIRONMENT, text)
-                .remedy("ask for another interface name; nothing was changed"));
-        }
-    }
-    Ok(())
-}
-
-/// The link an attachment is to sit on is there.
-async fn refuse_missing_parents(plan: &Plan) -> Result<(), CniError> {
-    for attachment in &plan.attachments {
-        let Some((kind, parent)) = attachment.parent_on_node() else { continue };
-        if let Ok(None) = sys::links::find(None, &parent).await {
-            let text = format!(
-                "network {}: master {} of its {kind} plugin does not exist on this node",
-                quote(&attachment.network),
-                quote(&parent)
-            );
-            return Err(CniError::new(code::INVALID_CONFIG, text)
-                .remedy("name a link that exists on every node, or keep the pod off this one; nothing was changed"));
-        }
-    }
-    Ok(())
 }
 
 /// What a failed DEL left of an ADD that failed, too: the names were free before, so the links are ours to remove.

@@ -14,6 +14,7 @@ pub mod invocation;
 pub mod ledger;
 pub mod links;
 pub mod pods;
+pub mod preflight;
 pub mod reconcile;
 pub mod runner;
 pub mod status;
