@@ -114,6 +114,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_configuration_knows_the_same_names() {
+        assert_eq!(ProtocolSet::all().names().collect::<Vec<_>>(), crate::config::PROTOCOLS);
+    }
+
+    #[test]
     fn names_and_bits_agree() {
         assert_eq!(ProtocolSet::standard().to_string(), "mdns, ssdp, wsd, coap");
         assert_eq!(ProtocolSet::of(&["ssdp", "mdns"]).unwrap().bits(), 0b11);
