@@ -46,11 +46,6 @@ pub mod code {
     pub const INTERNAL: u32 = 999;
 }
 
-/// `code`, if it is the specification's or ours, else [`code::INTERNAL`]: what a plugin makes up is no label value.
-pub fn known_code(code: u32) -> u32 {
-    if matches!(code, 0..=8 | 11 | 50 | 51 | 100..=105) { code } else { code::INTERNAL }
-}
-
 /// A CNI error object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CniError {

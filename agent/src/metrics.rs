@@ -11,6 +11,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::fault::code;
+
 /// A family that is encoded from a snapshot: name without `_total`, and help text without its full stop.
 #[derive(Debug, Clone, Copy)]
 pub struct Described {
@@ -88,10 +90,13 @@ pub struct Metrics {
     /// `multus_server_request_total`.
     pub server_requests: Family<ServerLabels, Counter>,
     types: Mutex<Vec<String>>,
+    codes: Mutex<Vec<u32>>,
 }
 
 /// Most plugin types that get a label value of their own.
 const MOST_TYPES: usize = 64;
+/// Most error codes that do.
+const MOST_CODES: usize = 64;
 
 fn durations() -> Histogram {
     Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0])
@@ -105,6 +110,7 @@ impl Default for Metrics {
             delegate_duration: Family::new_with_constructor(durations),
             server_requests: Family::default(),
             types: Mutex::default(),
+            codes: Mutex::default(),
         }
     }
 }
@@ -137,6 +143,18 @@ impl Metrics {
         }
         plugin.to_owned()
     }
+
+    /// The label value for an error code: itself, or 999 when too many were seen (a plugin may print any).
+    pub fn code_label(&self, code: u32) -> u32 {
+        let Ok(mut codes) = self.codes.lock() else { return code::INTERNAL };
+        if !codes.contains(&code) {
+            if codes.len() >= MOST_CODES {
+                return code::INTERNAL;
+            }
+            codes.push(code);
+        }
+        code
+    }
 }
 
 #[cfg(test)]
@@ -151,5 +169,9 @@ mod tests {
         }
         assert_eq!(metrics.type_label("one-too-many"), "other");
         assert_eq!(metrics.type_label("p0"), "p0");
+        for code in 0..64 {
+            assert_eq!(metrics.code_label(code), code);
+        }
+        assert_eq!((metrics.code_label(4_000_000), metrics.code_label(7)), (code::INTERNAL, 7));
     }
 }

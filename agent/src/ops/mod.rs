@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::cni::{Command, Version};
-use crate::fault::{CniError, known_code};
+use crate::fault::CniError;
 use crate::metrics::RequestLabels;
 use crate::wire::{Call, Step};
 use context::Context;
@@ -41,7 +41,8 @@ pub async fn answer<R: Runner>(context: &Arc<Context>, call: Call, runner: &mut 
         Err(error) => Err(error),
     };
     let verb = verb.map_or("unknown", Command::as_str);
-    let labels = RequestLabels { verb, code: outcome.as_ref().err().map_or(0, |error| known_code(error.code)) };
+    let labels =
+        RequestLabels { verb, code: outcome.as_ref().err().map_or(0, |error| context.metrics.code_label(error.code)) };
     context.metrics.requests.get_or_create(&labels).inc();
     context.metrics.request_duration.get_or_create(&labels).observe(began.elapsed().as_secs_f64());
     match outcome {
