@@ -27,6 +27,7 @@ mod kube;
 mod lab_itself;
 mod metrics;
 mod networks;
+mod regressions;
 mod relay;
 mod restart;
 mod verbs;
