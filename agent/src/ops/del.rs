@@ -15,6 +15,10 @@ use crate::records::{Record, State};
 pub async fn del<R: Runner>(context: &Context, call: &Invocation, runner: &mut R) -> Result<(), CniError> {
     let Some(container) = &call.request.container_id else { return Ok(()) };
     let turn = context.turns.take(Pool::Others, Some(container), call.deadline).await?;
+    if runner.is_gone() {
+        // It did not wait for us and has undone everything by itself; its note says so.
+        return Ok(());
+    }
     if let Some(record) = context.ledger.get(container) {
         let mut record = Record::clone(&record);
         // A runtime may name no namespace although it is still there; then the one of the ADD is cleaned.
