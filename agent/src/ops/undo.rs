@@ -35,6 +35,12 @@ pub async fn undo<R: Runner>(
             Err(error) => failed.push(format!("DEL of {ifname}: {error}")),
         }
     }
+    if runner.is_gone() {
+        // Whoever ran the delegates may have gone on by itself: what is on disk is newer than what we know.
+        context.ledger.reread(&record.container);
+        let Some(newer) = context.ledger.get(&record.container) else { return failed };
+        *record = Record::clone(&newer);
+    }
     record.state = State::Undo;
     let kept =
         if record.due().is_empty() { context.ledger.remove(&record.container) } else { context.ledger.save(record) };
