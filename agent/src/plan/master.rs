@@ -204,7 +204,11 @@ mod tests {
         for (name, text, why) in table {
             let (master, skipped) = chosen(&[(name, text), ("20-next.conflist", FLANNEL)], RULES);
             let wanted = if why.is_some() { "20-next.conflist" } else { name };
-            assert_eq!((master.as_deref(), skipped), (Some(wanted), why.clone().into_iter().collect()), "{name} {text}");
+            assert_eq!(
+                (master.as_deref(), skipped),
+                (Some(wanted), why.clone().into_iter().collect()),
+                "{name} {text}"
+            );
         }
         let folder = Candidate { file: "01-d.conf".into(), content: Err("is a directory".into()) };
         let search = choose(vec![folder, file("20.conf", FLANNEL)], RULES);

@@ -66,7 +66,7 @@ pub fn compose(settings: &Settings, networks: &[NetworkConfig]) -> String {
         daemon_socket_dir: socket_dir(settings),
         cni_dir: cni_dir.as_deref(),
         bin_dir: bin_dir.as_deref(),
-        request_timeout: (timeout != REQUEST_TIMEOUT).then(|| format!("{}ms", timeout.as_millis())),
+        request_timeout: (timeout != REQUEST_TIMEOUT).then(|| format!("{}ms", timeout.as_millis().max(1))),
     };
     let versions = Version::SUPPORTED.into_iter().filter(|version| *version >= generator.cni_version);
     let conflist = Conflist {
@@ -84,7 +84,8 @@ fn capabilities(settings: &Settings, networks: &[NetworkConfig]) -> BTreeMap<Str
     let written = &settings.generator.capabilities;
     let configured = written.iter().filter(|(_, value)| value.get() == "true").map(|(name, _)| name.to_owned());
     let declared = networks.iter().flat_map(|network| &network.plugins).flat_map(|plugin| plugin.capabilities.clone());
-    let annotations = written.get(ANNOTATIONS).is_none_or(|value| value.get() == "true").then(|| ANNOTATIONS.to_owned());
+    let annotations =
+        written.get(ANNOTATIONS).is_none_or(|value| value.get() == "true").then(|| ANNOTATIONS.to_owned());
     configured.chain(declared.filter(|name| name != ANNOTATIONS)).chain(annotations).map(|name| (name, true)).collect()
 }
 
@@ -195,9 +196,14 @@ mod tests {
 
     #[test]
     fn versions_go_from_the_configured_one_to_the_newest() {
-        for (version, wanted) in [("1.1.0", r#"["1.1.0"]"#), ("1.0.0", r#"["1.0.0","1.1.0"]"#), ("1.2.0", r#"["1.1.0"]"#)] {
+        for (version, wanted) in
+            [("1.1.0", r#"["1.1.0"]"#), ("1.0.0", r#"["1.0.0","1.1.0"]"#), ("1.2.0", r#"["1.1.0"]"#)]
+        {
             let text = compose(&settings(&format!(r#"{{"cniVersion":"{version}"}}"#)), &[]);
-            assert!(text.split_whitespace().collect::<String>().contains(&format!(r#""cniVersions":{wanted}"#)), "{text}");
+            assert!(
+                text.split_whitespace().collect::<String>().contains(&format!(r#""cniVersions":{wanted}"#)),
+                "{text}"
+            );
         }
     }
 
@@ -215,7 +221,11 @@ mod tests {
         let table = [
             ("{}", "{}", vec![ANNOTATIONS]),
             (r#"{"capabilities":{"mac":true,"ips":false}}"#, r#"{"ips":true}"#, vec![ANNOTATIONS, "ips", "mac"]),
-            (r#"{"capabilities":{"io.kubernetes.cri.pod-annotations":false}}"#, r#"{"bandwidth":true}"#, vec!["bandwidth"]),
+            (
+                r#"{"capabilities":{"io.kubernetes.cri.pod-annotations":false}}"#,
+                r#"{"bandwidth":true}"#,
+                vec!["bandwidth"],
+            ),
         ];
         for (config, declared, wanted) in table {
             let made = plugin(config, declared)["capabilities"].as_object().unwrap().clone();
