@@ -34,6 +34,9 @@ struct Sandbox<'a> {
 pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R) -> Result<String, CniError> {
     let sandbox = sandbox(call)?;
     default_network::wait(context, call.work_until).await?;
+    if runner.is_gone() {
+        return Err(CniError::new(code::TRY_LATER, "the CNI plugin that asked is gone"));
+    }
     let _turn = context.turns.take(Pool::Attaching, Some(sandbox.container), call.deadline).await?;
     if let Some(answer) = answered_before(context, call, &sandbox) {
         return answer;

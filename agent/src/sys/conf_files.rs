@@ -11,6 +11,8 @@ use serde::Deserialize;
 
 /// The largest file that is read, in bytes.
 const MOST_BYTES: u64 = 1 << 20;
+/// Most bytes of all files of one folder together.
+const MOST_OF_ALL: usize = 4 << 20;
 /// Most files of one folder that are looked at.
 const MOST_FILES: usize = 1_024;
 
@@ -41,9 +43,14 @@ pub fn at(path: &Path) -> io::Result<Found> {
 /// # Errors
 /// The folder cannot be read.
 pub fn all(folder: &Path) -> io::Result<Vec<(String, io::Result<Vec<u8>>)>> {
+    let mut room = MOST_OF_ALL;
     let named = |path: PathBuf| {
         let name = path.file_name()?.to_str()?.to_owned();
-        Some((name, read(path).map(|found| found.bytes)))
+        let bytes = read(path).map(|found| found.bytes).and_then(|bytes| {
+            room = room.checked_sub(bytes.len()).ok_or_else(|| io::Error::other("the folder has too much in it"))?;
+            Ok(bytes)
+        });
+        Some((name, bytes))
     };
     Ok(configurations(folder)?.into_iter().filter_map(named).collect())
 }
