@@ -22,6 +22,7 @@ mod api;
 mod cli;
 mod counters;
 mod del;
+mod devices;
 mod hostile;
 mod kube;
 mod lab_itself;

@@ -153,13 +153,8 @@ impl Kubelet {
     /// Serves on the node of `lab`, with a busy neighbour on it.
     pub(super) fn start(lab: &Lab) -> Self {
         let neighbour = resources("kube-system", "neighbour", "vendor.com/vf", &["0000:ff:00.0"]);
-        let state = State {
-            pods: vec![neighbour],
-            get: Get::Answers,
-            latency: Duration::ZERO,
-            too_many: 0,
-            calls: Vec::new(),
-        };
+        let state =
+            State { pods: vec![neighbour], get: Get::Answers, latency: Duration::ZERO, too_many: 0, calls: Vec::new() };
         let state = Arc::new(Mutex::new(state));
         let (end, ended) = oneshot::channel();
         let (socket, shared) = (socket(lab), Arc::clone(&state));
@@ -259,13 +254,19 @@ async fn serve(stream: UnixStream, state: Arc<Mutex<State>>) {
                 "/v1.PodResourcesLister/Get" if !service.is_missing() => {
                     Grpc::new(ProstCodec::default()).unary(GetService(service), request).await
                 }
-                "/v1.PodResourcesLister/List" => Grpc::new(ProstCodec::default()).unary(ListService(service), request).await,
+                "/v1.PodResourcesLister/List" => {
+                    Grpc::new(ProstCodec::default()).unary(ListService(service), request).await
+                }
                 _ => Status::unimplemented("unknown method").into_http(),
             };
             Ok::<_, std::convert::Infallible>(answer)
         }
     });
-    drop(hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await);
+    drop(
+        hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(stream), service)
+            .await,
+    );
 }
 
 type Answering<T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>;
@@ -348,9 +349,7 @@ impl UnaryService<ListRequest> for ListService {
 pub(super) fn write_checkpoint(lab: &Lab, entries: &[(&str, &str, BTreeMap<&str, Vec<&str>>)]) {
     let folder = folder(lab).join("device-plugins");
     fs::create_dir_all(&folder).expect("make the folder of the checkpoint");
-    let entry = |(uid, resource, ids): &(&str, &str, BTreeMap<&str, Vec<&str>>)| {
-        json!({"PodUID": uid, "ContainerName": "app", "ResourceName": resource, "DeviceIDs": ids, "AllocResp": "CgA="})
-    };
+    let entry = |(uid, resource, ids): &(&str, &str, BTreeMap<&str, Vec<&str>>)| json!({"PodUID": uid, "ContainerName": "app", "ResourceName": resource, "DeviceIDs": ids, "AllocResp": "CgA="});
     let entries: Vec<_> = entries.iter().map(entry).collect();
     let text = json!({"Data": {"PodDeviceEntries": entries, "RegisteredDevices": {}}, "Checksum": 42}).to_string();
     fs::write(Path::new(&folder).join("kubelet_internal_checkpoint"), text).expect("write the checkpoint");
