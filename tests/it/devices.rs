@@ -4,7 +4,6 @@ mod claims;
 mod files;
 mod kubelet;
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
@@ -117,9 +116,8 @@ fn without_a_socket_the_checkpoint_is_read() {
     needs_programs!();
     let world = builder("dev-file").start();
     let pod = world.lab.pod("cam").networks("vf,vf");
-    let nodes = BTreeMap::from([("1", vec![B]), ("0", vec![A])]);
-    let other = BTreeMap::from([("0", vec!["0000:00:00.0"])]);
-    kubelet::write_checkpoint(&world.lab, &[("another", VF, other), (&pod.uid, VF, nodes)]);
+    let (other, nodes) = (json!({"0": ["0000:00:00.0"]}), json!({"1": [B], "-1": [A]}));
+    kubelet::write_checkpoint(&world.lab, VF, &[("another", other), (&pod.uid, nodes)]);
     world.add(&pod).expect_ok();
     assert_eq!(told(&world, "ADD"), [has("net1", A), has("net2", B)]);
 }
@@ -184,7 +182,7 @@ fn a_slow_kubelet_is_not_waited_for_beyond_the_deadline() {
     kubelet.set_latency(Duration::from_millis(700));
     world.add(&pod).expect_ok();
     world.del(&pod).expect_ok();
-    kubelet.set_latency(Duration::from_secs(60));
+    kubelet.set_latency(Duration::from_mins(1));
     let began = Instant::now();
     let text = world.add(&pod).expect_error(11);
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
@@ -234,7 +232,7 @@ fn what_is_no_kubelet_is_said_to_be_none() {
     drop(listener);
 
     std::fs::remove_file(&path).expect("remove the socket");
-    kubelet::write_checkpoint(&world.lab, &[]);
+    kubelet::write_checkpoint(&world.lab, VF, &[]);
     let checkpoint = kubelet::folder(&world.lab).join("device-plugins/kubelet_internal_checkpoint");
     std::fs::write(&checkpoint, "garbage \u{1b}").expect("write");
     refused("a broken checkpoint", &["kubelet_internal_checkpoint"]);

@@ -34,8 +34,8 @@ pub enum ClusterError {
     /// A resource claim of the pod that tells no devices.
     #[error("ResourceClaim {claim} of pod \"{pod}\": {reason}")]
     Claim {
-        /// Whose claim.
-        pod: PodRef,
+        /// Whose claim, `namespace/name`.
+        pod: String,
         /// Its name, quoted.
         claim: String,
         /// What is wrong with it.

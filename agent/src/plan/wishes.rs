@@ -172,7 +172,9 @@ mod tests {
         let devices = Allocated::from([("v/f".to_owned(), ids(&["a", "b"]))]);
         let demand = |resources: &[(&str, bool)]| {
             let mut demand = Demand::default();
-            resources.iter().for_each(|(resource, has_own)| demand.add(Some(resource), *has_own));
+            for (resource, has_own) in resources {
+                demand.add(Some(resource), *has_own);
+            }
             demand
         };
         let (vf, own) = (("v/f", false), ("v/f", true));

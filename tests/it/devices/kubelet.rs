@@ -3,10 +3,9 @@
 //! It speaks through another implementation of gRPC than the agent, has messages of its own with every field of the real
 //! ones, and answers as the real one does: `Get` may be missing or switched off, and too many calls are refused.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -16,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use lab::{Lab, Pod};
 use prost::Message;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
 use tonic::server::{Grpc, UnaryService};
@@ -345,12 +344,12 @@ impl UnaryService<ListRequest> for ListService {
     }
 }
 
-/// Writes the device manager's checkpoint: for each (UID, resource), the device ids by NUMA node.
-pub(super) fn write_checkpoint(lab: &Lab, entries: &[(&str, &str, BTreeMap<&str, Vec<&str>>)]) {
+/// Writes the device manager's checkpoint: for each pod UID its devices of `resource` by NUMA node, as JSON.
+pub(super) fn write_checkpoint(lab: &Lab, resource: &str, pods: &[(&str, Value)]) {
     let folder = folder(lab).join("device-plugins");
     fs::create_dir_all(&folder).expect("make the folder of the checkpoint");
-    let entry = |(uid, resource, ids): &(&str, &str, BTreeMap<&str, Vec<&str>>)| json!({"PodUID": uid, "ContainerName": "app", "ResourceName": resource, "DeviceIDs": ids, "AllocResp": "CgA="});
-    let entries: Vec<_> = entries.iter().map(entry).collect();
+    let entry = |(uid, ids): &(&str, Value)| json!({"PodUID": uid, "ContainerName": "app", "ResourceName": resource, "DeviceIDs": ids, "AllocResp": "CgA="});
+    let entries: Vec<_> = pods.iter().map(entry).collect();
     let text = json!({"Data": {"PodDeviceEntries": entries, "RegisteredDevices": {}}, "Checksum": 42}).to_string();
-    fs::write(Path::new(&folder).join("kubelet_internal_checkpoint"), text).expect("write the checkpoint");
+    fs::write(folder.join("kubelet_internal_checkpoint"), text).expect("write the checkpoint");
 }
