@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::delegates::{Attachment, Plan};
 use crate::cni::RawObject;
 use crate::fault::{CniError, code, quote};
-use crate::names::ContainerId;
+use crate::names::{ContainerId, IfName};
 
 /// The capability under which a plugin learns where its file is.
 const CAPABILITY: &str = "CNIDeviceInfoFile";
@@ -42,8 +42,14 @@ impl Plan {
 fn files(folder: &Path, attachment: &Attachment, container: &ContainerId) -> Option<Files> {
     let device = attachment.device_id.as_deref()?;
     let given = attachment.resource.as_deref().and_then(|resource| name(&format!("{resource}-{device}-device.json")));
-    let shown = name(&format!("{}-{container}_{}", attachment.config.name, attachment.ifname))?;
-    Some(Files { given: given.map(|name| folder.join("dp").join(name)), shown: folder.join("cni").join(shown) })
+    let shown = shown(folder, attachment.config.name.as_str(), container, &attachment.ifname)?;
+    Some(Files { given: given.map(|name| folder.join("dp").join(name)), shown })
+}
+
+/// Where the file of an attachment of network `conf_name` is, below `folder`; also of one that Multus made. `None` where
+/// the name would be none.
+pub fn shown(folder: &Path, conf_name: &str, container: &ContainerId, ifname: &IfName) -> Option<PathBuf> {
+    name(&format!("{conf_name}-{container}_{ifname}")).map(|name| folder.join("cni").join(name))
 }
 
 /// A file's name as the specification makes it: every `/` is a `-`, so that it stays in its folder.
