@@ -17,7 +17,7 @@ use crate::ops::cluster_network;
 use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
-use crate::ops::{chain, default_route, device_info, devices, links, pods, preflight, undo};
+use crate::ops::{chain, default_network, default_route, device_info, devices, links, pods, preflight, undo};
 use crate::plan::{self, Attachment, Choice, Demand, Plan, Wanted};
 use crate::records::{self, Record, Stage, State};
 use crate::sys;
@@ -36,6 +36,10 @@ struct Sandbox<'a> {
 /// Whatever refused the plan, or the first step that failed; then everything before it was undone.
 pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R) -> Result<String, CniError> {
     let sandbox = sandbox(call)?;
+    default_network::wait(context, call.work_until).await?;
+    if runner.is_gone() {
+        return Err(CniError::new(code::TRY_LATER, "the CNI plugin that asked is gone"));
+    }
     let _turn = context.turns.take(Pool::Attaching, Some(sandbox.container), call.deadline).await?;
     if let Some(answer) = answered_before(context, call, &sandbox) {
         return answer;
@@ -164,6 +168,7 @@ async fn make_plan(
     };
     wanted.devices = devices::allocated(context, call, pod, &Demand::of(&wanted, known)).await?;
     let mut plan = plan::plan(wanted, known)?;
+    preflight::none_is_ours(&context.settings.generator.plugin, &plan)?;
     plan.place_device_info(Path::new(&context.settings.device_info_dir), sandbox.container);
     Ok(plan)
 }

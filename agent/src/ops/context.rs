@@ -13,6 +13,7 @@ use crate::kube::Cluster;
 use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
 use crate::names::ContainerId;
+use crate::ops::default_network::DefaultNetwork;
 use crate::ops::ledger::Ledger;
 use crate::spool::Spool;
 
@@ -31,6 +32,8 @@ pub struct Context {
     pub datapath_fault: Option<String>,
     /// Why nobody can scrape, where somebody should.
     pub metrics_fault: Mutex<Option<String>>,
+    /// The cluster's own network, as far as it is known.
+    pub default_network: DefaultNetwork,
     /// The records.
     pub ledger: Ledger,
     /// What the shim did while we were away.
