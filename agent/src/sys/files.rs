@@ -72,7 +72,7 @@ fn write_beside(path: &Path, bytes: &[u8], ending: &str, mode: u32, for_good: bo
         .write(true)
         .create(true)
         .truncate(true)
-        .mode(mode)
+        .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
         .open(&beside)
         .and_then(|mut file| {
