@@ -14,6 +14,7 @@ mod networks;
 mod pods;
 mod report;
 mod shelf;
+mod told;
 mod yaml;
 
 use std::collections::{BTreeMap, HashSet};
