@@ -18,10 +18,12 @@ macro_rules! needs_programs {
     };
 }
 
+mod annotations;
 mod api;
 mod cli;
 mod counters;
 mod del;
+mod events;
 mod hostile;
 mod kube;
 mod lab_itself;

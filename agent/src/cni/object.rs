@@ -76,6 +76,7 @@ impl RawObject {
 
     /// The values of `keys` under exactly these spellings, others left out: keys match in any case, the last that is not
     /// `null` counts, as Go reads into a struct.
+    #[must_use]
     pub fn settled(&self, keys: &[&str]) -> Self {
         let mut settled = Self::default();
         for (key, value) in self.iter().filter(|(_, value)| value.get() != "null") {

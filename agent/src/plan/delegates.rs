@@ -403,8 +403,8 @@ mod tests {
 
     #[test]
     fn warnings_are_few_whatever_an_annotation_says() {
-        let fields: String = (0..500).map(|at| format!(r#","k{at}":1"#)).collect();
-        let item = format!(r#"{{"name":"mv2","ips":["10.0.0.5/24"]{fields}}}"#);
+        let fields: Vec<String> = (0..500).map(|at| format!(r#""k{at}":1"#)).collect();
+        let item = format!(r#"{{"name":"mv2","ips":["10.0.0.5/24"],{}}}"#, fields.join(","));
         let networks = format!("[{}]", [item.as_str(); 9].join(","));
         let plan = Case { networks: &networks, ..Case::default() }.plan().unwrap();
         assert_eq!(plan.warnings.len(), 9 + 1, "{:?}", plan.warnings);
