@@ -20,7 +20,8 @@ use std::process::ExitCode;
 
 use pair::Pair;
 
-const USAGE: &str = "conformance [--shim PATH --agent PATH] [--flavour ours|multus] [--only FILTER] [--jobs N] [--list]";
+const USAGE: &str =
+    "conformance [--shim PATH --agent PATH] [--flavour ours|multus] [--only FILTER] [--jobs N] [--list]";
 
 fn main() -> ExitCode {
     let wanted = match Wanted::read(std::env::args().skip(1)) {
@@ -37,7 +38,9 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     if wanted.list {
-        clauses.iter().for_each(|clause| println!("{:<34} {}", clause.id, clause.says));
+        for clause in &clauses {
+            println!("{:<34} {}", clause.id, clause.says);
+        }
         return ExitCode::SUCCESS;
     }
     if let Some(reason) = wanted.pair.missing() {
@@ -67,7 +70,9 @@ impl Wanted {
                 "--agent" => wanted.pair.agent = value()?.into(),
                 "--flavour" => wanted.pair.flavour = value()?.parse()?,
                 "--only" => wanted.only.push(value()?),
-                "--jobs" => wanted.jobs = value()?.parse().map_err(|_| "--jobs takes a number".to_owned())?,
+                "--jobs" => {
+                    wanted.jobs = value()?.parse().map_err(|error| format!("--jobs takes a number: {error}"))?
+                }
                 "--list" => wanted.list = true,
                 _ => return Err(format!("unknown argument {argument:?}")),
             }

@@ -116,9 +116,12 @@ impl Plan {
         let mut runtime = Runtime::new(&self.lab);
         runtime.program.clone_from(&pair::judged().shim);
         runtime.version = self.version;
-        runtime.gives_annotations = false;
-        // What a generated file would say, but for the annotations.
-        runtime.plugin["capabilities"] = json!({"portMappings": true});
+        // What a generated file would say. Only ours asks the runtime for the pod's annotations.
+        runtime.gives_annotations = !pair::is_multus();
+        runtime.plugin["capabilities"] = json!({"portMappings": true, "bandwidth": true});
+        if runtime.gives_annotations {
+            runtime.plugin["capabilities"][ANNOTATIONS] = true.into();
+        }
         runtime.plugin["clusterNetwork"] = json!(self.lab.cni_conf_dir.join(PRIMARY));
         runtime.plugin["confDir"] = json!(self.lab.conf_dir);
         if pair::is_multus() {
@@ -189,12 +192,6 @@ pub(crate) fn fake_list(lab: &Lab, name: &str, version: &str, fakes: &[(&str, &V
         conf
     };
     json!({"cniVersion": version, "name": name, "plugins": fakes.iter().map(plugin).collect::<Vec<_>>()})
-}
-
-/// The result of a fake that made no link, with one address.
-pub(crate) fn fake_result(ifname: &str, address: &str) -> Value {
-    json!({"interfaces": [{"name": ifname, "mac": "02:00:00:00:00:01", "sandbox": "/run/netns/x"}],
-        "ips": [{"address": address, "interface": 0}]})
 }
 
 impl Node {

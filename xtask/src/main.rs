@@ -23,7 +23,7 @@ struct Task {
     run: fn(&[String]) -> Outcome,
 }
 
-const TASKS: [Task; 9] = [
+const TASKS: [Task; 10] = [
     Task {
         name: "setup",
         arguments: "[--check]",
@@ -41,6 +41,12 @@ const TASKS: [Task; 9] = [
         arguments: "[--fast]",
         about: "everything CI runs; --fast: unit tests only, no root",
         run: suite::run,
+    },
+    Task {
+        name: "conformance",
+        arguments: "[…]",
+        about: "judge shim and daemon, clause by clause: [--shim P --agent P] [--flavour ours|multus] [--only F] [--list]",
+        run: lab::conformance,
     },
     Task {
         name: "build",

@@ -8,11 +8,15 @@ use crate::node::{Node, Plan, fake_list, said};
 
 pub(super) const CLAUSES: &[Clause] = &[
     clause("cni.check.fresh", "CHECK right after ADD succeeds and prints nothing", fresh),
-    clause("cni.check.interface", "a missing interface is an error", || spoilt("interface", |pod| pod.netns.ip("link del eth0"))),
+    clause("cni.check.interface", "a missing interface is an error", || {
+        spoilt("interface", |pod| pod.netns.ip("link del eth0"));
+    }),
     clause("cni.check.address", "a missing address is an error", || {
         spoilt("address", |pod| pod.netns.ip("-4 address flush dev eth0"));
     }),
-    clause("cni.check.route", "a missing route is an error", || spoilt("route", |pod| pod.netns.ip("route del default"))),
+    clause("cni.check.route", "a missing route is an error", || {
+        spoilt("route", |pod| pod.netns.ip("route del default"));
+    }),
     clause("cni.check.secondary", "what a further network made is looked at too", || {
         spoilt("secondary", |pod| pod.netns.ip("link del net1"));
     }),

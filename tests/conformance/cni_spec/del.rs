@@ -79,7 +79,8 @@ fn no_prev_result() {
 fn reverse() {
     let plan = Plan::new("c-del-reverse");
     let result = json!({"interfaces": [{"name": "net1", "sandbox": "/run/netns/x"}], "dns": {"domain": "two.example"}});
-    let list = fake_list(&plan.lab, "chained", "1.0.0", &[("one", &json!({})), ("two", &json!({"ADD": {"result": result}}))]);
+    let list =
+        fake_list(&plan.lab, "chained", "1.0.0", &[("one", &json!({})), ("two", &json!({"ADD": {"result": result}}))]);
     // One journal for both, so that their order shows.
     let mut list = list;
     let journal = list["plugins"][0]["fake"]["journal"].clone();
@@ -87,8 +88,11 @@ fn reverse() {
     let node = plan.network("chained", &list).start();
     let pod = node.attached("cam", "chained");
     node.del(&pod).expect_ok();
-    let calls: Vec<_> =
-        node.journal("one").iter().map(|call| format!("{} {}", call.verb(), call.conf()["type"].as_str().unwrap_or(""))).collect();
+    let calls: Vec<_> = node
+        .journal("one")
+        .iter()
+        .map(|call| format!("{} {}", call.verb(), call.conf()["type"].as_str().unwrap_or("")))
+        .collect();
     assert_eq!(calls, ["ADD one", "ADD two", "DEL two", "DEL one"]);
     for call in &node.journal("one")[2..] {
         assert_eq!(call.conf()["prevResult"]["dns"]["domain"], "two.example", "{:#}", call.conf());

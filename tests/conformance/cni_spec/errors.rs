@@ -17,7 +17,11 @@ pub(super) const CLAUSES: &[Clause] = &[
     clause("cni.errors.stdin", "stdin that is no JSON object is refused with code 6", stdin),
     clause("cni.errors.name", "a configuration without a valid name is refused with code 7", name),
     clause("cni.errors.netns", "an ADD into what is no network namespace fails and leaves nothing", netns),
-    clause("cni.errors.prevresult", "a prevResult that cannot be read is refused, one that can be is no harm", prev_result),
+    clause(
+        "cni.errors.prevresult",
+        "a prevResult that cannot be read is refused, one that can be is no harm",
+        prev_result,
+    ),
 ];
 
 fn code(answer: &Answer) -> u64 {

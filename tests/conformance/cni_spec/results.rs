@@ -12,10 +12,18 @@ pub(super) const CLAUSES: &[Clause] = &[
     clause("cni.results.1.0.0", "at 1.0.0 the result has that version's form", || in_version("1.0.0")),
     clause("cni.results.1.1.0", "at 1.1.0 the result has that version's form", || in_version("1.1.0")),
     clause("cni.results.truth", "the result says what the kernel has: name, MAC, address, gateway", truth),
-    clause("cni.results.1.1-keys", "what only 1.1 knows (mtu, socketPath, pciID, a route's keys) passes at 1.1.0", new_keys),
+    clause(
+        "cni.results.1.1-keys",
+        "what only 1.1 knows (mtu, socketPath, pciID, a route's keys) passes at 1.1.0",
+        new_keys,
+    ),
     clause("cni.results.dns", "dns of the delegate is in the result", dns),
     clause("cni.results.only-default", "the result is the default network's; others are not in it", only_default),
-    clause("cni.results.no-version", "a delegate's result without cniVersion is taken in the configuration's", no_version),
+    clause(
+        "cni.results.no-version",
+        "a delegate's result without cniVersion is taken in the configuration's",
+        no_version,
+    ),
 ];
 
 /// The interface in the pod, and its number.
@@ -94,7 +102,8 @@ fn only_default() {
 }
 
 fn no_version() {
-    let stdout = r#"{"interfaces": [{"name": "eth0", "sandbox": "/run/netns/x"}], "ips": [{"address": "10.9.0.2/24"}]}"#;
+    let stdout =
+        r#"{"interfaces": [{"name": "eth0", "sandbox": "/run/netns/x"}], "ips": [{"address": "10.9.0.2/24"}]}"#;
     let plan = Plan::new("c-nover").fake_primary("vague", "1.0.0", &json!({"ADD": {"stdout": stdout}}));
     let result = plan.start();
     let pod = result.pod("cam", "");

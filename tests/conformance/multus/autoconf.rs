@@ -106,7 +106,8 @@ fn capabilities() {
 
 fn shrinks() {
     let plan = Plan::new("m-conf-shrinks");
-    let (file, both) = (plan.primary_file(), capable(&plan, &json!({"portMappings": true}), &json!({"bandwidth": true})));
+    let (file, both) =
+        (plan.primary_file(), capable(&plan, &json!({"portMappings": true}), &json!({"bandwidth": true})));
     let fewer = capable(&plan, &json!({"portMappings": true}), &json!({}));
     let node = plan.primary(&both).start();
     wait_says(&node, "bandwidth is missing", |conf| has(conf, "bandwidth"));
@@ -228,8 +229,9 @@ fn nested() {
     let plan = Plan::new("m-conf-nested");
     let list = json!({"cniVersion": "1.0.0", "name": "node-network", "plugins": [
         {"type": "multus-shim", "daemonSocketDir": plan.lab.socket_dir}]});
-    fs::write(plan.lab.cni_conf_dir.join("05-multus.conflist"), list.to_string()).expect("write a Multus configuration");
-    let single = json!({"cniVersion": "0.3.1", "name": "m", "type": "multus", "delegates": []});
+    fs::write(plan.lab.cni_conf_dir.join("05-multus.conflist"), list.to_string())
+        .expect("write a Multus configuration");
+    let single = json!({"cniVersion": "1.0.0", "name": "m", "type": "multus", "delegates": []});
     fs::write(plan.lab.cni_conf_dir.join("02-nodes.conf"), single.to_string()).expect("write another");
     let mut node = plan.start();
     let (_, conf) = wait_generated(&node);
@@ -248,7 +250,7 @@ fn forced() {
     let before = fs::read(&file).expect("read the primary network");
     let node = plan.start();
     wait_says(&node, "the version", |conf| conf["cniVersion"] == "0.4.0");
-    assert_eq!(fs::read(&file).ok(), Some(before), "the primary network's file was changed");
+    assert!(fs::read(&file).ok() == Some(before), "the primary network's file was changed");
 }
 
 fn stays() {
@@ -257,7 +259,7 @@ fn stays() {
     node.daemon.ask_to_end();
     assert!(node.daemon.ended_within(Duration::from_secs(20)).is_some(), "SIGTERM is ignored");
     let after = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-    assert_eq!(after, Some(before));
+    assert_eq!(after, Some(before), "{}", path.display());
     node.daemon.start_again(&node.lab);
     node.assert_works("a restart");
 }

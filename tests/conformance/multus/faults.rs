@@ -10,8 +10,16 @@ use crate::clause::{Clause, clause};
 use crate::node::{Node, Plan};
 
 pub(super) const CLAUSES: &[Clause] = &[
-    clause("multus.fault.killed-in-add", "a daemon killed during ADD leaves nothing after restart and DEL", killed_in_add),
-    clause("multus.fault.port-mappings", "what a pod's portMappings made on a further network is removed", port_mappings),
+    clause(
+        "multus.fault.killed-in-add",
+        "a daemon killed during ADD leaves nothing after restart and DEL",
+        killed_in_add,
+    ),
+    clause(
+        "multus.fault.port-mappings",
+        "what a pod's portMappings made on a further network is removed",
+        port_mappings,
+    ),
     clause("multus.fault.reboot", "after a reboot the addresses of pods that are gone are freed by GC", reboot),
     clause("multus.fault.files-flat", "with a log file set, a hundred requests leave no file open", files_flat),
     clause("multus.fault.slow-api", "an API server that takes two seconds keeps no known pod waiting long", slow_api),

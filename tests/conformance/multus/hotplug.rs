@@ -11,7 +11,11 @@ pub(super) const CLAUSES: &[Clause] = &[
     clause("multus.delegate.add", "/delegate ADD attaches one network and answers its result", add),
     clause("multus.delegate.del", "/delegate DEL takes one network off and leaves the rest", del),
     clause("multus.delegate.attributes", "ips, mac and cni-args of the request reach the plugin", attributes),
-    clause("multus.delegate.clean-config", "the plugin gets the network's own keys and version, none of the daemon's", clean),
+    clause(
+        "multus.delegate.clean-config",
+        "the plugin gets the network's own keys and version, none of the daemon's",
+        clean,
+    ),
     clause("multus.delegate.taken-name", "an interface name that is taken is refused and left alone", taken_name),
     clause("multus.delegate.no-pod", "/delegate for a pod that is not there is refused", no_pod),
     clause("multus.delegate.with-pod", "what was plugged in is cleaned when the pod is deleted", with_pod),
@@ -125,5 +129,8 @@ fn list() {
         let reply = socket::delegate(&node, verb, &pod, &list, "net7", &json!({}));
         assert_eq!(reply.status, 200, "{verb}: {}", reply.body);
     }
-    assert_eq!((node.verbs("one"), node.verbs("two")), (vec!["ADD".into(), "DEL".into()], vec!["ADD".into(), "DEL".into()]));
+    assert_eq!(
+        (node.verbs("one"), node.verbs("two")),
+        (vec!["ADD".into(), "DEL".into()], vec!["ADD".into(), "DEL".into()])
+    );
 }

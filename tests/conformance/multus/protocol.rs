@@ -24,7 +24,11 @@ pub(super) const CLAUSES: &[Clause] = &[
     clause("multus.socket.ifname", "/cni without CNI_IFNAME means eth0", ifname),
     clause("multus.socket.half-sent", "a half-sent request is closed", half_sent),
     clause("multus.shim.old-daemon", "the shim works with a daemon that has no /readyz", old_daemon),
-    clause("multus.shim.old-daemon-error", "an older daemon's refusal reaches the runtime with its code", old_daemon_error),
+    clause(
+        "multus.shim.old-daemon-error",
+        "an older daemon's refusal reaches the runtime with its code",
+        old_daemon_error,
+    ),
     clause("multus.shim.old-daemon-del", "DEL through an older daemon reaches it", old_daemon_del),
 ];
 

@@ -15,7 +15,11 @@ pub(super) const CLAUSES: &[Clause] = &[
     clause("multus.9.2.mirror-pod", "a static pod, whose id the API server does not know, is attached", mirror_pod),
     clause("multus.9.2.default-route1", "default-route moves one pod's default and leaves another's", default_route1),
     clause("multus.9.2.connection-limit", "six pods at once come up with connectionLimit 1", connection_limit),
-    clause("multus.9.2.sub-directory", "a plugin's file in the primary network's folder joins its chain", sub_directory),
+    clause(
+        "multus.9.2.sub-directory",
+        "a plugin's file in the primary network's folder joins its chain",
+        sub_directory,
+    ),
     clause("multus.9.2.auxiliary-chain", "the auxiliary chain runs after all networks", auxiliary_chain),
     clause("multus.9.2.density", "sixty-four pods, eight at a time, get an address each and leave nothing", density),
 ];
@@ -80,7 +84,9 @@ fn add_all(node: &Node, pods: &[Pod], width: usize) {
     for group in pods.chunks(width) {
         std::thread::scope(|scope| {
             let adds: Vec<_> = group.iter().map(|pod| scope.spawn(|| node.add(pod))).collect();
-            adds.into_iter().for_each(|add| drop(add.join().expect("an ADD").expect_ok()));
+            for add in adds {
+                add.join().expect("an ADD").expect_ok();
+            }
         });
     }
 }

@@ -16,10 +16,18 @@ pub(super) const CLAUSES: &[Clause] = &[
     clause("multus.select.cni-args", "cni-args are merged into args.cni of every plugin of the network", cni_args),
     clause("multus.select.same-twice", "one network may be selected twice and is attached twice", same_twice),
     clause("multus.select.numbering", "interfaces are numbered by position, an explicit name leaves a gap", numbering),
-    clause("multus.select.same-ifname", "two networks that ask for one interface are refused, nothing is left", same_ifname),
+    clause(
+        "multus.select.same-ifname",
+        "two networks that ask for one interface are refused, nothing is left",
+        same_ifname,
+    ),
     clause("multus.select.default", "the default-network annotation replaces the default network", default_network),
     clause("multus.select.default-two", "a default-network annotation with two items is refused", default_two),
-    clause("multus.select.default-isolated", "isolation holds for the default-network annotation, too", default_isolated),
+    clause(
+        "multus.select.default-isolated",
+        "isolation holds for the default-network annotation, too",
+        default_isolated,
+    ),
     clause("multus.select.isolation", "isolation allows the pod's own namespace and default", isolation),
     clause("multus.select.global", "globalNamespaces replaces the list of allowed namespaces", global),
     clause("multus.select.claim", "ipam-claim-reference is accepted", claim),
@@ -53,10 +61,23 @@ fn json_form() {
 fn bad() {
     let mut node = Node::new("m-bad");
     for text in [
-        "a/b/c", "lan@a@b", "lan,", "Lan_1", "-lan", "lan@sixteen-letters!", "lan@a b", "lan@a/b", r#"[{"name": "lan""#,
-        r#"{"name": "lan"}"#, r#""lan""#, r#"[{"name": "lan", "mac": "nonsense"}]"#,
-        r#"[{"name": "lan", "ips": ["10.0.0.300"]}]"#, r#"[{"name": "lan", "ips": "10.0.0.3"}]"#,
-        r#"[{"name": "lan", "cni-args": "x"}]"#, r#"[{"name": "lan", "default-route": ["nowhere"]}]"#, "[]]",
+        "a/b/c",
+        "lan@a@b",
+        "lan,",
+        "Lan_1",
+        "-lan",
+        "lan@sixteen-letters!",
+        "lan@a b",
+        "lan@a/b",
+        r#"[{"name": "lan""#,
+        r#"{"name": "lan"}"#,
+        r#""lan""#,
+        r#"[{"name": "lan", "mac": "nonsense"}]"#,
+        r#"[{"name": "lan", "ips": ["10.0.0.300"]}]"#,
+        r#"[{"name": "lan", "ips": "10.0.0.3"}]"#,
+        r#"[{"name": "lan", "cni-args": "x"}]"#,
+        r#"[{"name": "lan", "default-route": ["nowhere"]}]"#,
+        "[]]",
     ] {
         let pod = node.pod("bad", text);
         let answer = node.add(&pod);

@@ -3,34 +3,45 @@
 use std::time::Duration;
 
 use lab::netns::print_mac;
-use lab::wait_until;
+use lab::{plugins, wait_until};
 use serde_json::json;
 
 use crate::clause::{Clause, clause};
-use crate::node::{Node, Plan, SOON, fake_list, said};
+use crate::node::{Node, Plan, SOON, said};
 
 pub(super) const CLAUSES: &[Clause] = &[
-    clause("multus.text.roll-back", "a delegate's failure is told with pod, network and the plugin's own words", roll_back),
+    clause(
+        "multus.text.roll-back",
+        "a delegate's failure is told with pod, network and the plugin's own words",
+        roll_back,
+    ),
     clause("multus.text.netns", "a namespace that is not there is told as a name that cannot be set", netns),
     clause("multus.text.isolation", "a violated isolation is told with both namespaces", isolation),
     clause("multus.text.no-nad", "an unknown network is told with name and namespace, also as an event", no_nad),
     clause("multus.text.events", "each interface is told as an event AddedInterface", events),
     clause("multus.status.form", "network-status has the form its readers parse, byte for byte", status_form),
     clause("multus.status.dns-and-gateway", "network-status has dns and the gateways of default routes", status_dns),
-    clause("multus.status.several", "a plugin with several interfaces in the pod has an entry for each", status_several),
+    clause(
+        "multus.status.several",
+        "a plugin with several interfaces in the pod has an entry for each",
+        status_several,
+    ),
     clause("multus.status.empty-result", "a network whose result is empty still has an entry", status_empty),
 ];
 
 fn roll_back() {
     let plan = Plan::new("m-rollback");
     let fails = json!({"ADD": {"error": {"code": 999, "msg": "expected plugin failure"}}});
-    let list = fake_list(&plan.lab, "other1", "1.0.0", &[("other", &fails)]);
-    let first = fake_list(&plan.lab, "weave1", "1.0.0", &[("weave", &json!({}))]);
-    let node = plan.primary(&first).network("other1", &list).start();
+    // Networks of a single plugin: libcni puts a list's plugin into the text, too.
+    let mut other = plugins::conf(&plan.lab, "other", &fails);
+    other["name"] = "other1".into();
+    let node = plan.fake_primary("weave", "1.0.0", &json!({})).network("other1", &other).start();
     let pod = node.pod("cam", "other1");
     let error = node.add(&pod).error();
-    let wanted = format!("[{}/{}/{}:other1]: error adding container to network \"other1\": expected plugin failure",
-        pod.namespace, pod.name, pod.uid);
+    let wanted = format!(
+        "[{}/{}/{}:other1]: error adding container to network \"other1\": expected plugin failure",
+        pod.namespace, pod.name, pod.uid
+    );
     assert!(said(&error).contains(&wanted), "wanted {wanted}: {error}");
     // Two ADDs, two DELs: the one that failed is asked to clean up, too.
     assert_eq!((node.verbs("weave"), node.verbs("other")), (add_del(), add_del()));
@@ -41,7 +52,14 @@ fn add_del() -> Vec<String> {
 }
 
 fn netns() {
-    let node = Plan::new("m-netns").fake_primary("weave-net", "1.0.0", &json!({})).start();
+    let plan = Plan::new("m-netns");
+    let mut single = plugins::conf(&plan.lab, "weave-net", &json!({}));
+    single["name"] = "weave1".into();
+    std::fs::remove_file(plan.primary_file()).expect("remove the primary network's list");
+    let file = plan.lab.cni_conf_dir.join("10-weave.conf");
+    std::fs::write(&file, single.to_string()).expect("write the primary network's file");
+    let mut node = plan.start();
+    node.runtime.plugin["clusterNetwork"] = json!(file);
     let pod = node.pod("cam", "");
     let answer = node.run(&node.call("ADD", Some(&pod)).var("CNI_NETNS", "/run/netns/nowhere"));
     let text = said(&answer.error());
@@ -94,8 +112,11 @@ fn status_form() {
     let bare = |ifname: &str, n: usize| pod.netns.addresses(ifname)[n].split('/').next().unwrap_or_default().to_owned();
     let list = |ips: &[String]| ips.iter().map(|ip| format!("        \"{ip}\"")).collect::<Vec<_>>().join(",\n");
     let entry = |name: &str, ifname: &str, ips: &[String], mac: &str, rest: &str| {
-        format!("{{\n    \"name\": \"{name}\",\n    \"interface\": \"{ifname}\",\n    \"ips\": [\n{}\n    ],\n    \
-                 \"mac\": \"{mac}\",\n{rest}\n}}", list(ips))
+        format!(
+            "{{\n    \"name\": \"{name}\",\n    \"interface\": \"{ifname}\",\n    \"ips\": [\n{}\n    ],\n    \
+                 \"mac\": \"{mac}\",\n{rest}\n}}",
+            list(ips)
+        )
     };
     let default = "    \"default\": true,\n    \"dns\": {},\n    \"gateway\": [\n        \"10.77.0.1\"\n    ]";
     let first = entry("lab-default", "eth0", &[bare("eth0", 0)], &mac0, default);
