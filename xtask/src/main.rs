@@ -10,6 +10,7 @@ mod project;
 mod setup;
 mod suite;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -62,6 +63,12 @@ const TASKS: [Task; 10] = [
         arguments: "[--layers]",
         about: "house rules; --layers prints the layer table",
         run: tidy::run,
+    },
+    Task {
+        name: "vm",
+        arguments: "[--kernel V] […]",
+        about: "the kernel tests on other kernels; further arguments go to them",
+        run: vm::run,
     },
     Task { name: "bench", arguments: "[…]", about: "measure; arguments go to the bench program", run: lab::bench },
 ];
