@@ -71,7 +71,7 @@ impl Wanted {
                 "--flavour" => wanted.pair.flavour = value()?.parse()?,
                 "--only" => wanted.only.push(value()?),
                 "--jobs" => {
-                    wanted.jobs = value()?.parse().map_err(|error| format!("--jobs takes a number: {error}"))?
+                    wanted.jobs = value()?.parse().map_err(|error| format!("--jobs takes a number: {error}"))?;
                 }
                 "--list" => wanted.list = true,
                 _ => return Err(format!("unknown argument {argument:?}")),

@@ -29,6 +29,7 @@ pub(super) const CLAUSES: &[Clause] = &[
     clause("multus.conf.half-written", "a half-written primary network never empties the generated file", half_written),
     clause("multus.conf.nested", "a Multus configuration under another name is no primary network", nested),
     clause("multus.conf.forced", "forceCNIVersion leaves the primary network's file as it is", forced),
+    clause("multus.conf.user-file", "a configuration the user wrote is put in place, delegates and all", user_file),
     clause("multus.conf.stays", "the generated file survives the daemon's end", stays),
 ];
 
@@ -251,6 +252,26 @@ fn forced() {
     let node = plan.start();
     wait_says(&node, "the version", |conf| conf["cniVersion"] == "0.4.0");
     assert!(fs::read(&file).ok() == Some(before), "the primary network's file was changed");
+}
+
+fn user_file() {
+    let plan = Plan::new("m-conf-user");
+    let list = fake_list(&plan.lab, "embedded", "1.0.0", &[("one", &json!({}))]);
+    let conf = json!({"cniVersion": "1.0.0", "name": "node-net", "type": "multus-shim", "binDir": plan.lab.bin_dir,
+        "cniDir": plan.lab.cni_dir, "daemonSocketDir": plan.lab.socket_dir, "delegates": [list]});
+    let file = plan.lab.dir.join("00-own.conf");
+    fs::write(&file, conf.to_string()).expect("write the user's configuration");
+    let mut node = plan.configure(|config, _| config["multusConfigFile"] = json!(file)).start();
+    let placed = node.lab.cni_conf_dir.join("00-own.conf");
+    let read = || fs::read(&placed).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+    let found = wait_for(PATIENCE, read).expect("the user's configuration is not put in place");
+    assert_eq!(found, conf);
+    node.use_conf(&found);
+    let pod = node.attached("cam", "lan");
+    assert_eq!(node.verbs("one"), ["ADD"]);
+    assert!(pod.netns.link("net1").is_some());
+    node.del(&pod).expect_ok();
+    node.assert_gone(&pod, "DEL");
 }
 
 fn stays() {

@@ -25,7 +25,6 @@ pub(super) const CLAUSES: &[Clause] = &[
     clause("multus.net.cluster-nad", "clusterNetwork may name an object in multusNamespace", cluster_nad),
     clause("multus.net.cluster-name", "clusterNetwork may name a file of that CNI name in confDir", cluster_name),
     clause("multus.net.cluster-folder", "clusterNetwork may be a folder: its first file counts", cluster_folder),
-    clause("multus.net.delegates", "delegates may be embedded in the configuration", delegates),
     clause(
         "multus.net.other-namespace",
         "a network of another namespace keeps its own addresses' folder",
@@ -154,19 +153,6 @@ fn cluster_folder() {
     let node = cluster(plan, &json!(folder));
     node.attached("cam", "");
     assert_eq!((node.verbs("first"), node.verbs("second")), (vec!["ADD".to_owned()], vec![]));
-}
-
-fn delegates() {
-    let plan = Plan::new("m-delegates");
-    let list = fake_list(&plan.lab, "embedded", "1.0.0", &[("one", &json!({}))]);
-    let mut node = plan.start();
-    node.runtime.plugin.as_object_mut().expect("an object").remove("clusterNetwork");
-    node.runtime.plugin["delegates"] = json!([list]);
-    let pod = node.attached("cam", "lan");
-    assert!(pod.netns.link("net1").is_some());
-    assert_eq!(node.verbs("one"), ["ADD"]);
-    node.del(&pod).expect_ok();
-    node.assert_gone(&pod, "DEL");
 }
 
 fn other_namespace() {
