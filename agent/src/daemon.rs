@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::config::{ConfigError, DatapathMode, DatapathSettings, LogLevel, Settings};
 use crate::datapath::{self, Datapath, DatapathError, ProtocolSet};
 use crate::kube::{Cluster, ClusterError, ClusterSettings, Source};
+use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
 use crate::ops::context::{Context, Turns};
 use crate::ops::default_network::DefaultNetwork;
@@ -142,6 +143,7 @@ async fn build(settings: Settings, stop: watch::Receiver<bool>) -> Result<Contex
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     Ok(Context {
         cluster,
+        kubelet: Kubelet::at(Path::new(&settings.kubelet_dir)),
         datapath,
         datapath_fault,
         ledger,

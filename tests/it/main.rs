@@ -23,6 +23,7 @@ mod autoconf;
 mod cli;
 mod counters;
 mod del;
+mod devices;
 mod hostile;
 mod kube;
 mod lab_itself;

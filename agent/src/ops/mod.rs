@@ -10,6 +10,8 @@ pub mod context;
 pub mod default_network;
 pub mod default_route;
 pub mod del;
+pub mod device_info;
+pub mod devices;
 pub mod gc;
 pub mod invocation;
 pub mod ledger;

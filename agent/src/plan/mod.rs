@@ -4,6 +4,7 @@
 
 mod conflicts;
 pub mod delegates;
+pub mod device_info;
 pub mod isolation;
 mod item;
 pub mod master;
@@ -16,3 +17,4 @@ mod wishes;
 
 pub use delegates::{Attachment, KnownNetwork, Plan, Wanted, Warning, plan};
 pub use selection::{Choice, Selection};
+pub use wishes::Demand;
