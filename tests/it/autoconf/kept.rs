@@ -264,3 +264,19 @@ fn one_folder_for_both_and_paths_below_the_hosts_root() {
     assert_eq!(read(&path), Some(made));
     assert!(agent.is_running());
 }
+
+#[test]
+fn a_users_file_in_the_runtimes_own_folder_is_the_users() {
+    needs_programs!();
+    let builder = searching("auto-mine");
+    let file = builder.lab.cni_conf_dir.join("00-multus.conf");
+    fs::write(&file, MULTUS).expect("write the user's file");
+    let shown = file.display().to_string();
+    let mut world = builder.configure(|config, _| config["multusConfigFile"] = shown.into()).start();
+    assert_eq!(fs::read_to_string(&file).expect("the file"), MULTUS);
+    fs::remove_file(&file).expect("remove it");
+    let told = || status(&world.agent, &world.lab)["problem"].to_string().contains("00-multus.conf");
+    assert!(wait_until(SOON, told), "its absence is not told");
+    assert!(!file.exists(), "what its owner removed came back");
+    assert!(world.agent.is_running());
+}
