@@ -94,7 +94,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| StartError::Needs("hear SIGINT", error))?;
     let context = Arc::new(build(settings, stop.clone()).await?);
     reconcile::at_start(&context).await;
-    let host = HostRunner::new(plugin_folders(&context.settings));
+    let host = HostRunner::new(plugin_folders(&context.settings), &context.settings.host_exec);
     let work = tokio::spawn(now_and_then(Arc::clone(&context), host.clone(), stop.clone()));
     let page = metrics(&context, stop.clone());
     let settings = &context.settings;
@@ -204,8 +204,11 @@ fn datapath_settings(settings: &DatapathSettings) -> Result<Option<datapath::Set
     }))
 }
 
+/// `binDir` as the host has it: a path below `chrootDir` is the host's as the agent's pod sees it.
 fn plugin_folders(settings: &Settings) -> Vec<PathBuf> {
-    vec![PathBuf::from(settings.delegation.bin_dir.as_deref().unwrap_or("/opt/cni/bin"))]
+    let folder = Path::new(settings.delegation.bin_dir.as_deref().unwrap_or("/opt/cni/bin"));
+    let below = settings.chroot_dir.as_deref().and_then(|root| folder.strip_prefix(root).ok());
+    vec![below.map_or_else(|| folder.to_owned(), |below| Path::new("/").join(below))]
 }
 
 async fn now_and_then(context: Arc<Context>, mut host: Option<HostRunner>, mut stop: watch::Receiver<bool>) {

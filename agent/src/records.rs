@@ -71,6 +71,9 @@ pub struct Attachment {
     /// Is it the one whose result the runtime sees?
     #[serde(default)]
     pub master: bool,
+    /// Was it attached while the pod ran? Then whoever asked for it tells the pod. Without a result it is only half there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hotplug: bool,
     /// The chain, in ADD order.
     pub delegates: Vec<Delegate>,
     /// The chain's result in CNI 1.1 form.
@@ -161,6 +164,16 @@ impl Record {
             }
         }
         due
+    }
+
+    /// Was anything attached while the pod ran?
+    pub fn has_hotplug(&self) -> bool {
+        self.attachments.iter().any(|attachment| attachment.hotplug)
+    }
+
+    /// The first attachment that was begun while the pod ran, and not finished.
+    pub fn half_plugged(&self) -> Option<usize> {
+        self.attachments.iter().position(|attachment| attachment.hotplug && attachment.result.is_none())
     }
 
     /// Marks a delegate's stage.
@@ -326,6 +339,7 @@ mod tests {
             nad: None,
             ifname: IfName::new(ifname).unwrap(),
             master: ifname == "eth0",
+            hotplug: false,
             delegates: stages.iter().copied().map(delegate).collect(),
             result: None,
             link: None,

@@ -30,4 +30,5 @@ mod networks;
 mod regressions;
 mod relay;
 mod restart;
+mod upstream;
 mod verbs;

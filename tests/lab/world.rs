@@ -63,6 +63,13 @@ impl Builder {
         self
     }
 
+    /// The agent in its pod, with the right to run plugins on the host.
+    #[must_use]
+    pub fn with_host_exec(mut self) -> Self {
+        self.home = Home::HostExec;
+        self
+    }
+
     /// Starts the agent.
     pub fn start(self) -> World {
         let agent = Agent::start_at(self.home, &self.lab, &self.config);

@@ -14,7 +14,7 @@ use crate::ops::cluster_network;
 use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
-use crate::ops::{chain, default_route, links, pods, preflight, undo};
+use crate::ops::{auxiliary, chain, default_route, links, pods, preflight, undo};
 use crate::plan::{self, Attachment, Choice, Plan, Wanted};
 use crate::records::{self, Record, Stage, State};
 use crate::sys;
@@ -78,7 +78,7 @@ async fn carry_out<R: Runner>(
 ) -> Result<(String, Vec<CniResult>), CniError> {
     let results = attach_all(context, call, plan, record, runner).await?;
     let answer = results.first().cloned().unwrap_or_default().print(call.version)?;
-    if runner.is_gone() {
+    if !runner.is_heard() {
         return Err(CniError::new(code::TRY_LATER, "the CNI plugin that asked is gone"));
     }
     let made: Vec<_> = plan.attachments.iter().zip(&results).map(made).collect();
@@ -151,7 +151,7 @@ async fn make_plan(
         cluster: cluster_network::all(context, &call.conf, call.deadline).await?,
         defaults: cluster_network::defaults(context, &call.conf, call.deadline).await?,
         choice,
-        auxiliary: None,
+        auxiliary: auxiliary::chain(&call.conf)?,
         devices: std::collections::BTreeMap::new(),
     };
     plan::plan(wanted, |id| networks.get(id).map(|network| Network::clone(network)))
@@ -196,21 +196,7 @@ async fn remove_remains(sandbox: &Sandbox<'_>, plan: &Plan) {
 
 /// Writes down what is about to be done.
 fn begin(context: &Context, call: &Invocation, sandbox: &Sandbox<'_>, plan: &Plan) -> Result<Record, CniError> {
-    let mut attachments = Vec::new();
-    for attachment in &plan.attachments {
-        let environment = plan::stdin::environment(Command::Del, &call.request, "", attachment)?;
-        let args = environment.get("CNI_ARGS").unwrap_or_default();
-        attachments.push(records::Attachment {
-            network: attachment.network.clone(),
-            conf_name: attachment.config.name.to_string(),
-            nad: attachment.nad.clone(),
-            ifname: attachment.ifname.clone(),
-            master: attachment.master,
-            delegates: delegates(attachment, args, None)?,
-            result: None,
-            link: None,
-        });
-    }
+    let attachments = plan.attachments.iter().map(|attachment| planned(call, attachment)).collect::<Result<_, _>>()?;
     let record = Record {
         container: sandbox.container.clone(),
         netns: Some(sandbox.netns.clone()),
@@ -223,6 +209,23 @@ fn begin(context: &Context, call: &Invocation, sandbox: &Sandbox<'_>, plan: &Pla
     };
     save(context, &record)?;
     Ok(record)
+}
+
+/// What is written down of an attachment before anything is done about it.
+pub(super) fn planned(call: &Invocation, attachment: &Attachment) -> Result<records::Attachment, CniError> {
+    let environment = plan::stdin::environment(Command::Del, &call.request, "", attachment)?;
+    let args = environment.get("CNI_ARGS").unwrap_or_default();
+    Ok(records::Attachment {
+        network: attachment.network.clone(),
+        conf_name: attachment.config.name.to_string(),
+        nad: attachment.nad.clone(),
+        ifname: attachment.ifname.clone(),
+        master: attachment.master,
+        hotplug: false,
+        delegates: delegates(attachment, args, None)?,
+        result: None,
+        link: None,
+    })
 }
 
 fn delegates(
@@ -244,7 +247,7 @@ fn delegates(
     config.plugins.iter().enumerate().map(delegate).collect()
 }
 
-fn save(context: &Context, record: &Record) -> Result<(), CniError> {
+pub(super) fn save(context: &Context, record: &Record) -> Result<(), CniError> {
     context.ledger.save(record).map_err(|error| {
         CniError::new(code::IO, format!("write the record of container {}: {error}", record.container))
             .remedy("free space below cniDir, or mount it writable")
@@ -284,7 +287,7 @@ async fn attach_all<R: Runner>(
 }
 
 /// One network: its plugins in order, each given the result of the one before.
-async fn attach<R: Runner>(
+pub(super) async fn attach<R: Runner>(
     context: &Context,
     call: &Invocation,
     attachment: &Attachment,
@@ -307,7 +310,15 @@ async fn attach<R: Runner>(
             stdin: plan::stdin::stdin(Command::Add, attachment, index, result.as_ref())?,
             timeout_ms: left_ms(call.work_until),
         };
-        let said = chain::run(context, runner, job).await.map_err(|error| failure(call, attachment, error))?;
+        let said = match chain::attempt(context, runner, job).await {
+            Ok(said) => said,
+            Err(failed) => {
+                if !failed.ran {
+                    record.mark((at, index), Stage::Planned);
+                }
+                return Err(failure(call, attachment, failed.error));
+            }
+        };
         let unreadable = |error: CniError| {
             failure(call, attachment, error.within(format_args!("result of plugin {}", quote(plugin.plugin.as_str()))))
         };

@@ -27,11 +27,12 @@ pub async fn at_start(context: &Context) {
 }
 
 /// A network-status that was on its way when the agent ended is lost with it. Writing one twice changes nothing, so
-/// those of young records are written again.
+/// those of young records are written again. Where networks came while the pod ran, whoever asked for them writes it.
 fn report_again(context: &Context) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     for record in context.ledger.all() {
-        let is_young = record.state == State::Added && now.saturating_sub(record.since) < YOUNG.as_secs();
+        let is_ours = record.state == State::Added && !record.has_hotplug();
+        let is_young = is_ours && now.saturating_sub(record.since) < YOUNG.as_secs();
         if let (true, Some(pod), Some(status)) = (is_young, &record.pod, &record.status) {
             context.cluster.report_status(pod, status.clone());
         }
@@ -62,6 +63,7 @@ pub async fn replay(context: &Context) {
 pub async fn now_and_then(context: &Context, host: Option<&mut HostRunner>) {
     replay(context).await;
     if let Some(runner) = host {
+        undo::half_plugged(context, runner).await;
         undo::leftovers_on_host(context, runner).await;
     }
 }

@@ -66,6 +66,38 @@ fn job(record: &Record, at: (usize, usize), netns: Option<&NetnsPath>, deadline:
     })
 }
 
+/// Undoes one attachment of a container that goes on living. What is undone is gone from the record; else it stays there
+/// for another try, and the sentences say why.
+pub async fn one<R: Runner>(
+    context: &Context,
+    record: &mut Record,
+    at: usize,
+    runner: &mut R,
+    deadline: Instant,
+) -> Vec<String> {
+    let Some(attachment) = record.attachments.get(at).cloned() else { return Vec::new() };
+    let mut only = Record { attachments: vec![attachment], ..record.clone() };
+    let netns = record.netns.clone().filter(|path| path.as_path().exists());
+    links::forget(context, &only).await;
+    let mut failed = Vec::new();
+    for due in only.due() {
+        let Some(job) = job(&only, due, netns.as_ref(), deadline) else { continue };
+        let ifname = job.ifname.clone().map(String::from).unwrap_or_default();
+        match chain::run(context, runner, job).await {
+            Ok(_) => only.mark(due, Stage::Deleted),
+            Err(error) => failed.push(format!("DEL of {ifname}: {error}")),
+        }
+    }
+    match only.attachments.pop().filter(|_| !failed.is_empty()) {
+        Some(left) => record.attachments.get_mut(at).into_iter().for_each(|place| *place = left.clone()),
+        None => drop(record.attachments.remove(at)),
+    }
+    if let Err(error) = context.ledger.save(record) {
+        failed.push(format!("update the record of container {}: {error}", record.container));
+    }
+    failed
+}
+
 /// Undoes what earlier operations left over, on `runner`'s time, for a moment at most. Whoever is busy is left alone.
 pub async fn leftovers<R: Runner>(context: &Context, runner: &mut R) {
     let until = Instant::now() + RIDE;
@@ -84,6 +116,24 @@ pub async fn leftovers_on_host(context: &Context, runner: &mut HostRunner) {
         let deadline = Instant::now() + context.settings.request_timeout;
         let Ok(_turn) = context.turns.take(Pool::Others, Some(&record.container), deadline).await else { continue };
         leftover(context, &record, runner, deadline).await;
+    }
+}
+
+/// What was begun at running pods and not finished, because the agent or its plugin ended.
+pub async fn half_plugged(context: &Context, runner: &mut HostRunner) {
+    for record in context.ledger.all().into_iter().filter(|record| record.half_plugged().is_some()) {
+        let deadline = Instant::now() + context.settings.request_timeout;
+        let container = &record.container;
+        let Ok(_turn) = context.turns.take(Pool::Others, Some(container), deadline).await else { continue };
+        let Some(record) = context.ledger.get(container).filter(|record| record.state == State::Added) else {
+            continue;
+        };
+        let (Some(at), true) = (record.half_plugged(), context.turns.is_due(container)) else { continue };
+        let failed = one(context, &mut Record::clone(&record), at, runner, deadline).await;
+        context.turns.tried(container, failed.is_empty());
+        for line in failed {
+            tracing::warn!(%container, "still not undone: {line}");
+        }
     }
 }
 

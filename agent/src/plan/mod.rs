@@ -4,6 +4,7 @@
 
 mod conflicts;
 pub mod delegates;
+pub mod hotplug;
 pub mod isolation;
 mod item;
 pub mod relay;
@@ -12,5 +13,5 @@ pub mod status;
 pub mod stdin;
 mod wishes;
 
-pub use delegates::{Attachment, KnownNetwork, Plan, Wanted, Warning, plan};
+pub use delegates::{Attachment, KnownNetwork, Plan, Wanted, Warning, parent_in_question, plan};
 pub use selection::{Choice, Selection};
