@@ -30,5 +30,6 @@ mod networks;
 mod regressions;
 mod relay;
 mod restart;
+mod skew;
 mod upstream;
 mod verbs;
