@@ -19,6 +19,7 @@ macro_rules! needs_programs {
 }
 
 mod api;
+mod auxiliary;
 mod cli;
 mod counters;
 mod del;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::cni::{CniResult, Command};
+use crate::cni::{CniResult, Command, passthru};
 use crate::fault::{CniError, code, quote};
 use crate::kube::EventKind;
 use crate::names::{ContainerId, IfName, NadRef, NetnsPath};
@@ -81,11 +81,18 @@ async fn carry_out<R: Runner>(
     if !runner.is_heard() {
         return Err(CniError::new(code::TRY_LATER, "the CNI plugin that asked is gone"));
     }
-    let made: Vec<_> = plan.attachments.iter().zip(&results).map(made).collect();
+    let told = plan.attachments.iter().zip(&results).filter(|(attachment, result)| is_told(attachment, result));
+    let made: Vec<_> = told.map(made).collect();
     record.status = Some(plan::status::network_status(&made));
     record.state = State::Added;
     save(context, record)?;
     Ok((answer, results))
+}
+
+/// The auxiliary chain works on what others made: without an interface of its own it is no news to the pod.
+fn is_told(attachment: &Attachment, result: &CniResult) -> bool {
+    let is_chain = attachment.config.plugins.first().is_some_and(|first| first.plugin.as_str() == passthru::PLUGIN);
+    !is_chain || attachment.nad.is_some() || attachment.master || !result.interfaces.is_empty()
 }
 
 fn made<'a>((attachment, result): (&'a Attachment, &'a CniResult)) -> plan::status::Made<'a> {

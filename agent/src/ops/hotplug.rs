@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::cni::{CniResult, Command, NetworkConfig, RawObject, Version};
+use crate::cni::{CniResult, Command, NetworkConfig, RawObject, Version, passthru};
 use crate::fault::{CniError, code, quote};
 use crate::kube::EventKind;
 use crate::names::{ContainerId, NetnsPath, PodRef};
@@ -305,7 +305,10 @@ fn status(record: &Record) -> String {
         .zip(&results)
         .filter_map(|(attachment, result)| {
             let (network, master) = (attachment.network.as_str(), attachment.master);
-            result.as_ref().map(|result| plan::status::Made { network, master, result, device_info: None })
+            let is_chain = attachment.delegates.first().is_some_and(|first| first.plugin.as_str() == passthru::PLUGIN);
+            let is_quiet = is_chain && attachment.nad.is_none() && !master;
+            let told = result.as_ref().filter(|result| !is_quiet || !result.interfaces.is_empty());
+            told.map(|result| plan::status::Made { network, master, result, device_info: None })
         })
         .collect();
     plan::status::network_status(&made)
