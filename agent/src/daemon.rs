@@ -16,9 +16,11 @@ use crate::datapath::{self, Datapath, DatapathError, ProtocolSet};
 use crate::kube::{Cluster, ClusterError, ClusterSettings, Source};
 use crate::metrics::Metrics;
 use crate::ops::context::{Context, Turns};
+use crate::ops::default_network::DefaultNetwork;
 use crate::ops::ledger::Ledger;
 use crate::ops::reconcile;
 use crate::ops::runner::HostRunner;
+use crate::ops::runtime_conf::Keeper;
 use crate::records::Records;
 use crate::server::routes::Routes;
 use crate::server::socket::Socket;
@@ -101,6 +103,10 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     let limit = settings.connection_limit.and_then(|limit| usize::try_from(limit).ok());
     let socket = Socket::bind(Path::new(&settings.socket_dir), limit)
         .map_err(|error| StartError::Needs("bind the socket", error))?;
+    let conf = match Keeper::begin(&context).await {
+        Some(keeper) => tokio::spawn(keeper.keep(stop.clone())),
+        None => tokio::spawn(async {}),
+    };
     let routes = Arc::new(Routes { context: Arc::clone(&context), host, stopping: AtomicBool::new(false) });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), socket_dir = settings.socket_dir, "serving");
     let serving = tokio::spawn(server::serve(socket, Arc::clone(&routes), stop));
@@ -117,6 +123,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     }
     work.abort();
     page.abort();
+    conf.abort();
     Ok(())
 }
 
@@ -141,6 +148,7 @@ async fn build(settings: Settings, stop: watch::Receiver<bool>) -> Result<Contex
         spool: Spool::at(&cni_dir),
         metrics: Arc::new(Metrics::default()),
         metrics_fault: std::sync::Mutex::default(),
+        default_network: DefaultNetwork::default(),
         turns: Turns::new((cores * 4).max(8)),
         settings,
     })

@@ -19,6 +19,7 @@ macro_rules! needs_programs {
 }
 
 mod api;
+mod autoconf;
 mod auxiliary;
 mod cli;
 mod counters;

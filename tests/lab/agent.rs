@@ -76,6 +76,13 @@ impl Agent {
 
     /// The same in a home of choice.
     pub fn start_at(home: Home, lab: &Lab, config: &Value) -> Self {
+        let mut agent = Self::start_unready(home, lab, config);
+        agent.wait_ready();
+        agent
+    }
+
+    /// The same without waiting: for a node on which it cannot become ready yet.
+    pub fn start_unready(home: Home, lab: &Lab, config: &Value) -> Self {
         let file = lab.dir.join("daemon-config.json");
         let mut config = config.clone();
         match home {
@@ -86,9 +93,7 @@ impl Agent {
             Home::HostExec => config["hostExec"] = format!("/proc/{}/ns/mnt", std::process::id()).into(),
         }
         fs::write(&file, format!("{config:#}")).expect("write daemon-config.json");
-        let mut agent = Self::spawn(home, lab, file);
-        agent.wait_ready();
-        agent
+        Self::spawn(home, lab, file)
     }
 
     fn spawn(home: Home, lab: &Lab, config: PathBuf) -> Self {
@@ -108,7 +113,8 @@ impl Agent {
         Self { child, log, config, socket, keep, home, started_in: Duration::ZERO }
     }
 
-    fn wait_ready(&mut self) {
+    /// Waits until it is ready.
+    pub fn wait_ready(&mut self) {
         let began = Instant::now();
         let mut last = String::new();
         let ready = wait_until(Duration::from_secs(15), || {

@@ -14,7 +14,7 @@ use crate::ops::cluster_network;
 use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
-use crate::ops::{auxiliary, chain, default_route, links, pods, preflight, undo};
+use crate::ops::{auxiliary, chain, default_network, default_route, links, pods, preflight, undo};
 use crate::plan::{self, Attachment, Choice, Plan, Wanted};
 use crate::records::{self, Record, Stage, State};
 use crate::sys;
@@ -33,6 +33,10 @@ struct Sandbox<'a> {
 /// Whatever refused the plan, or the first step that failed; then everything before it was undone.
 pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R) -> Result<String, CniError> {
     let sandbox = sandbox(call)?;
+    default_network::wait(context, call.work_until).await?;
+    if runner.is_gone() {
+        return Err(CniError::new(code::TRY_LATER, "the CNI plugin that asked is gone"));
+    }
     let _turn = context.turns.take(Pool::Attaching, Some(sandbox.container), call.deadline).await?;
     if let Some(answer) = answered_before(context, call, &sandbox) {
         return answer;
@@ -158,10 +162,12 @@ async fn make_plan(
         cluster: cluster_network::all(context, &call.conf, call.deadline).await?,
         defaults: cluster_network::defaults(context, &call.conf, call.deadline).await?,
         choice,
-        auxiliary: auxiliary::chain(&call.conf)?,
+        auxiliary: auxiliary::chain(context, &call.conf)?,
         devices: std::collections::BTreeMap::new(),
     };
-    plan::plan(wanted, |id| networks.get(id).map(|network| Network::clone(network)))
+    let plan = plan::plan(wanted, |id| networks.get(id).map(|network| Network::clone(network)))?;
+    preflight::none_is_ours(&context.settings.generator.plugin, &plan)?;
+    Ok(plan)
 }
 
 /// The networks a pod names, from memory; an empty spec is filled in from `confDir`.

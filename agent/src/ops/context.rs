@@ -12,6 +12,7 @@ use crate::fault::{CniError, code};
 use crate::kube::Cluster;
 use crate::metrics::Metrics;
 use crate::names::ContainerId;
+use crate::ops::default_network::DefaultNetwork;
 use crate::ops::ledger::Ledger;
 use crate::spool::Spool;
 
@@ -28,6 +29,8 @@ pub struct Context {
     pub datapath_fault: Option<String>,
     /// Why nobody can scrape, where somebody should.
     pub metrics_fault: Mutex<Option<String>>,
+    /// The cluster's own network, as far as it is known.
+    pub default_network: DefaultNetwork,
     /// The records.
     pub ledger: Ledger,
     /// What the shim did while we were away.

@@ -94,6 +94,7 @@ async fn add<R: Runner>(
     let present: Vec<Present> = record.attachments.iter().map(present).collect();
     let (attachment, warnings) = plan::hotplug::attachment(wish, &present, &request.call.conf.policy)?;
     let plan = Plan { attachments: vec![attachment], warnings };
+    preflight::none_is_ours(&context.settings.generator.plugin, &plan)?;
     preflight::names_are_free(&netns, &plan).await?;
     preflight::parents_are_there(&plan).await?;
     let at = record.attachments.len();

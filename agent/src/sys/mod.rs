@@ -18,3 +18,5 @@ pub mod netns;
 pub mod qdisc;
 #[cfg(feature = "daemon")]
 pub mod routes;
+#[cfg(feature = "daemon")]
+pub mod watch;
