@@ -33,5 +33,6 @@ mod regressions;
 mod relay;
 mod restart;
 mod skew;
+mod thin;
 mod upstream;
 mod verbs;

@@ -140,8 +140,8 @@ pub async fn half_plugged(context: &Context, runner: &mut HostRunner) {
 /// One record, whose turn it is: only if it still is to be undone, no shim is at work for it, and it is due again.
 async fn leftover<R: Runner>(context: &Context, seen: &Record, runner: &mut R, deadline: Instant) {
     let container = &seen.container;
-    let Some(record) = context.ledger.get(container).filter(|record| record.state == State::Undo) else { return };
     let (Some(_held), true) = (context.ledger.hold(container), context.turns.is_due(container)) else { return };
+    let Some(record) = context.ledger.get(container).filter(|record| record.state == State::Undo) else { return };
     let mut record = Record::clone(&record);
     let netns = record.netns.clone().filter(|path| path.as_path().exists());
     let failed = undo(context, &mut record, netns.as_ref(), runner, deadline).await;
