@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::config::{ConfigError, DatapathMode, DatapathSettings, LogLevel, Settings};
 use crate::datapath::{self, Datapath, DatapathError, ProtocolSet};
 use crate::kube::{Cluster, ClusterError, ClusterSettings, Source};
+use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
 use crate::ops::context::{Context, Turns};
 use crate::ops::default_network::DefaultNetwork;
@@ -161,6 +162,7 @@ pub(crate) fn context(
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     Context {
         cluster,
+        kubelet: Kubelet::at(Path::new(&settings.kubelet_dir)),
         datapath,
         datapath_fault,
         ledger,

@@ -24,6 +24,7 @@ mod auxiliary;
 mod cli;
 mod counters;
 mod del;
+mod devices;
 mod hostile;
 mod kube;
 mod lab_itself;

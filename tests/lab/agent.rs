@@ -39,6 +39,7 @@ pub fn config(lab: &Lab) -> Value {
         "cniDir": lab.cni_dir, "binDir": lab.bin_dir, "confDir": lab.conf_dir,
         "cniConfigDir": lab.cni_conf_dir, "multusAutoconfigDir": lab.conf_dir, "clusterNetwork": default_network,
         "objects": lab.objects_dir, "nodeName": "lab-node",
+        "kubeletDir": lab.dir.join("kubelet"), "deviceInfoDir": lab.dir.join("devinfo"),
         "metricsAddress": METRICS, "requestTimeout": "20s",
         "datapath": {"mode": mode, "bpffs": lab.bpffs}
     })

@@ -32,6 +32,10 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// `socketDir`: the folder of our socket.
     pub socket_dir: String,
+    /// `kubeletDir`: the kubelet's folder, where it tells which devices a pod has.
+    pub kubelet_dir: String,
+    /// `deviceInfoDir`: the folder of device-info files.
+    pub device_info_dir: String,
     /// `chrootDir`: delegates that the agent runs itself see this as their root.
     pub chroot_dir: Option<String>,
     /// `hostExec`: where the agent may run delegates by itself.
@@ -161,6 +165,10 @@ impl Settings {
             page_address: top.word("pageAddress", LISTEN, words::listen_address)?,
             request_timeout: read_timeout(&mut top)?,
             socket_dir: top.folder("socketDir")?.unwrap_or_else(|| "/run/multus/".to_owned()),
+            kubelet_dir: top.folder("kubeletDir")?.unwrap_or_else(|| "/var/lib/kubelet".to_owned()),
+            device_info_dir: top
+                .folder("deviceInfoDir")?
+                .unwrap_or_else(|| "/var/run/k8s.cni.cncf.io/devinfo".to_owned()),
             chroot_dir: top.folder("chrootDir")?,
             host_exec: read_host_exec(&mut top)?,
             connection_limit: top.number("connectionLimit", 1, u32::MAX)?,
@@ -306,6 +314,8 @@ mod tests {
         assert!(warnings.is_empty());
         assert_eq!(settings.request_timeout, Duration::from_mins(2));
         assert_eq!(settings.socket_dir, "/run/multus/");
+        assert_eq!(settings.kubelet_dir, "/var/lib/kubelet");
+        assert_eq!(settings.device_info_dir, "/var/run/k8s.cni.cncf.io/devinfo");
         assert_eq!(settings.generator.cni_version, Version::V0_3_1);
         assert_eq!(settings.generator.plugin, "multus-shim");
         assert!(!settings.generator.on && !settings.searches_master(), "nothing is written where nobody asked for it");
@@ -324,6 +334,7 @@ mod tests {
         let (settings, warnings) = parse(
             r#"{"name":"x","type":"multus-shim","objects":"/o","kubeconfig":"/k","nodeName":"n1","metricsAddress":"127.0.0.1:9091",
             "metricsPort":9092,"pageAddress":":8080","requestTimeout":"1m30s","socketDir":"/s","chrootDir":"/host","hostExec":"/proc/1/ns/mnt",
+            "kubeletDir":"/kub","deviceInfoDir":"/dev",
             "connectionLimit":10,"enablePprof":true,"retryDeleteOnError":true,"readinessindicatorfile":"/r",
             "perNodeCertificate":{"enabled":true,"bootstrapKubeconfig":"/b","certDir":"/c","certDuration":"24h"},
             "logFile":"/l","logLevel":"Debug","logToStderr":false,
@@ -343,6 +354,7 @@ mod tests {
         assert_eq!(settings.page_address.unwrap().to_string(), "[::]:8080");
         assert_eq!(settings.request_timeout, Duration::from_secs(90));
         assert_eq!((settings.connection_limit, settings.log.level), (Some(10), Some(LogLevel::Debug)));
+        assert_eq!((settings.kubelet_dir.as_str(), settings.device_info_dir.as_str()), ("/kub", "/dev"));
         assert_eq!((settings.log.max_backups, settings.log.compress), (3, false));
         assert_eq!(settings.node_certificate.unwrap().cert_duration, Duration::from_hours(24));
         let generator = settings.generator;

@@ -10,6 +10,7 @@ use crate::config::Settings;
 use crate::datapath::Datapath;
 use crate::fault::{CniError, code};
 use crate::kube::Cluster;
+use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
 use crate::names::ContainerId;
 use crate::ops::default_network::DefaultNetwork;
@@ -23,6 +24,8 @@ pub struct Context {
     pub settings: Settings,
     /// Pods and networks.
     pub cluster: Cluster,
+    /// Who knows which devices a pod was given.
+    pub kubelet: Kubelet,
     /// The eBPF side; none with `datapath.mode: off`, or where it could not be opened.
     pub datapath: Option<Arc<Datapath>>,
     /// Why there is no datapath although there should be.

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::cni::{CniResult, Command, NetworkConfig, RawObject, Version, passthru};
+use crate::cni::{CniResult, Command, NetworkConfig, RawObject, Version};
 use crate::fault::{CniError, code, quote};
 use crate::kube::EventKind;
 use crate::names::{ContainerId, NetnsPath, PodRef};
@@ -152,7 +152,10 @@ async fn carry_out<R: Runner>(
             recorded.link = link;
         }
     }
-    record.status = Some(status(record));
+    // For whoever asks us, and for the pod, should its own annotation ever be missing: the asker writes that.
+    let (network, device_info) = (attachment.network.as_str(), None);
+    let made = plan::status::Made { network, master: false, result: &result, device_info };
+    record.status = record.status.as_deref().map(|status| plan::status::with(status, &made));
     add::save(context, record)?;
     Ok(result)
 }
@@ -161,10 +164,12 @@ async fn del<R: Runner>(context: &Context, request: &Request<'_>, runner: &mut R
     let _turn = context.turns.take(Pool::Others, Some(&request.container), request.call.deadline).await?;
     let mut record = running(context, request)?;
     let at = position(&record, request)?;
+    let left = record.attachments.get(at).map(|left| (left.network.clone(), left.ifname.clone()));
     let failed = undo::one(context, &mut record, at, runner, request.call.deadline).await;
     match failed.first() {
         None => {
-            record.status = Some(status(&record));
+            let status = record.status.as_deref().zip(left);
+            record.status = status.map(|(status, (network, ifname))| plan::status::without(status, &network, &ifname));
             add::save(context, &record)
         }
         Some(first) => Err(CniError::new(code::DELEGATE, first.clone()).remedy("it stays recorded; call DEL again")),
@@ -295,28 +300,6 @@ fn present(attachment: &records::Attachment) -> Present {
         plan::parent_in_question(&plugin).map(|(kind, parent)| (kind.to_owned(), parent))
     });
     Present { network: attachment.network.clone(), ifname: attachment.ifname.clone(), parent }
-}
-
-/// network-status as it should be now, for whoever asks us; the pod's annotation is the asker's.
-fn status(record: &Record) -> String {
-    let results: Vec<_> = record.attachments.iter().map(result).collect();
-    let made: Vec<_> = record
-        .attachments
-        .iter()
-        .zip(&results)
-        .filter_map(|(attachment, result)| {
-            let (network, master) = (attachment.network.as_str(), attachment.master);
-            let is_chain = attachment.delegates.first().is_some_and(|first| first.plugin.as_str() == passthru::PLUGIN);
-            let is_quiet = is_chain && attachment.nad.is_none() && !master;
-            let told = result.as_ref().filter(|result| !is_quiet || !result.interfaces.is_empty());
-            told.map(|result| plan::status::Made { network, master, result, device_info: None })
-        })
-        .collect();
-    plan::status::network_status(&made)
-}
-
-fn result(attachment: &records::Attachment) -> Option<CniResult> {
-    attachment.result.as_ref().and_then(|value| CniResult::parse(value.to_string().as_bytes()).ok())
 }
 
 fn announce(context: &Context, call: &Invocation, plan: &Plan, result: &CniResult) {

@@ -11,6 +11,8 @@ pub mod context;
 pub mod default_network;
 pub mod default_route;
 pub mod del;
+pub mod device_info;
+pub mod devices;
 pub mod gc;
 pub mod hotplug;
 pub mod invocation;

@@ -68,6 +68,8 @@ pub fn attachment(
         extra_args: Vec::new(),
         default_route: None,
         device_id: None,
+        device_info: None,
+        resource: None,
     };
     let mut warnings = Vec::new();
     attachment.take_wishes(&selection, &mut warnings)?;

@@ -4,6 +4,7 @@
 
 mod conflicts;
 pub mod delegates;
+pub mod device_info;
 pub mod hotplug;
 pub mod isolation;
 mod item;
@@ -17,3 +18,4 @@ mod wishes;
 
 pub use delegates::{Attachment, KnownNetwork, Plan, Wanted, Warning, parent_in_question, plan};
 pub use selection::{Choice, Selection};
+pub use wishes::Demand;

@@ -4,6 +4,8 @@
 
 #[cfg(feature = "daemon")]
 pub mod conf_files;
+#[cfg(feature = "daemon")]
+pub mod device_files;
 pub mod exec;
 pub mod files;
 #[cfg(feature = "daemon")]
