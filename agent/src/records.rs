@@ -169,11 +169,6 @@ impl Record {
         due
     }
 
-    /// Was anything attached while the pod ran?
-    pub fn has_hotplug(&self) -> bool {
-        self.attachments.iter().any(|attachment| attachment.hotplug)
-    }
-
     /// The first attachment that was begun while the pod ran, and not finished.
     pub fn half_plugged(&self) -> Option<usize> {
         self.attachments.iter().position(|attachment| attachment.hotplug && attachment.result.is_none())

@@ -18,6 +18,7 @@ macro_rules! needs_programs {
     };
 }
 
+mod annotations;
 mod api;
 mod autoconf;
 mod auxiliary;
@@ -25,6 +26,7 @@ mod cli;
 mod counters;
 mod del;
 mod devices;
+mod events;
 mod hostile;
 mod kube;
 mod lab_itself;

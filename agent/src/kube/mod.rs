@@ -17,6 +17,8 @@ mod once;
 mod pods;
 mod report;
 mod shelf;
+mod told;
+mod written;
 mod yaml;
 
 use std::collections::{BTreeMap, HashSet};
@@ -34,6 +36,7 @@ pub use self::events::Kind as EventKind;
 use self::folder::Folder;
 use self::known::Known;
 use self::report::Reports;
+pub use self::written::WrittenStatuses;
 use crate::names::{BadName, NadRef, ObjectName, PodRef};
 use crate::objects::{Network, Pod, annotation};
 

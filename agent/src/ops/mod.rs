@@ -18,6 +18,7 @@ pub mod hotplug;
 pub mod invocation;
 pub mod ledger;
 pub mod links;
+pub mod owed_status;
 pub mod pods;
 pub mod preflight;
 pub mod reconcile;
