@@ -11,7 +11,7 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::config::{ConfigError, DatapathMode, DatapathSettings, LogLevel, Settings};
+use crate::config::{ConfigError, DatapathMode, DatapathSettings, Settings};
 use crate::datapath::{self, Datapath, DatapathError, ProtocolSet};
 use crate::kube::{Cluster, ClusterError, ClusterSettings, Source};
 use crate::metrics::Metrics;
@@ -62,9 +62,7 @@ pub fn run(file: &Path) -> Result<(), StartError> {
     let shown = || file.display().to_string();
     let text = fs::read_to_string(file).map_err(|error| StartError::Unreadable(shown(), error))?;
     let (settings, warnings) = Settings::parse(&text).map_err(|error| StartError::Config(shown(), error))?;
-    let level = settings.log.level.map_or("verbose", level_word);
-    log::start(level, settings.log.to_stderr, settings.log.file.as_deref().map(Path::new))
-        .map_err(|error| StartError::Needs("open the log", error))?;
+    log::start(&settings.log).map_err(|error| StartError::Needs("start the log", error))?;
     for warning in warnings {
         tracing::warn!("configuration: {warning}");
     }
@@ -77,15 +75,6 @@ pub fn run(file: &Path) -> Result<(), StartError> {
     let done = runtime.block_on(serve(settings));
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
-}
-
-fn level_word(level: LogLevel) -> &'static str {
-    match level {
-        LogLevel::Panic => "panic",
-        LogLevel::Error => "error",
-        LogLevel::Verbose => "verbose",
-        LogLevel::Debug => "debug",
-    }
 }
 
 async fn serve(settings: Settings) -> Result<(), StartError> {
@@ -159,6 +148,7 @@ fn cluster_settings(settings: &Settings, cni_dir: &Path) -> ClusterSettings {
         node_name: settings.node_name.clone().or_else(|| std::env::var("MULTUS_NODE_NAME").ok()),
         networks_dir: cni_dir.join("networks"),
         annotations_from_runtime: true,
+        quiet: crate::kube::QUIET,
     }
 }
 

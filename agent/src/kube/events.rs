@@ -13,7 +13,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use super::client::{CallError, Server, jittered};
+use super::client::{CallError, Server};
+use super::follow::jittered;
 use super::{Inner, stopped};
 use crate::names::PodRef;
 
@@ -116,9 +117,9 @@ pub(super) async fn post_events(inner: Arc<Inner>, mut posts: Posts) {
 /// Until it is there or refused for good.
 async fn send(inner: &Inner, server: &Server, event: &v1::Event) {
     let namespace = event.metadata.namespace.clone().unwrap_or_default();
-    let api: Api<v1::Event> = Api::namespaced(server.client.clone(), &namespace);
     let mut pause = PAUSE.0;
     loop {
+        let api: Api<v1::Event> = Api::namespaced(server.client(), &namespace);
         match server.call(POST, api.create(&PostParams::default(), event)).await {
             // A conflict is our own earlier attempt, whose answer was lost.
             Ok(_) | Err(CallError::Refused(409, _)) => return,
