@@ -131,6 +131,7 @@ async fn build(settings: Settings, stop: watch::Receiver<bool>) -> Result<Contex
         metrics: Arc::new(Metrics::default()),
         metrics_fault: std::sync::Mutex::default(),
         turns: Turns::new((cores * 4).max(8)),
+        left_over: tokio::sync::Notify::new(),
         settings,
     })
 }
@@ -203,6 +204,7 @@ async fn now_and_then(context: Arc<Context>, mut host: Option<HostRunner>, mut s
         reconcile::now_and_then(&context, host.as_mut()).await;
         tokio::select! {
             () = tokio::time::sleep(NOW_AND_THEN) => {},
+            () = context.left_over.notified() => {},
             _ = stop.wait_for(|stop| *stop) => return,
         }
     }

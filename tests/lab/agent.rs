@@ -170,6 +170,14 @@ impl Agent {
         memory_kib(self.child.id())
     }
 
+    /// How many descriptors it has open, and how many threads it runs.
+    pub fn descriptors_and_threads(&self) -> (usize, usize) {
+        let count = |what: &str| {
+            fs::read_dir(format!("/proc/{}/{what}", self.child.id())).into_iter().flatten().flatten().count()
+        };
+        (count("fd"), count("task"))
+    }
+
     /// Lets the peak of [`Self::memory_kib`] start anew.
     pub fn reset_memory_peak(&self) {
         let _ = fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");

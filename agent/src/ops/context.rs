@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Settings;
 use crate::datapath::Datapath;
@@ -36,6 +36,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Whose turn it is.
     pub turns: Turns,
+    /// Something was left over just now, by a shim that is gone: a reason to look before it is time.
+    pub left_over: Notify,
 }
 
 impl Context {

@@ -42,6 +42,9 @@ pub async fn undo<R: Runner>(
         *record = Record::clone(&newer);
     }
     record.state = State::Undo;
+    if runner.is_gone() && !record.due().is_empty() {
+        context.left_over.notify_one();
+    }
     let kept =
         if record.due().is_empty() { context.ledger.remove(&record.container) } else { context.ledger.save(record) };
     if let Err(error) = kept {
