@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use lab::apiserver::{ApiServer, NETWORKS};
+use lab::apiserver::NETWORKS;
 use lab::world::Builder;
 use lab::{Pod, wait_until};
 use serde_json::{Value, json};
@@ -44,9 +44,10 @@ fn attached(cluster: &Cluster, pod: &Pod, what: &str) -> Duration {
 fn a_pod_comes_up_as_soon_as_the_api_server_relents() {
     needs_programs!();
     let cluster = asking("relents");
+    attached(&cluster, &cluster.pod("first"), "the first pod, which starts the watch");
     for (number, code) in [409, 429, 500, 401].into_iter().enumerate() {
         let pod = cluster.pod(&format!("cam{number}"));
-        // The watch knows nothing of it, and the first read is refused.
+        // The watch knows nothing of the other one, and its first read is refused.
         cluster.api.stall_watches(true);
         let unknown = cluster.pod(&format!("late{number}"));
         cluster.api.fail("GET", &path_of(&unknown), 1, code);
@@ -62,6 +63,7 @@ fn refusals_that_last_end_at_the_deadline_with_a_sentence() {
     needs_programs!();
     let mut cluster = asking("lasts");
     cluster.world.runtime.plugin["requestTimeout"] = "2s".into();
+    attached(&cluster, &cluster.pod("first"), "the first pod, which starts the watch");
     cluster.api.stall_watches(true);
     for (number, (code, advice)) in
         [(429, ""), (500, ""), (401, "renew the token"), (403, "allow it in the ClusterRole"), (410, "")]
@@ -113,16 +115,12 @@ fn two_seconds_an_answer_delay_a_pod_by_one_answer() {
 #[test]
 fn a_node_that_starts_without_its_api_server_says_so_and_recovers() {
     needs_programs!();
-    let builder = Builder::new("absent");
-    let api = builder.lab.node.enter(ApiServer::start).expect("start the API-server double");
-    api.put_network("default", "lan", &builder.lab.macvlan("bridge").to_string());
-    let kubeconfig = api.write_kubeconfig(&builder.lab.dir).expect("write a kubeconfig");
-    api.set_down(true);
-    let builder = builder.configure(|config, _| {
-        config.as_object_mut().expect("an object").remove("objects");
-        config["kubeconfig"] = json!(kubeconfig);
-    });
-    let cluster = Cluster { world: builder.start(), api };
+    let mut cluster = Cluster::new("absent");
+    // Nothing is known from before: neither in memory nor on disk.
+    cluster.api.set_down(true);
+    cluster.world.agent.kill9();
+    std::fs::remove_dir_all(cluster.world.lab.cni_dir.join("networks")).expect("forget the networks");
+    cluster.world.agent.start_again_unready(&cluster.world.lab);
     let plain = cluster.world.lab.pod("plain");
     cluster.world.add(&plain).expect_ok();
     cluster.world.del(&plain).expect_ok();

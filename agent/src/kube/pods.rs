@@ -45,7 +45,8 @@ impl Cluster {
 
     async fn pod_of_folder(&self, pod: &PodRef, deadline: Instant) -> Result<Pod, ClusterError> {
         let key = super::key(pod);
-        if self.0.pods.get(&key).is_none() {
+        // Not there, or another one of the name: its file may have been written since the last look.
+        if self.0.pods.get(&key).is_none_or(|known| !is_meant(&known, pod)) {
             self.look_again(deadline).await;
         }
         match self.0.pods.get(&key) {

@@ -13,8 +13,8 @@ use crate::ops::runner::{HostRunner, Runner};
 use crate::records::{Record, Stage, State};
 use crate::wire::Job;
 
-/// Most time of somebody else's conversation that leftovers may take.
-const RIDE: Duration = Duration::from_secs(2);
+/// Most time of somebody else's DEL that leftovers may take.
+pub const RIDE: Duration = Duration::from_secs(2);
 
 /// Runs every DEL that is due. What succeeded is marked; the sentences of what did not are returned, and the record
 /// stays for another try. With nothing left the record is gone.
@@ -69,9 +69,9 @@ fn job(record: &Record, at: (usize, usize), netns: Option<&NetnsPath>, deadline:
     })
 }
 
-/// Undoes what earlier operations left over, on `runner`'s time, for a moment at most. Whoever is busy is left alone.
-pub async fn leftovers<R: Runner>(context: &Context, runner: &mut R) {
-    let until = Instant::now() + RIDE;
+/// Undoes what earlier operations left over, on `runner`'s time, for `ride` at most. Whoever is busy is left alone.
+pub async fn leftovers<R: Runner>(context: &Context, runner: &mut R, ride: Duration) {
+    let until = Instant::now() + ride;
     for record in context.ledger.all() {
         if runner.is_gone() || Instant::now() >= until {
             return;

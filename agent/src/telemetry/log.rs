@@ -15,9 +15,12 @@ use super::rotation::{Limits, LogFile};
 use crate::config::{LogLevel, LogSettings};
 use crate::fault::quote;
 
+/// It repeats every failed attempt, without saying what for; the health of the cluster is told by us.
+const SILENT: &str = "kube_client";
+
 /// Libraries that would flood a debug log with what is theirs alone; their warnings are ours.
-const LIBRARIES: [&str; 9] =
-    ["aya", "aya_obj", "hyper", "hyper_util", "kube_client", "kube_runtime", "netlink_proto", "rustls", "tower"];
+const LIBRARIES: [&str; 8] =
+    ["aya", "aya_obj", "hyper", "hyper_util", "kube_runtime", "netlink_proto", "rustls", "tower"];
 
 /// Starts the log. Without a `logLevel` it is `verbose`.
 ///
@@ -31,7 +34,11 @@ pub fn start(settings: &LogSettings) -> io::Result<()> {
         LogLevel::Panic => LevelFilter::OFF,
     };
     let quiet = LIBRARIES.map(|library| (library, level.min(LevelFilter::WARN)));
-    let lines = Targets::new().with_default(level).with_targets(quiet).with_target(PANIC, LevelFilter::ERROR);
+    let lines = Targets::new()
+        .with_default(level)
+        .with_targets(quiet)
+        .with_target(SILENT, LevelFilter::OFF)
+        .with_target(PANIC, LevelFilter::ERROR);
     let stderr = settings.to_stderr.then(|| fmt::layer().event_format(Lines).with_writer(io::stderr).boxed());
     let file = match &settings.file {
         None => None,
