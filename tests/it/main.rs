@@ -19,9 +19,11 @@ macro_rules! needs_programs {
 }
 
 mod api;
+mod autoconf;
 mod cli;
 mod counters;
 mod del;
+mod devices;
 mod faults;
 mod fixtures;
 mod hostile;

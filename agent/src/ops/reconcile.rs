@@ -3,9 +3,9 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::ops::context::Context;
-use crate::ops::links;
 use crate::ops::runner::HostRunner;
 use crate::ops::undo;
+use crate::ops::{device_info, links};
 use crate::records::{Record, State};
 
 /// How long after an ADD its status may still be on its way.
@@ -47,6 +47,9 @@ pub async fn replay(context: &Context) {
     for (path, note) in notes {
         if let Some(record) = &note.record {
             links::forget(context, record).await;
+            if note.clean {
+                device_info::forget_undone(record);
+            }
         }
         context.ledger.reread(&note.container);
         for line in &note.failed {
