@@ -42,20 +42,15 @@ pub async fn undo<R: Runner>(
         *record = Record::clone(&newer);
     }
     record.state = State::Undo;
-<<<<<<< HEAD
-    if runner.is_gone() && !record.due().is_empty() {
-        context.left_over.notify_one();
-    }
-    let kept =
-        if record.due().is_empty() { context.ledger.remove(&record.container) } else { context.ledger.save(record) };
-=======
     let lasting = device_info::forget(record);
     let is_undone = record.due().is_empty() && lasting.is_empty();
     failed.extend(lasting);
     let kept = if is_undone { context.ledger.remove(&record.container) } else { context.ledger.save(record) };
->>>>>>> main
     if let Err(error) = kept {
         failed.push(format!("update the record of container {}: {error}", record.container));
+    }
+    if runner.is_gone() && !is_undone {
+        context.left_over.notify_one();
     }
     failed
 }
