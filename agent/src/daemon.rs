@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::ops::context::{Context, Turns};
 use crate::ops::default_network::DefaultNetwork;
 use crate::ops::ledger::Ledger;
+use crate::ops::owed_status;
 use crate::ops::reconcile;
 use crate::ops::runner::HostRunner;
 use crate::ops::runtime_conf::Keeper;
@@ -89,6 +90,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     let host = HostRunner::new(plugin_folders(&context.settings));
     let work = tokio::spawn(now_and_then(Arc::clone(&context), host.clone(), stop.clone()));
     let page = metrics(&context, stop.clone());
+    let statuses = tokio::spawn(owed_status::report(Arc::clone(&context)));
     let settings = &context.settings;
     let limit = settings.connection_limit.and_then(|limit| usize::try_from(limit).ok());
     let socket = Socket::bind(Path::new(&settings.socket_dir), limit)
@@ -114,6 +116,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     work.abort();
     page.abort();
     conf.abort();
+    statuses.abort();
     Ok(())
 }
 

@@ -17,7 +17,11 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn new(name: &str) -> Self {
-        let builder = Builder::new(name);
+        Self::over(Builder::new(name))
+    }
+
+    /// The same with a changed configuration.
+    pub(crate) fn over(builder: Builder) -> Self {
         let api = builder.lab.node.enter(ApiServer::start).expect("start the API-server double");
         api.put_network("default", "lan", &builder.lab.macvlan("bridge").to_string());
         let kubeconfig = api.write_kubeconfig(&builder.lab.dir).expect("write a kubeconfig");
@@ -38,7 +42,7 @@ impl Cluster {
         pod
     }
 
-    fn status(&self, pod: &Pod) -> Option<String> {
+    pub(crate) fn status(&self, pod: &Pod) -> Option<String> {
         let object = self.api.get(PODS, &pod.namespace, &pod.name)?;
         object["metadata"]["annotations"][NETWORK_STATUS].as_str().map(str::to_owned)
     }

@@ -18,12 +18,14 @@ macro_rules! needs_programs {
     };
 }
 
+mod annotations;
 mod api;
 mod autoconf;
 mod cli;
 mod counters;
 mod del;
 mod devices;
+mod events;
 mod faults;
 mod fixtures;
 mod hostile;

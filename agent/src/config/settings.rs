@@ -371,8 +371,9 @@ mod tests {
 
     #[test]
     fn keys_match_in_any_case_and_the_last_wins() {
-        let (settings, warnings) =
-            parse(r#"{"LogLevel":"error","CNIVERSION":"0.4.0","DataPath":{"Slots":3},"binDir":"/a","bindir":"/b"}"#);
+        let (settings, warnings) = parse(
+            r#"{"LogLevel":"error","CNIVERSION":"0.4.0","DataPath":{"Slots":3},"binDir":"/a","bindir":"/b","BinDir":null}"#,
+        );
         assert!(warnings.is_empty(), "{warnings:?}");
         assert_eq!(settings.log.level, Some(LogLevel::Error));
         assert_eq!((settings.generator.cni_version, settings.datapath.slots), (Version::V0_4_0, 3));

@@ -49,15 +49,13 @@ pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R
         pods::Found::Known(pod) => pod,
         pods::Found::Gone => return pods::nothing_attached(call),
     };
-    let plan = match make_plan(context, call, &sandbox, &pod).await {
+    let plan = match feasible_plan(context, call, &sandbox, &pod).await {
         Ok(plan) => plan,
         Err(error) => {
             pods::event(context, call, EventKind::Warning, reason(&error), &error.to_string());
             return Err(error.within(about(call)));
         }
     };
-    preflight::names_are_free(sandbox.netns, &plan).await?;
-    preflight::parents_are_there(&plan).await?;
     let mut record = begin(context, call, &sandbox, &plan)?;
     match carry_out(context, call, &plan, &mut record, runner).await {
         Ok((answer, results)) => {
@@ -139,6 +137,22 @@ async fn clear_leftover<R: Runner>(
         None => Ok(()),
         Some(first) => Err(CniError::new(code::TRY_LATER, format!("undo an earlier, unfinished ADD: {first}"))),
     }
+}
+
+/// The plan, and a look whether it can be carried out here.
+async fn feasible_plan(
+    context: &Context,
+    call: &Invocation,
+    sandbox: &Sandbox<'_>,
+    pod: &pods::Facts,
+) -> Result<Plan, CniError> {
+    let plan = make_plan(context, call, sandbox, pod).await?;
+    for attachment in &plan.attachments {
+        let free = preflight::name_is_free(sandbox.netns, attachment).await;
+        free.map_err(|error| failure(call, attachment, error))?;
+    }
+    preflight::parents_are_there(&plan).await?;
+    Ok(plan)
 }
 
 /// Everything that is decided before anything is touched.
@@ -345,18 +359,20 @@ fn note(record: &mut Record, at: usize, attachment: &Attachment, result: &CniRes
     Ok(())
 }
 
-/// A delegate's failure in upstream's own words, its code kept; then the object, where the CNI name does not say it.
+/// A delegate's failure in upstream's own words, its code kept; the details name the object, where there is one.
 fn failure(call: &Invocation, attachment: &Attachment, error: CniError) -> CniError {
     let (namespace, name, uid) = match &call.request.pod {
         Some(pod) => (pod.namespace.as_str(), pod.name.as_str(), pod.uid.as_deref().unwrap_or_default()),
         None => ("", "", ""),
     };
     let network = &attachment.config.name;
-    let error = match &attachment.nad {
-        Some(nad) => error.within(format_args!("network-attachment-definition {nad}, interface {}", attachment.ifname)),
-        None => error,
-    };
-    error.within(format_args!("[{namespace}/{name}/{uid}:{network}]: error adding container to network \"{network}\""))
+    let mut error = error
+        .within(format_args!("[{namespace}/{name}/{uid}:{network}]: error adding container to network \"{network}\""));
+    if let Some(nad) = &attachment.nad {
+        let object = format!("network-attachment-definition {nad}, interface {}", attachment.ifname);
+        error.details = if error.details.is_empty() { object } else { format!("{object}: {}", error.details) };
+    }
+    error
 }
 
 fn about(call: &Invocation) -> String {
@@ -368,7 +384,12 @@ fn about(call: &Invocation) -> String {
 
 /// The reason of the event that tells of a refused plan.
 fn reason(error: &CniError) -> &'static str {
-    if error.code == code::UNKNOWN_NETWORK { "NoNetworkFound" } else { "RefusedNetworks" }
+    match error.code {
+        code::UNKNOWN_NETWORK => "NoNetworkFound",
+        // Nothing is wrong with what was asked.
+        code::TRY_LATER | code::INVALID_NETNS | code::IO => "FailedAttaching",
+        _ => "RefusedNetworks",
+    }
 }
 
 /// Tells the pod what it got: its status and its events are on their way.

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::cni::{NetworkConfig, Version};
 use crate::config::NetConf;
-use crate::fault::{CniError, code, quote};
+use crate::fault::{CniError, code, escape, quote};
 use crate::names::NadRef;
 use crate::objects::Network;
 use crate::ops::context::Context;
@@ -76,16 +76,26 @@ async fn named(
         }
         return Ok(KnownNetwork::from_config(config));
     }
-    let not_there = |error: &CniError| unreadable(key, name, &error.msg);
-    let id = NadRef::new(conf.policy.multus_namespace.as_str(), name)
-        .map_err(|bad| CniError::new(code::INVALID_CONFIG, format!("{key}: {bad}")))?;
+    let of_file = || Ok::<_, CniError>(from_folder(conf, name)?.map(KnownNetwork::from_config));
+    let folder = quote(&conf.conf_dir);
+    // A CNI network may have a name that no object can.
+    let Ok(id) = NadRef::new(conf.policy.multus_namespace.as_str(), name) else {
+        let why = format!("no file in confDir {folder} has this name");
+        return of_file()?.ok_or_else(|| unreadable(key, name, &why));
+    };
+    if context.cluster.network(&id).is_none()
+        && context.cluster.health().networks_synced
+        && let Some(network) = of_file()?
+    {
+        // Every object is known and it is none of them: nothing to wait for.
+        return Ok(network);
+    }
     match context.cluster.find_network(&id, deadline).await {
         Ok(network) => KnownNetwork::from_nad(&*filled(conf, network)?),
-        Err(missing) => match from_folder(conf, name) {
-            Ok(Some(config)) => Ok(KnownNetwork::from_config(config)),
-            Ok(None) => Err(not_there(&CniError::from(missing))),
-            Err(error) => Err(not_there(&error)),
-        },
+        Err(missing) => of_file()?.ok_or_else(|| {
+            let why = format!("{missing}; and no file in confDir {folder} has this name");
+            unreadable(key, name, &why)
+        }),
     }
 }
 
@@ -153,15 +163,31 @@ pub fn filled(conf: &NetConf, network: Arc<Network>) -> Result<Arc<Network>, Cni
     if network.config.as_deref().is_some_and(|text| !text.trim().is_empty()) {
         return Ok(network);
     }
-    let Some(config) = from_folder(conf, network.id.name.as_str())? else { return Ok(network) };
+    let Some(config) = from_folder(conf, network.id.name.as_str())? else { return Err(nowhere(conf, &network.id)) };
     Ok(Arc::new(Network { config: Some(config.print()), ..Network::clone(&network) }))
 }
 
+fn nowhere(conf: &NetConf, id: &NadRef) -> CniError {
+    let (folder, name) = (quote(&conf.conf_dir), &id.name);
+    CniError::new(
+        code::UNKNOWN_NETWORK,
+        format!(
+            "network-attachment-definition {id}: spec.config is empty, and no file in confDir {folder} has the name {name}"
+        ),
+    )
+    .remedy("write the CNI configuration into spec.config, or put its file there")
+}
+
 fn from_folder(conf: &NetConf, name: &str) -> Result<Option<NetworkConfig>, CniError> {
-    let bytes = conf_files::named(Path::new(&conf.conf_dir), name).map_err(|error| {
-        CniError::new(code::UNKNOWN_NETWORK, format!("look for network {} in confDir: {error}", quote(name)))
+    let search = conf_files::named(Path::new(&conf.conf_dir), name).map_err(|error| {
+        let folder = quote(&conf.conf_dir);
+        CniError::new(code::UNKNOWN_NETWORK, format!("look for network {} in confDir {folder}: {error}", quote(name)))
+            .remedy("correct confDir, or make the folder readable")
     })?;
-    bytes.map(|bytes| parse(&bytes, name, None)).transpose()
+    for broken in &search.passed_over {
+        tracing::warn!("confDir: passed over {}", escape(broken));
+    }
+    search.found.map(|found| parse(&found, name, None)).transpose()
 }
 
 fn parse(found: &conf_files::Found, name: &str, forced: Option<Version>) -> Result<NetworkConfig, CniError> {

@@ -16,6 +16,7 @@ pub mod gc;
 pub mod invocation;
 pub mod ledger;
 pub mod links;
+pub mod owed_status;
 pub mod pods;
 pub mod preflight;
 pub mod reconcile;

@@ -15,6 +15,9 @@ use crate::fault::{CniError, code, quote};
 use crate::names::{IfName, NadRef, PodRef};
 use crate::objects::{Allocated, Network, annotation};
 
+/// Most warnings about one pod: each becomes an event.
+const MOST_WARNINGS: usize = 16;
+
 /// A network whose configuration is at hand.
 #[derive(Debug, Clone)]
 pub struct KnownNetwork {
@@ -161,11 +164,12 @@ impl Attachment {
 /// Code 101 for an unknown network, 102 for isolation, 100 for annotations, 7 for configurations; each names the
 /// network, the field and the value.
 pub fn plan(mut wanted: Wanted<'_>, network: impl Fn(&NadRef) -> Option<Network>) -> Result<Plan, CniError> {
-    let drafts = order(&mut wanted, &network)?;
-    if drafts.is_empty() {
-        return Err(CniError::new(code::INVALID_CONFIG, "there is neither a cluster network nor a delegate")
+    if wanted.cluster.is_empty() {
+        // Also where the pod chooses networks: none of them may become its master unasked.
+        return Err(CniError::new(code::INVALID_CONFIG, "at least one delegate/clusterNetwork must be specified")
             .remedy("set clusterNetwork in the daemon's configuration"));
     }
+    let drafts = order(&mut wanted, &network)?;
     let mut plan = Plan { attachments: Vec::new(), warnings: Vec::new() };
     let mut devices = Devices::new(wanted.devices);
     for (position, draft) in drafts.into_iter().enumerate() {
@@ -192,6 +196,7 @@ pub fn plan(mut wanted: Wanted<'_>, network: impl Fn(&NadRef) -> Option<Network>
         }
         plan.attachments.push(attachment);
     }
+    plan.warnings.truncate(MOST_WARNINGS);
     conflicts::refuse(&plan.attachments)?;
     Ok(plan)
 }
@@ -228,9 +233,8 @@ fn order(wanted: &mut Wanted<'_>, network: &impl Fn(&NadRef) -> Option<Network>)
             isolation::check_default(wanted.policy, &pod.namespace, &selection.network)?;
         }
         let draft = Draft { known: look_up(&selection.network, network)?, selection: Some(selection) };
-        match drafts.first_mut() {
-            Some(first) => *first = draft,
-            None => drafts.push(draft),
+        if let Some(first) = drafts.first_mut() {
+            *first = draft;
         }
     }
     for selection in selections {
@@ -313,6 +317,7 @@ mod tests {
         runtime: &'a str,
         devices: &'a [&'a str],
         relay: Option<&'a str>,
+        headless: bool,
     }
 
     impl Default for Case<'_> {
@@ -326,6 +331,7 @@ mod tests {
                 runtime: "{}",
                 devices: &[],
                 relay: None,
+                headless: false,
             }
         }
     }
@@ -345,7 +351,11 @@ mod tests {
                 ifname: &IfName::new("eth0").unwrap(),
                 runtime_config: &RawObject::parse(self.runtime.as_bytes()).unwrap(),
                 policy: &self.policy,
-                cluster: vec![known(r#"{"name":"kindnet","type":"ptp","capabilities":{"portMappings":true}}"#)],
+                cluster: if self.headless {
+                    Vec::new()
+                } else {
+                    vec![known(r#"{"name":"kindnet","type":"ptp","capabilities":{"portMappings":true}}"#)]
+                },
                 defaults: vec![known(r#"{"name":"everyone","type":"bridge"}"#)],
                 choice,
                 auxiliary: None,
@@ -374,6 +384,51 @@ mod tests {
         assert_eq!(case("home/mv", "", "kube-system"), ["eth0=kindnet", "net1=home/mv"]);
         assert_eq!(case("", "def", "home"), ["eth0=kube-system/def", "net1=everyone"]);
         assert_eq!(case("", "def@lan0", "home"), ["lan0=kube-system/def", "net1=everyone"]);
+    }
+
+    #[test]
+    fn without_a_first_network_there_is_none() {
+        for (networks, default_network) in [("", ""), ("mv", ""), ("", "def")] {
+            let error = Case { networks, default_network, headless: true, ..Case::default() }.plan().unwrap_err();
+            assert_eq!(error.code, code::INVALID_CONFIG);
+            assert!(error.msg.contains("at least one delegate/clusterNetwork must be specified"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_the_pod_asks_of_its_default_network_goes_before_what_the_runtime_gave() {
+        let default_network = r#"[{"name":"def","ips":["10.0.0.5/24"],"mac":"02:00:00:00:00:01"}]"#;
+        let runtime = r#"{"mac":"02:00:00:00:00:09","portMappings":[]}"#;
+        let plan = Case { default_network, runtime, ..Case::default() }.plan().unwrap();
+        let master = &plan.attachments[0];
+        assert_eq!(
+            master.runtime_config.print(),
+            r#"{"mac":"02:00:00:00:00:01","portMappings":[],"ips":["10.0.0.5/24"]}"#
+        );
+        let pairs: Vec<String> = master.extra_args.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(pairs, ["MAC=02:00:00:00:00:01", "IP=10.0.0.5/24"]);
+    }
+
+    #[test]
+    fn an_ipam_claim_reaches_every_plugin() {
+        let networks = r#"[{"name":"br","ipam-claim-reference":"vm1.br","cni-args":{"c":4}}]"#;
+        let config = Case { networks, ..Case::default() }.plan().unwrap().attachments[2].config.print();
+        assert_eq!(config.matches(r#""c":4,"ipam-claim-reference":"vm1.br""#).count(), 2, "{config}");
+        let networks = r#"[{"name":"br","ipam-claim-reference":"vm1.br","cni-args":{"ipam-claim-reference":"own"}}]"#;
+        let config = Case { networks, ..Case::default() }.plan().unwrap().attachments[2].config.print();
+        assert!(config.contains(r#""ipam-claim-reference":"own""#) && !config.contains("vm1"), "{config}");
+    }
+
+    #[test]
+    fn warnings_are_few_whatever_an_annotation_says() {
+        let fields: Vec<String> = (0..500).map(|at| format!(r#""k{at}":1"#)).collect();
+        let item = format!(r#"{{"name":"mv2","ips":["10.0.0.5/24"],{}}}"#, fields.join(","));
+        let networks = format!("[{}]", [item.as_str(); 9].join(","));
+        let plan = Case { networks: &networks, ..Case::default() }.plan().unwrap();
+        assert_eq!(plan.warnings.len(), 9 + 1, "{:?}", plan.warnings);
+        assert!(plan.warnings[0].message.contains("\"k4\" and 495 more"), "{:?}", plan.warnings[0]);
+        let networks = format!("[{}]", [item.as_str(); 40].join(","));
+        assert_eq!(Case { networks: &networks, ..Case::default() }.plan().unwrap().warnings.len(), MOST_WARNINGS);
     }
 
     #[test]

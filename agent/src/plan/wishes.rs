@@ -11,6 +11,11 @@ use crate::fault::{CniError, code, quote};
 use crate::names::{DeviceId, NadRef};
 use crate::objects::{Allocated, Network, annotation};
 
+/// Under which key of `args.cni` an IPAMClaim reaches the plugins.
+const IPAM_CLAIM: &str = "ipam-claim-reference";
+/// Most fields that one warning names.
+const MOST_NAMED: usize = 5;
+
 impl Attachment {
     /// `deviceID` and `pciBusID` in every plugin, as device plugins' delegates expect it.
     pub(super) fn inject_device(&mut self, device: &str) {
@@ -22,12 +27,7 @@ impl Attachment {
     }
 
     pub(super) fn take_wishes(&mut self, selection: &Selection, warnings: &mut Vec<Warning>) -> Result<(), CniError> {
-        for key in &selection.unknown_keys {
-            warnings.push(Warning {
-                reason: "UnknownField",
-                message: format!("network {}: annotation field {} is not known and ignored", self.network, quote(key)),
-            });
-        }
+        warnings.extend(unknown_fields(&self.network, &selection.unknown_keys));
         let mut wishes = selection.capabilities();
         match (&self.device_id, wishes.get("deviceID").is_some()) {
             // A device of the resource map goes before one that was asked for.
@@ -36,8 +36,10 @@ impl Attachment {
             _ => {}
         }
         for (capability, value) in wishes.iter() {
-            if !self.config.declares(capability) {
-                warnings.push(undeclared(&self.network, capability));
+            let warning = undeclared(&self.network, capability);
+            // One network may be selected often; saying it once is enough.
+            if !self.config.declares(capability) && !warnings.contains(&warning) {
+                warnings.push(warning);
             }
             self.runtime_config.set(capability, value.to_owned());
         }
@@ -47,7 +49,11 @@ impl Attachment {
         if !selection.ips.is_empty() {
             self.extra_args.push(("IP".to_owned(), selection.ips.join(",")));
         }
-        selection.cni_args.as_ref().map_or(Ok(()), |args| self.merge_args(args))
+        let mut args = selection.cni_args.clone().unwrap_or_default();
+        if let Some(claim) = selection.ipam_claim.as_ref().filter(|_| args.get(IPAM_CLAIM).is_none()) {
+            args.set_json(IPAM_CLAIM, claim);
+        }
+        if args.is_empty() { Ok(()) } else { self.merge_args(&args) }
     }
 
     /// The pod's `cni-args` in `args.cni` of every plugin; existing keys are overwritten.
@@ -63,6 +69,20 @@ impl Attachment {
         }
         Ok(())
     }
+}
+
+/// One warning for all fields of an item that mean nothing, whatever their number.
+fn unknown_fields(network: &str, keys: &[String]) -> Option<Warning> {
+    let names: Vec<String> = keys.iter().take(MOST_NAMED).map(|key| quote(key)).collect();
+    let further = keys.len().saturating_sub(MOST_NAMED);
+    let and_more = if further == 0 { String::new() } else { format!(" and {further} more") };
+    (!keys.is_empty()).then(|| Warning {
+        reason: "UnknownField",
+        message: format!(
+            "network {network}: the annotation's {}{and_more} mean nothing and are ignored; correct or remove them",
+            names.join(", ")
+        ),
+    })
 }
 
 fn undeclared(network: &str, capability: &str) -> Warning {

@@ -55,21 +55,34 @@ pub fn all(folder: &Path) -> io::Result<Vec<(String, io::Result<Vec<u8>>)>> {
     Ok(configurations(folder)?.into_iter().filter_map(named).collect())
 }
 
-/// The first configuration in `folder` whose `name` is `name`. Files that are no JSON are passed over; a folder that is
-/// not there has none.
-pub fn named(folder: &Path, name: &str) -> io::Result<Option<Found>> {
+/// What a search by name came to.
+#[derive(Debug, Default)]
+pub struct NamedSearch {
+    /// The first file of that name.
+    pub found: Option<Found>,
+    /// Files before it that cannot be used, each with why: somebody else's broken file is no reason to stop.
+    pub passed_over: Vec<String>,
+}
+
+/// The first configuration in `folder` whose `name` is `name`. A folder that is not there has none.
+pub fn named(folder: &Path, name: &str) -> io::Result<NamedSearch> {
+    let mut search = NamedSearch::default();
     let paths = match configurations(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(search),
         other => other?,
     };
     for path in paths {
-        let found = read(path)?;
-        let has = serde_json::from_slice::<Named>(&found.bytes).ok().and_then(|named| named.name);
-        if has.as_deref() == Some(name) {
-            return Ok(Some(found));
+        let shown = path.display().to_string();
+        match read(path).and_then(|found| Ok((serde_json::from_slice::<Named>(&found.bytes)?.name, found))) {
+            Ok((has, found)) if has.as_deref() == Some(name) => {
+                search.found = Some(found);
+                break;
+            }
+            Ok(_) => {}
+            Err(error) => search.passed_over.push(format!("{shown}: {error}")),
         }
     }
-    Ok(None)
+    Ok(search)
 }
 
 /// The name of a file with these bytes beside `path`, whose name begins with that of `path`: what was renamed out of the
@@ -143,9 +156,15 @@ mod tests {
         assert!(all(&folder.join("none")).is_err());
         fs::remove_dir(folder.join("01-folder.conf")).unwrap();
         assert!(at(&folder.join("10-a.conflist")).unwrap().is_list);
-        assert_eq!(named(&folder, "b").unwrap().unwrap().path, folder.join("20-b.conf"));
-        assert!(named(&folder, "c").unwrap().is_none());
-        assert!(named(&folder.join("none"), "c").unwrap().is_none());
+        fs::create_dir(folder.join("08-folder.conf")).unwrap();
+        let search = named(&folder, "b").unwrap();
+        assert_eq!(search.found.unwrap().path, folder.join("20-b.conf"));
+        let [broken, odd] = search.passed_over.as_slice() else { panic!("{:?}", search.passed_over) };
+        assert!(broken.contains("07-broken.conf") && broken.contains("line 1"), "{broken}");
+        assert!(odd.contains("08-folder.conf"), "{odd}");
+        fs::remove_dir(folder.join("08-folder.conf")).unwrap();
+        assert!(named(&folder, "c").unwrap().found.is_none());
+        assert!(named(&folder.join("none"), "c").unwrap().found.is_none());
         assert!(at(&folder.join("none")).is_err());
         assert_eq!(below(&folder).unwrap().len(), 2);
         let a = folder.join("10-a.conflist");
