@@ -1,6 +1,6 @@
 //! Which programs run in the kernel, and where? SCHED_CLS programs: two on a pod's interface that say whose frame it is,
-//! two behind them that count, two on the macvlan parent that relay. All of them answer "next" and leave the verdict to
-//! whoever comes after.
+//! two behind them that count, two on the macvlan parent that relay. They answer "next" and leave the verdict to whoever
+//! comes after; but what host access takes to its receiver on this node has arrived.
 //!
 //! They decide nothing about policy: who may relay what is in the maps, which the agent writes.
 #![no_std]
@@ -8,6 +8,7 @@
 
 mod counters;
 mod frame;
+mod host;
 mod mark;
 mod relay;
 
@@ -57,7 +58,8 @@ pub fn parent_ingress(ctx: TcContext) -> i32 {
     NEXT
 }
 
-/// On the parent, transmitting: copies discovery frames between the host and its pods.
+/// On the parent, transmitting: copies discovery frames between the host and its pods, and takes host access's frames to
+/// their receiver.
 #[classifier]
 pub fn parent_egress(ctx: TcContext) -> i32 {
     relay::egress(&ctx)
