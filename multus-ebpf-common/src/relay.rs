@@ -109,7 +109,7 @@ pub struct Fanout {
     pub pad: u16,
     /// How many of `members` are looked at, at most [`MEMBERS`]; the last of them is in use.
     pub count: u32,
-    /// How many parts this parent has; in every part the same.
+    /// How many parts this parent has; in part 0 alone, as the two below.
     pub parts: u32,
     /// How many pods found no place in any part.
     pub overflow: u32,
@@ -243,7 +243,9 @@ mod tests {
 
     #[test]
     fn outcomes_and_names_agree() {
-        for (index, name) in [(RELAYED, "relayed"), (FANOUT_FULL, "fanout_full"), (FAILED, "failed"), (FORWARDED, "forwarded")] {
+        for (index, name) in
+            [(RELAYED, "relayed"), (FANOUT_FULL, "fanout_full"), (FAILED, "failed"), (FORWARDED, "forwarded")]
+        {
             assert_eq!(OUTCOMES.get(index as usize), Some(&name));
         }
         assert!(has_outcome(0, FAILED) && !has_outcome(0, PORT) && has_outcome(HOST_ACCESS, PORT));

@@ -10,6 +10,7 @@ mod counters;
 mod frame;
 mod host;
 mod mark;
+mod plain;
 mod relay;
 
 use aya_ebpf::macros::classifier;
@@ -25,6 +26,7 @@ pub(crate) const DROP: i32 = 2;
 /// stays as small as it can be: the verifier reads every instance, but the counting behind it only once.
 #[classifier]
 pub fn pod_ingress(ctx: TcContext) -> i32 {
+    plain::restore(&ctx);
     counters::hand_over(&ctx, RECEIVE);
     NEXT
 }

@@ -10,6 +10,7 @@ pub mod context;
 pub mod default_route;
 pub mod del;
 pub mod gc;
+pub mod host_access;
 pub mod invocation;
 pub mod ledger;
 pub mod links;

@@ -4,6 +4,7 @@
 
 mod conflicts;
 pub mod delegates;
+pub mod host_access;
 pub mod isolation;
 mod item;
 pub mod relay;

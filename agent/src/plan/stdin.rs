@@ -170,6 +170,8 @@ mod tests {
             default_route: None,
             device_id: None,
             relay: Vec::new(),
+            host_access: None,
+            plain_copy: false,
         }
     }
 

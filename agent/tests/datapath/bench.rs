@@ -87,6 +87,7 @@ impl Bench {
             log: false,
             mark: MARK,
             protocols: ProtocolSet::standard(),
+            custom: Vec::new(),
         }
     }
 
@@ -110,6 +111,8 @@ impl Bench {
             mac: link(&pod.netns, "net1").1,
             parent: Some(self.parent()),
             protocols: ProtocolSet::standard(),
+            host_access: None,
+            plain_copy: false,
         }
     }
 
@@ -135,9 +138,9 @@ impl Bench {
         let net = format!("--net={}", netns_path(&self.host()).display());
         let shown = lines("nsenter", &[&net, "bpftool", "net", "show", "dev", "eth0"]);
         found.extend(shown.into_iter().filter(|line| line.contains("eth0")));
-        found.extend(entries(&self.bpffs.join("v1/links")));
+        found.extend(entries(&self.bpffs.join("v2/links")));
         for map in ["relay_fanout", "local_macs", "relay_counters"] {
-            let path = self.bpffs.join("v1/maps").join(map);
+            let path = self.bpffs.join("v2/maps").join(map);
             let dump = output("bpftool", &["-j", "map", "dump", "pinned", &path.to_string_lossy()]);
             let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
             let count = dump.as_array().map_or(1, Vec::len);

@@ -204,7 +204,7 @@ fn account_mode_counts_and_leaves_the_parent_alone() {
 fn a_pinned_map_of_another_layout_is_named_and_not_used() {
     let bench = Bench::new();
     drop(bench.open());
-    let pin = bench.bpffs.join("v1/maps/relay_fanout");
+    let pin = bench.bpffs.join("v2/maps/relay_fanout");
     std::fs::remove_file(&pin).unwrap();
     let path = pin.to_string_lossy().into_owned();
     let shape = ["type", "hash", "key", "4", "value", "8", "entries", "4", "name", "relay_fanout", "flags", "1"];
@@ -215,7 +215,7 @@ fn a_pinned_map_of_another_layout_is_named_and_not_used() {
 
 /// The packets that every slot of the pinned counter map holds, over both directions and all CPUs.
 fn counted_in_slots(bench: &Bench) -> Vec<u64> {
-    let pin = bench.bpffs.join("v1/maps/if_counters");
+    let pin = bench.bpffs.join("v2/maps/if_counters");
     let dump = output("bpftool", &["-j", "map", "dump", "pinned", &pin.to_string_lossy()]);
     let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
     let packets = |entry: &serde_json::Value| -> u64 {
