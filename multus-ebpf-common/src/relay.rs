@@ -7,9 +7,9 @@ use crate::protocols::HOST_ACCESS;
 
 /// How many receivers one part of a fan-out holds.
 pub const MEMBERS: usize = 64;
-/// How many parts the fan-out of one parent can have: 512 pods hear and are heard through the relay; further ones are
+/// How many parts the fan-out of one parent can have: 256 pods hear and are heard through the relay; further ones are
 /// counted as `fanout_full`.
-pub const PARTS: usize = 8;
+pub const PARTS: usize = 4;
 
 /// Key of `relay_rules`: a destination group and port.
 #[repr(C)]

@@ -4,7 +4,7 @@
 //! Only between the parent's own MAC and members that have host access; never from pod to pod. Frames are redirected as
 //! they are. Whatever is not let through goes the way it went without us.
 
-use aya_ebpf::bindings::{BPF_F_INGRESS, BPF_F_NO_PREALLOC};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{HashMap, LruHashMap};
 use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_redirect};
 use aya_ebpf::macros::btf_map;
@@ -47,9 +47,9 @@ static HOST_FLOWS: LruHashMap<FlowKey, u64, 8192> = LruHashMap::new();
 pub(crate) fn unicast(ctx: &TcContext, parent: u32, to: &[u8; 6], from: &[u8; 6], stamp: Option<u32>) -> i32 {
     let Some(receiver) = relay::local(parent, to) else { return NEXT };
     let (path, outcome) = if receiver.flags & MAC_OF_PARENT != 0 {
-        (PATH_POD_TO_HOST, pod_to_host(ctx, parent, from, stamp))
+        (PATH_POD_TO_HOST, from_pod(ctx, parent, from, stamp))
     } else if receiver.protocols & IS_MEMBER != 0 && is_parents(parent, from) {
-        (PATH_HOST_TO_POD, host_to_pod(ctx, parent, to, receiver, stamp))
+        (PATH_HOST_TO_POD, from_host(ctx, parent, to, receiver, stamp))
     } else {
         return NEXT;
     };
@@ -70,13 +70,36 @@ fn is_parents(parent: u32, mac: &[u8; 6]) -> bool {
 /// What becomes of a frame with the host's MAC for a pod. The host itself must have sent it: a frame that came in from
 /// somewhere, the pod's own link above all, would let pods talk to each other through the host.
 #[inline(always)]
-fn host_to_pod(ctx: &TcContext, parent: u32, to: &[u8; 6], receiver: &LocalMac, stamp: Option<u32>) -> u32 {
+fn from_host(ctx: &TcContext, parent: u32, to: &[u8; 6], receiver: &LocalMac, stamp: Option<u32>) -> u32 {
     if stamp.is_some() || relay::is_handmade(ctx) {
-        return SPOOF;
+        SPOOF
+    } else if field!(ctx, ingress_ifindex) != 0 {
+        FORWARDED
+    } else {
+        admit(ctx.skb.skb, parent, to, receiver, PATH_HOST_TO_POD)
     }
-    if field!(ctx, ingress_ifindex) != 0 {
-        return FORWARDED;
+}
+
+/// What becomes of a pod's frame for the host.
+#[inline(always)]
+fn from_pod(ctx: &TcContext, parent: u32, from: &[u8; 6], stamp: Option<u32>) -> u32 {
+    let Some(sender) = relay::local(parent, from) else {
+        return if stamp.is_some() { SPOOF } else { UNKNOWN_SOURCE };
+    };
+    if sender.flags & MAC_OF_PARENT != 0 || stamp != Some(stamp_of(sender.slot)) {
+        SPOOF
+    } else if sender.protocols & IS_MEMBER == 0 {
+        UNWANTED
+    } else {
+        admit(ctx.skb.skb, parent, from, sender, PATH_POD_TO_HOST)
     }
+}
+
+/// Whether this frame is one that host access carries, between the host and the member with this MAC. A function of its
+/// own, not inlined: its parsing is verified and forgotten.
+#[inline(never)]
+fn admit(skb: *mut __sk_buff, parent: u32, mac: &[u8; 6], member: &LocalMac, path: u32) -> u32 {
+    let ctx = &TcContext::new(skb);
     let frame = Frame::parse(ctx);
     if relay::is_tagged(ctx, &frame) {
         return VLAN;
@@ -84,40 +107,26 @@ fn host_to_pod(ctx: &TcContext, parent: u32, to: &[u8; 6], receiver: &LocalMac, 
     if matches!(frame.network, Network::Other) {
         return KIND;
     }
-    if receiver.flags & MEMBER_PORTS != 0 && frame.transport == UDP && !frame.later_fragment {
-        let (pod_port, host_port) = (frame.destination_port, frame.source_port);
-        let key = FlowKey { parent, mac: *to, pod_port, host_port, pad: 0 };
-        // SAFETY: the helper takes nothing. Where the map has no room the pod's answer is lost, as on a busy wire.
-        let _no_room = HOST_FLOWS.insert(key, unsafe { bpf_ktime_get_ns() }, 0);
+    let is_limited = member.flags & MEMBER_PORTS != 0;
+    if path == PATH_HOST_TO_POD {
+        if is_limited && frame.transport == UDP && !frame.later_fragment {
+            let (pod_port, host_port) = (frame.destination_port, frame.source_port);
+            let key = FlowKey { parent, mac: *mac, pod_port, host_port, pad: 0 };
+            // SAFETY: the helper takes nothing. Where the map has no room the pod's answer is lost, as on a busy wire.
+            let _no_room = HOST_FLOWS.insert(key, unsafe { bpf_ktime_get_ns() }, 0);
+        }
+        return RELAYED;
     }
-    RELAYED
-}
-
-/// What becomes of a pod's frame for the host.
-#[inline(always)]
-fn pod_to_host(ctx: &TcContext, parent: u32, from: &[u8; 6], stamp: Option<u32>) -> u32 {
-    let Some(sender) = relay::local(parent, from) else {
-        return if stamp.is_some() { SPOOF } else { UNKNOWN_SOURCE };
-    };
-    if sender.flags & MAC_OF_PARENT != 0 || stamp != Some(stamp_of(sender.slot)) {
-        return SPOOF;
+    if matches!(frame.network, Network::Arp) {
+        return if is_honest_arp(ctx, mac) { RELAYED } else { SPOOF };
     }
-    if sender.protocols & IS_MEMBER == 0 {
-        return UNWANTED;
+    if frame.truncated {
+        return TRUNCATED;
     }
-    let frame = Frame::parse(ctx);
-    if relay::is_tagged(ctx, &frame) {
-        return VLAN;
+    if !is_for_one_host(&frame) {
+        return KIND;
     }
-    match frame.network {
-        Network::Other => KIND,
-        Network::Arp if is_honest_arp(ctx, from) => RELAYED,
-        Network::Arp => SPOOF,
-        Network::Ipv4 | Network::Ipv6 if frame.truncated => TRUNCATED,
-        Network::Ipv4 | Network::Ipv6 if !is_for_one_host(&frame) => KIND,
-        Network::Ipv4 | Network::Ipv6 if sender.flags & MEMBER_PORTS == 0 => RELAYED,
-        Network::Ipv4 | Network::Ipv6 => opened(ctx, parent, from, sender.slot, &frame),
-    }
+    if is_limited { opened(ctx, parent, mac, member.slot, &frame) } else { RELAYED }
 }
 
 /// Whether a packet is of the kinds that hosts send each other: to an address of one host, no routing message, and with
@@ -206,8 +215,6 @@ pub(crate) fn neighbour(ctx: &TcContext, frame: &Frame) -> Option<u32> {
 #[inline(always)]
 pub(crate) fn is_honest_arp(ctx: &TcContext, source: &[u8; 6]) -> bool {
     const ARP: [u8; 2] = [0x08, 0x06];
-    match read::<[u8; 2]>(ctx, ETH_LEN - 2) {
-        Some(ARP) => load::<[u8; 6]>(ctx, ETH_LEN + 8).is_some_and(|sender| sender == *source),
-        _ => true,
-    }
+    let kind = read::<[u8; 2]>(ctx, ETH_LEN - 2).unwrap_or([0; 2]);
+    kind != ARP || load::<[u8; 6]>(ctx, ETH_LEN + 8).unwrap_or([0; 6]) == *source
 }

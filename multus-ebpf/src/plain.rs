@@ -24,21 +24,21 @@ pub(crate) fn restore(ctx: &TcContext) {
     if PLAIN.load() == 0 {
         return;
     }
-    let Some(head) = read::<[u8; ETH_LEN]>(ctx, 0) else { return };
+    let head = read::<[u8; ETH_LEN]>(ctx, 0).unwrap_or([0xff; ETH_LEN]);
     if head[0] & 1 != 0 {
         return;
     }
     let group = match [head[12], head[13]] {
-        [0x08, 0x00] => read::<[u8; 4]>(ctx, ETH_LEN + 16).and_then(|to| match to {
+        [0x08, 0x00] => match read::<[u8; 4]>(ctx, ETH_LEN + 16).unwrap_or([0; 4]) {
             [255, 255, 255, 255] => Some([0xff; 6]),
             [224..=239, b, c, d] => Some([0x01, 0x00, 0x5e, b & 0x7f, c, d]),
             _ => None,
-        }),
-        [0x86, 0xdd] => match (read::<[u8; 1]>(ctx, ETH_LEN + 24), read::<[u8; 4]>(ctx, ETH_LEN + 36)) {
-            (Some([0xff]), Some([a, b, c, d])) => Some([0x33, 0x33, a, b, c, d]),
-            _ => None,
         },
-        [0x08, 0x06] if read::<[u8; 2]>(ctx, ETH_LEN + 6) == Some(ARP_REQUEST) => Some([0xff; 6]),
+        [0x86, 0xdd] if read::<[u8; 1]>(ctx, ETH_LEN + 24).unwrap_or([0; 1]) == [0xff] => {
+            let [a, b, c, d] = read::<[u8; 4]>(ctx, ETH_LEN + 36).unwrap_or([0; 4]);
+            Some([0x33, 0x33, a, b, c, d])
+        }
+        [0x08, 0x06] if read::<[u8; 2]>(ctx, ETH_LEN + 6).unwrap_or([0; 2]) == ARP_REQUEST => Some([0xff; 6]),
         _ => None,
     };
     let Some(group) = group else { return };

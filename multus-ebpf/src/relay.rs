@@ -32,7 +32,7 @@ const REPLACED_WHOLE: usize = BPF_F_NO_PREALLOC as usize;
 static RELAY_RULES: HashMap<RuleKey, Rule, 256, REPLACED_WHOLE> = HashMap::new();
 
 #[btf_map(name = "relay_fanout")]
-static RELAY_FANOUT: HashMap<FanoutKey, Fanout, 2048, REPLACED_WHOLE> = HashMap::new();
+static RELAY_FANOUT: HashMap<FanoutKey, Fanout, 1024, REPLACED_WHOLE> = HashMap::new();
 
 #[btf_map(name = "local_macs")]
 static LOCAL_MACS: HashMap<MacKey, LocalMac, 8192, REPLACED_WHOLE> = HashMap::new();

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_513th_waits_and_moves_up_when_one_leaves() {
+    fn the_257th_waits_and_moves_up_when_one_leaves() {
         let places = u32::try_from(PLACES).unwrap();
         let mut sharers = full(places + 1);
         assert_eq!((sharers.fanout().len(), sharers.fanout()[0].overflow), (PARTS, 1));
