@@ -11,6 +11,7 @@ use std::time::Duration;
 use multus_agent::datapath::{
     AttachMode, Attached, Attachment, Datapath, Mac, Mark, Mode, Parent, ProtocolSet, RelayCount, Settings,
 };
+use multus_agent::objects::HostAccess;
 use multus_agent::sys::netns;
 
 pub(crate) const MDNS_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
@@ -121,6 +122,12 @@ impl Bench {
         self.on_host(|| datapath.attach(&attachment)).unwrap()
     }
 
+    /// Attached with host access.
+    pub(crate) fn attach_open(&self, datapath: &Datapath, pod: &Pod, access: HostAccess) -> Attached {
+        let attachment = Attachment { host_access: Some(access), ..self.attachment(pod) };
+        self.on_host(|| datapath.attach(&attachment)).unwrap()
+    }
+
     pub(crate) fn host_peer(&self) -> Peer {
         Peer::new(&self.host(), "eth0", Ipv4Addr::new(10, 77, 0, 1))
     }
@@ -159,6 +166,10 @@ impl Drop for Bench {
 }
 
 impl Pod {
+    pub(crate) fn address(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 77, 0, 10 + self.number)
+    }
+
     pub(crate) fn peer(&self) -> Peer {
         Peer::new(&self.netns, "net1", Ipv4Addr::new(10, 77, 0, 10 + self.number))
     }

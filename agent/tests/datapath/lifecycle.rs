@@ -105,14 +105,14 @@ fn dropping_the_datapath_detaches_nothing() {
 }
 
 #[test]
-fn the_65th_pod_is_counted_but_not_relayed_until_a_place_is_free() {
+fn the_257th_pod_is_counted_but_not_relayed_until_a_place_is_free() {
     let mut bench = Bench::new();
     let (first, last) = (bench.pod("private"), bench.pod("private"));
-    let settings = Settings { slots: 80, ..bench.settings() };
+    let settings = Settings { slots: 300, ..bench.settings() };
     let datapath = bench.on_host(|| Datapath::open(&settings)).unwrap();
     let one = bench.attach(&datapath, &first);
     // Pods in the middle share the first pod's namespace file and an interface each, which is all that counts here.
-    for number in 0..63u8 {
+    for number in 0..255u8 {
         let ifname = format!("m{number}");
         let host = bench.host();
         ip(&[
@@ -207,7 +207,7 @@ fn a_pinned_map_of_another_layout_is_named_and_not_used() {
     let pin = bench.bpffs.join("v2/maps/relay_fanout");
     std::fs::remove_file(&pin).unwrap();
     let path = pin.to_string_lossy().into_owned();
-    let shape = ["type", "hash", "key", "4", "value", "8", "entries", "4", "name", "relay_fanout", "flags", "1"];
+    let shape = ["type", "hash", "key", "8", "value", "8", "entries", "4", "name", "relay_fanout", "flags", "1"];
     output("bpftool", &[&["map", "create", &path][..], &shape[..]].concat());
     let error = bench.on_host(|| Datapath::open(&bench.settings())).err().unwrap().to_string();
     assert!(error.contains("relay_fanout") && error.contains("value size is 8"), "{error}");

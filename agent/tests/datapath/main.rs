@@ -9,6 +9,8 @@ mod frames;
 
 mod cost;
 mod counting;
+mod host_access;
+mod host_ports;
 mod lifecycle;
 mod relaying;
 mod shown;
