@@ -134,7 +134,7 @@ mod tests {
         }
         for bad in ["", "0", "0-5", "5-4", "65536", "80/tcp", "-5", "5-", "+5", " 5", "1-2-3", "http"] {
             let error = bad.parse::<PortRange>().unwrap_err();
-            assert!(error.contains(&quote(bad).to_string()), "{bad}: {error}");
+            assert!(error.contains(&quote(bad)), "{bad}: {error}");
         }
     }
 }

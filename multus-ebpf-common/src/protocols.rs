@@ -88,6 +88,7 @@ pub const PROTOCOLS: &[Protocol] = &[
 
 /// The address under which a group stands in the rule table, in words as they lie in the packet: itself, but for those
 /// protocols whose groups differ from device to device.
+#[expect(clippy::inline_always, reason = "an eBPF function cannot take this many words")]
 #[inline(always)]
 #[must_use]
 pub const fn group_of(words: [u32; 4]) -> [u32; 4] {

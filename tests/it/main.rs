@@ -22,6 +22,7 @@ mod api;
 mod cli;
 mod counters;
 mod del;
+mod host_access;
 mod hostile;
 mod kube;
 mod lab_itself;

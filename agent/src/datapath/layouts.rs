@@ -9,11 +9,18 @@ use std::path::{Path, PathBuf};
 
 use multus_ebpf_common::LAYOUT;
 
-/// Takes another layout's programs off a parent that has ours now.
-pub(super) fn detach_parent(bpffs: &Path, ifindex: u32) {
+/// Moves another layout's links to a parent among ours, where there are none yet: a link is then given our program in
+/// place of the other one, from one frame to the next.
+pub(super) fn take_over_parent(bpffs: &Path, links: &Path, ifindex: u32) {
     for folder in others(bpffs) {
-        for direction in ["ingress", "egress"] {
-            removed(fs::remove_file(folder.join("links").join(format!("parent-{ifindex}-{direction}"))), &folder);
+        for name in [
+            format!("parent-{ifindex}-ingress"),
+            format!("parent-{ifindex}-egress"),
+            format!("clsact-parent-{ifindex}"),
+        ] {
+            if !links.join(&name).exists() {
+                moved(fs::rename(folder.join("links").join(&name), links.join(&name)), &folder);
+            }
         }
     }
 }
@@ -22,7 +29,7 @@ pub(super) fn detach_parent(bpffs: &Path, ifindex: u32) {
 pub(super) fn remove_others(bpffs: &Path) {
     for folder in others(bpffs) {
         tracing::info!(?folder, "pins of another layout are removed");
-        removed(fs::remove_dir_all(&folder), &folder);
+        moved(fs::remove_dir_all(&folder), &folder);
     }
 }
 
@@ -36,10 +43,10 @@ fn others(bpffs: &Path) -> Vec<PathBuf> {
     entries.filter_map(Result::ok).map(|entry| entry.path()).filter(is_other).collect()
 }
 
-fn removed(result: io::Result<()>, folder: &Path) {
+fn moved(result: io::Result<()>, folder: &Path) {
     match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(?folder, %error, "a pin of another layout could not be removed");
+            tracing::warn!(?folder, %error, "a pin of another layout could not be taken over or removed");
         }
         _ => {}
     }

@@ -276,8 +276,8 @@ impl Datapath {
         if parents.methods.contains_key(&parent.ifindex) {
             return Ok(());
         }
+        layouts::take_over_parent(&self.settings.bpffs, &self.links, parent.ifindex);
         let method = hooks::attach_parent(&mut parents.object, parent, self.settings.attach, &self.links)?;
-        layouts::detach_parent(&self.settings.bpffs, parent.ifindex);
         parents.methods.insert(parent.ifindex, method);
         Ok(())
     }

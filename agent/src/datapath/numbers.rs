@@ -10,14 +10,13 @@ use std::path::Path;
 
 use super::error::DatapathError;
 
+/// Protocols' numbers and names.
+pub(super) type Numbered = Vec<(u32, String)>;
+
 /// Numbers of the protocols with these names; the second list is numbers whose protocol is gone or another.
 ///
 /// A name keeps its number; a new one gets the lowest that is free. What finds no number has none.
-pub(super) fn assign(
-    kept: &[(u32, String)],
-    names: &[&str],
-    mut free: Range<u32>,
-) -> (Vec<(u32, String)>, Vec<(u32, String)>) {
+pub(super) fn assign(kept: &[(u32, String)], names: &[&str], mut free: Range<u32>) -> (Numbered, Numbered) {
     let range = free.clone();
     let (mut given, gone): (Vec<_>, Vec<_>) =
         kept.iter().cloned().partition(|(number, name)| names.contains(&name.as_str()) && range.contains(number));
@@ -33,10 +32,10 @@ pub(super) fn assign(
 }
 
 /// What the folder remembers; one that is not there remembers nothing.
-pub(super) fn remembered(folder: &Path) -> Vec<(u32, String)> {
+pub(super) fn remembered(folder: &Path) -> Numbered {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let names = entries.filter_map(Result::ok).map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut numbers: Vec<_> = names.filter_map(|name| parse(&name)).collect();
+    let mut numbers: Numbered = names.filter_map(|name| parse(&name)).collect();
     numbers.sort_unstable();
     numbers
 }
@@ -69,7 +68,7 @@ fn parse(name: &str) -> Option<(u32, String)> {
 mod tests {
     use super::*;
 
-    fn list(pairs: &[(u32, &str)]) -> Vec<(u32, String)> {
+    fn list(pairs: &[(u32, &str)]) -> Numbered {
         pairs.iter().map(|(number, name)| (*number, (*name).to_owned())).collect()
     }
 

@@ -210,8 +210,8 @@ fn refuse_overlap(custom: &Custom, earlier: &[Custom]) -> Result<(), DatapathErr
 }
 
 fn words(addr: [u8; 16]) -> [u32; 4] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = addr;
-    [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]].map(u32::from_ne_bytes)
+    let word = |at: usize| addr.get(at * 4..at * 4 + 4).and_then(|bytes| bytes.try_into().ok());
+    std::array::from_fn(|at| word(at).map_or(0, u32::from_ne_bytes))
 }
 
 fn address(words: [u32; 4]) -> [u8; 16] {

@@ -41,7 +41,7 @@ pub async fn settle(context: &Context) {
     if context.datapath.is_none() {
         return;
     }
-    let differs = |record: &Arc<Record>| record.attachments.iter().any(|each| news(context, each).is_some());
+    let differs = |record: &Arc<Record>| record.attachments.iter().any(|each| change(context, each).is_some());
     let containers: Vec<ContainerId> = context
         .ledger
         .all()
@@ -60,7 +60,7 @@ async fn settle_one(context: &Context, container: &ContainerId) {
     let mut record = Record::clone(&record);
     for at in 0..record.attachments.len() {
         let Some(attachment) = record.attachments.get(at) else { continue };
-        let Some(access) = news(context, attachment) else { continue };
+        let Some(Change(access)) = change(context, attachment) else { continue };
         let Some(attached) = links::attached(context, &record, attachment) else { continue };
         if let Err(error) = links::set_host_access(context, attached, access.clone()).await {
             tracing::warn!(%container, interface = %attachment.ifname, "change host access: {error}");
@@ -77,8 +77,11 @@ async fn settle_one(context: &Context, container: &ContainerId) {
     }
 }
 
-/// What the attachment is to have instead of what it has; `None`: it has what its network gives.
-fn news(context: &Context, attachment: &Attachment) -> Option<Option<HostAccess>> {
+/// What an attachment is to have instead of what it has.
+struct Change(Option<HostAccess>);
+
+/// `None`: it has what its network gives.
+fn change(context: &Context, attachment: &Attachment) -> Option<Change> {
     let link = attachment.link.as_ref().filter(|link| link.parent.is_some() && link.instance.is_some())?;
     let id = attachment.nad.as_ref()?;
     let given = match context.cluster.network(id) {
@@ -91,5 +94,5 @@ fn news(context: &Context, attachment: &Attachment) -> Option<Option<HostAccess>
         // Not heard of yet.
         None => return None,
     };
-    (given != links::host_access(link)).then_some(given)
+    (given != links::host_access(link)).then_some(Change(given))
 }

@@ -245,6 +245,15 @@ impl Peer {
     }
 }
 
+/// Sends a datagram to a broadcast address from an address of the namespace.
+pub(crate) fn broadcast(netns: &str, from: Ipv4Addr, to: (Ipv4Addr, u16), payload: &[u8]) {
+    within(netns, || {
+        let socket = UdpSocket::bind((from, 0)).unwrap();
+        socket.set_broadcast(true).unwrap();
+        socket.send_to(payload, to).unwrap();
+    });
+}
+
 /// An mDNS message with these flags, no records, and a tag behind the header.
 pub(crate) fn mdns(flags: u16, tag: &str) -> Vec<u8> {
     let [high, low] = flags.to_be_bytes();

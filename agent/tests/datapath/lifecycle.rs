@@ -272,6 +272,27 @@ fn detaching_twice_takes_nothing_from_the_next_owner_of_the_number() {
     assert_eq!(datapath.facts().slots_used, 1);
 }
 
+#[test]
+fn another_layouts_programs_go_when_ours_are_on() {
+    let mut bench = Bench::new();
+    let pods = [bench.pod("private"), bench.pod("private")];
+    let first = bench.open();
+    let attached = [0, 1].map(|at| bench.attach(&first, &pods[at]));
+    drop(first);
+    std::fs::rename(bench.bpffs.join("v2"), bench.bpffs.join("v1")).unwrap();
+    let second = bench.open();
+    bench.on_host(|| second.adopt(&attached)).unwrap();
+    assert!(!bench.bpffs.join("v1").exists());
+    let (host, inside) = (bench.host_peer(), pods[0].peer());
+    host.query(Family::V4, "by one");
+    inside.query(Family::V4, "by one too");
+    assert_eq!((inside.heard(Family::V4, "by one"), host.heard(Family::V4, "by one too")), (1, 1));
+    for one in &attached {
+        bench.on_host(|| second.detach(one)).unwrap();
+    }
+    assert_eq!(bench.leftovers(), Vec::<String>::new());
+}
+
 fn clsact(netns: &str, ifname: &str) -> bool {
     output("tc", &["-n", netns, "qdisc", "show", "dev", ifname]).contains("clsact")
 }
