@@ -10,14 +10,18 @@ use lab::{NodeState, Pod, World, wait_until};
 use serde_json::{Value, json};
 
 /// A world that lives from an API server with the network `default/lan`.
-struct Cluster {
-    world: World,
-    api: ApiServer,
+pub(crate) struct Cluster {
+    pub(crate) world: World,
+    pub(crate) api: ApiServer,
 }
 
 impl Cluster {
-    fn new(name: &str) -> Self {
-        let builder = Builder::new(name);
+    pub(crate) fn new(name: &str) -> Self {
+        Self::over(Builder::new(name))
+    }
+
+    /// The same with a changed configuration.
+    pub(crate) fn over(builder: Builder) -> Self {
         let api = builder.lab.node.enter(ApiServer::start).expect("start the API-server double");
         api.put_network("default", "lan", &builder.lab.macvlan("bridge").to_string());
         let kubeconfig = api.write_kubeconfig(&builder.lab.dir).expect("write a kubeconfig");
@@ -32,25 +36,25 @@ impl Cluster {
     }
 
     /// A pod that the API server knows.
-    fn pod(&self, name: &str) -> Pod {
+    pub(crate) fn pod(&self, name: &str) -> Pod {
         let pod = self.world.lab.pod(name).networks("lan");
         self.api.put_pod(&pod.namespace, &pod.name, &pod.uid, "lab-node", &json!(pod.annotations));
         pod
     }
 
-    fn status(&self, pod: &Pod) -> Option<String> {
+    pub(crate) fn status(&self, pod: &Pod) -> Option<String> {
         let object = self.api.get(PODS, &pod.namespace, &pod.name)?;
         object["metadata"]["annotations"][NETWORK_STATUS].as_str().map(str::to_owned)
     }
 
-    fn wait_status(&self, pod: &Pod) -> String {
+    pub(crate) fn wait_status(&self, pod: &Pod) -> String {
         let written = lab::wait_for(Duration::from_secs(12), || self.status(pod));
         written
             .unwrap_or_else(|| panic!("no network-status for {} after 12 s; requests: {:#?}", pod.name, self.said(0)))
     }
 
     /// Requests after the first `known`, as `METHOD path`, watches apart.
-    fn said(&self, known: usize) -> Vec<String> {
+    pub(crate) fn said(&self, known: usize) -> Vec<String> {
         let all = self.api.seen();
         all.iter().skip(known).filter(|seen| !seen.is_watch()).map(|s| format!("{} {}", s.method, s.path)).collect()
     }

@@ -4,10 +4,13 @@
 
 mod conflicts;
 pub mod delegates;
+pub mod device_info;
 pub mod host_access;
 pub mod isolation;
 mod item;
+pub mod master;
 pub mod relay;
+pub mod runtime_conf;
 pub mod selection;
 pub mod status;
 pub mod stdin;
@@ -15,3 +18,4 @@ mod wishes;
 
 pub use delegates::{Attachment, KnownNetwork, Plan, Wanted, Warning, plan};
 pub use selection::{Choice, Selection};
+pub use wishes::Demand;
