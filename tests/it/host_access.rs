@@ -84,7 +84,7 @@ fn a_probe_of_the_host_is_answered_as_long_as_the_network_says_so() {
     serve(&pod.netns, SocketAddrV6::new(inside, 8081, 0, pod.netns.ifindex("net1")).into());
     assert!(probe(&world.lab.node, six.into()), "IPv6, link-local");
     let shown = world.agent.cli(&world.lab, &["get", "attachments", "-o", "json"]).stdout;
-    let shown: Value = serde_json::from_str(&shown).expect("a document");
+    let shown: Value = serde_json::from_slice(&shown).expect("a document");
     let net1 = shown["items"].as_array().and_then(|items| items.iter().find(|item| item["interface"] == "net1"));
     assert_eq!(net1.expect("the attachment")["hostAccess"], true);
 
