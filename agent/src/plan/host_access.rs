@@ -5,11 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use multus_ebpf_common::host::MOST_RANGES;
+
 use crate::fault::{CniError, code, quote};
 use crate::objects::{HostAccess, PortRange, annotation};
-
-/// The most items of a list of ports.
-pub const MOST_RANGES: usize = 16;
 
 /// What the annotations of a network say about its pods and the host. `allowed` is `datapath.hostAccess`: without it
 /// nothing is given, but what is written must be right all the same.

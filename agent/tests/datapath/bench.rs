@@ -91,10 +91,15 @@ impl Bench {
     }
 
     pub(crate) fn pod(&mut self, mode: &str) -> Pod {
+        self.pod_on("eth0", mode)
+    }
+
+    /// A pod on another link of the host.
+    pub(crate) fn pod_on(&mut self, parent: &str, mode: &str) -> Pod {
         self.pods += 1;
         let (host, netns) = (self.host(), format!("{}-p{}", self.name, self.pods));
         make_netns(&netns);
-        ip(&["-n", &host, "link", "add", "net1", "link", "eth0", "netns", &netns, "type", "macvlan", "mode", mode]);
+        ip(&["-n", &host, "link", "add", "net1", "link", parent, "netns", &netns, "type", "macvlan", "mode", mode]);
         address(&netns, "net1", &format!("10.77.0.{}/24", 10 + self.pods));
         Pod { netns, number: self.pods }
     }
