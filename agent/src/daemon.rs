@@ -18,6 +18,7 @@ use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
 use crate::ops::context::{Context, Turns};
 use crate::ops::default_network::DefaultNetwork;
+use crate::ops::host_access;
 use crate::ops::ledger::Ledger;
 use crate::ops::owed_status;
 use crate::ops::reconcile;
@@ -97,6 +98,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     reconcile::at_start(&context).await;
     let host = HostRunner::new(plugin_folders(&context.settings), &context.settings.host_exec);
     let work = tokio::spawn(now_and_then(Arc::clone(&context), host.clone(), stop.clone()));
+    let access = tokio::spawn(host_access::follow(Arc::clone(&context), stop.clone()));
     let page = metrics(&context, stop.clone());
     let statuses = tokio::spawn(owed_status::report(Arc::clone(&context)));
     let settings = &context.settings;
@@ -122,6 +124,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
         socket.close(LAST_WORDS).await;
     }
     work.abort();
+    access.abort();
     page.abort();
     conf.abort();
     statuses.abort();
@@ -210,14 +213,10 @@ fn datapath_settings(settings: &DatapathSettings) -> Result<Option<datapath::Set
         crate::config::AttachMode::Clsact => datapath::AttachMode::Clsact,
     };
     // What annotations may ask for at most; each attachment's own list narrows it.
-    let wanted = settings.relay.allowed.as_ref().unwrap_or(&settings.relay.known);
-    let (protocols, others): (Vec<&String>, Vec<&String>) =
-        wanted.iter().partition(|name| crate::config::PROTOCOLS.contains(&name.as_str()));
-    for name in others {
-        tracing::warn!(
-            "datapath.relay: protocol \"{name}\" is counted as UDP and not relayed: custom protocols come later"
-        );
-    }
+    let allowed = settings.relay.allowed.as_ref().unwrap_or(&settings.relay.known);
+    let built_in: Vec<&String> =
+        allowed.iter().filter(|name| crate::config::PROTOCOLS.contains(&name.as_str())).collect();
+    let custom = settings.custom.iter().filter(|custom| allowed.contains(&custom.name));
     Ok(Some(datapath::Settings {
         mode,
         bpffs: PathBuf::from(&settings.bpffs),
@@ -225,7 +224,8 @@ fn datapath_settings(settings: &DatapathSettings) -> Result<Option<datapath::Set
         slots: settings.slots,
         log: settings.log,
         mark: datapath::Mark { value: settings.mark.value, mask: settings.mark.mask },
-        protocols: ProtocolSet::of(&protocols)?,
+        protocols: ProtocolSet::of(&built_in)?,
+        custom: custom.map(|c| datapath::Custom { name: c.name.clone(), v4: c.v4, v6: c.v6, port: c.port }).collect(),
     }))
 }
 

@@ -139,6 +139,15 @@ pub struct Link {
     /// The protocols relayed for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relay: Vec<String>,
+    /// Whether the host and the pod may talk.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub host_access: bool,
+    /// The host's ports that the pod may open; none given: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_ports: Option<Vec<String>>,
+    /// Whether the pod receives relayed frames as they were sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub plain_copy: bool,
     /// Why it is not counted or relayed although it should be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,

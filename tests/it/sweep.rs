@@ -159,10 +159,10 @@ impl Sweep {
         if victim != Victim::Shim {
             self.world.agent.kill9();
         }
-        if victim != Victim::Agent {
-            add.kill();
-        } else {
+        if victim == Victim::Agent {
             self.world.agent.start_again(&self.world.lab);
+        } else {
+            add.kill();
         }
         let done = add.wait(Duration::from_secs(20));
         assert!(victim != Victim::Agent || done.success(), "{}\n{}", done.out(), done.err());

@@ -372,7 +372,7 @@ fn an_agent_killed_while_a_network_joins_leaves_nothing_of_it() {
         assert!(asking.join().unwrap().is_err());
     });
     world.agent.kill9();
-    std::thread::sleep(Duration::from_millis(1000));
+    std::thread::sleep(Duration::from_secs(1));
     world.agent.start_again(&world.lab);
     let verbs = || plugins::journal(&world.lab, "slow").iter().map(|entry| entry.verb().to_owned()).collect::<Vec<_>>();
     assert!(wait_until(Duration::from_secs(5), || verbs() == ["ADD", "DEL"]), "{:?}", verbs());

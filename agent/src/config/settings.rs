@@ -323,7 +323,7 @@ mod tests {
         assert_eq!((settings.datapath.mode, settings.datapath.slots), (DatapathMode::Full, 512));
         assert_eq!(settings.datapath.relay.protocols, ["mdns", "ssdp", "wsd", "coap"]);
         assert_eq!(settings.datapath.relay.allowed, None);
-        assert!(settings.datapath.host_access && settings.log.to_stderr);
+        assert!(settings.datapath.relay.host_access && settings.log.to_stderr);
         let null =
             parse(r#"{"cniVersion":null,"datapath":null,"logOptions":null,"requestTimeout":null,"metricsPort":null}"#);
         assert_eq!(null, (settings, warnings));
@@ -372,7 +372,7 @@ mod tests {
         assert_eq!(datapath.mark, Mark { value: 0x1_0000, mask: 0xff_0000 });
         assert_eq!(datapath.relay.protocols, ["mdns", "mine"]);
         assert_eq!(datapath.relay.known.last().map(String::as_str), Some("mine"));
-        assert_eq!((datapath.custom[0].port, datapath.host_access), (5000, false));
+        assert_eq!((datapath.custom[0].port, datapath.relay.host_access), (5000, false));
         assert_eq!(datapath.reflect_uplinks[0].as_str(), "eth0");
     }
 

@@ -34,7 +34,7 @@ pub(super) async fn listen(server: Server, quiet: Duration, mut stop: watch::Rec
             () = tokio::time::sleep(wait) => {}
         }
         let silence = server.contact.age().unwrap_or(quiet);
-        wait = if silence < quiet { quiet - silence } else { quiet };
+        wait = quiet.checked_sub(silence).filter(|left| !left.is_zero()).unwrap_or(quiet);
         if silence < quiet {
             continue;
         }

@@ -185,6 +185,11 @@ impl Cluster {
         self.0.networks.get(id)
     }
 
+    /// Tells of every change of a network from now on.
+    pub fn network_changes(&self) -> watch::Receiver<u64> {
+        self.0.networks.changes()
+    }
+
     /// All known networks, in order.
     pub fn networks(&self) -> Vec<Arc<Network>> {
         let mut all = self.0.networks.all();

@@ -309,7 +309,7 @@ async fn attach_all<R: Runner>(
         if !attachment.master
             && let Some(netns) = &call.request.netns
         {
-            let link = links::follow(context, netns, &attachment.ifname, &attachment.relay).await;
+            let link = links::follow(context, netns, attachment).await;
             if let Some(recorded) = record.attachments.get_mut(at) {
                 recorded.link = link;
             }

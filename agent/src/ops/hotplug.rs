@@ -149,7 +149,7 @@ async fn carry_out<R: Runner>(
         return Err(CniError::new(code::TRY_LATER, "whoever asked is gone"));
     }
     if let Some(netns) = &record.netns {
-        let link = links::follow(context, netns, &attachment.ifname, &attachment.relay).await;
+        let link = links::follow(context, netns, attachment).await;
         if let Some(recorded) = record.attachments.get_mut(at) {
             recorded.link = link;
         }

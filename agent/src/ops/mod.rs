@@ -14,6 +14,7 @@ pub mod del;
 pub mod device_info;
 pub mod devices;
 pub mod gc;
+pub mod host_access;
 pub mod hotplug;
 pub mod invocation;
 pub mod ledger;

@@ -3,7 +3,7 @@
 //! The same rules as for a pod's first plan, one network at a time. Nothing here knows where the request came from.
 
 use super::delegates::{Attachment, KnownNetwork, Warning};
-use super::{isolation, item, relay};
+use super::{host_access, isolation, item, relay};
 use crate::cni::RawObject;
 use crate::config::Policy;
 use crate::fault::{CniError, code, quote};
@@ -57,6 +57,9 @@ pub fn attachment(
     let namespace = wish.namespace.unwrap_or(&policy.multus_namespace);
     let selection = item::selection(fields, namespace).map_err(about)?;
     let relay_of_network = wish.known.annotations.get(annotation::RELAY).map(String::as_str);
+    let of_network = |key: &str| wish.known.annotations.get(key).map(String::as_str);
+    let host_access = host_access::host_access(&wish.known.annotations, policy.relay.host_access).map_err(about)?;
+    let plain_copy = host_access::plain_copy(of_network(annotation::RELAY_COPY), None).map_err(about)?;
     let mut attachment = Attachment {
         master: false,
         relay: relay::protocols(relay_of_network, wish.relay, &policy.relay).map_err(about)?,
@@ -70,6 +73,8 @@ pub fn attachment(
         device_id: None,
         device_info: None,
         resource: None,
+        host_access,
+        plain_copy,
     };
     let mut warnings = Vec::new();
     attachment.take_wishes(&selection, &mut warnings)?;

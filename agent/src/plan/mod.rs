@@ -5,6 +5,7 @@
 mod conflicts;
 pub mod delegates;
 pub mod device_info;
+pub mod host_access;
 pub mod hotplug;
 pub mod isolation;
 mod item;
