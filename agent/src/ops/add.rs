@@ -339,7 +339,15 @@ async fn attach<R: Runner>(
             stdin: plan::stdin::stdin(Command::Add, attachment, index, result.as_ref())?,
             timeout_ms: left_ms(call.work_until),
         };
-        let said = chain::run(context, runner, job).await.map_err(|error| failure(call, attachment, error))?;
+        let said = match chain::attempt(context, runner, job).await {
+            Ok(said) => said,
+            Err(failed) => {
+                if failed.never_ran {
+                    record.mark((at, index), Stage::Planned);
+                }
+                return Err(failure(call, attachment, failed.error));
+            }
+        };
         let unreadable = |error: CniError| {
             failure(call, attachment, error.within(format_args!("result of plugin {}", quote(plugin.plugin.as_str()))))
         };

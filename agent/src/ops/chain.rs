@@ -12,19 +12,37 @@ use crate::wire::{Job, Outcome, Problem};
 /// Most characters of a plugin's standard error that go into a sentence.
 const MOST_SAID: usize = 400;
 
+/// A call that did not succeed.
+#[derive(Debug)]
+pub struct Failed {
+    /// What is told.
+    pub error: CniError,
+    /// The plugin is not installed, so that it did nothing and has nothing to undo.
+    pub never_ran: bool,
+}
+
 /// Runs `job` and answers its standard output.
 ///
 /// # Errors
 /// The plugin's own error object, code kept; else code 103 with what is known. Code 11 when the runner is gone.
 pub async fn run<R: Runner>(context: &Context, runner: &mut R, job: Job) -> Result<String, CniError> {
+    attempt(context, runner, job).await.map_err(|failed| failed.error)
+}
+
+/// The same for who must know whether the plugin ran at all.
+///
+/// # Errors
+/// As [`run`].
+pub async fn attempt<R: Runner>(context: &Context, runner: &mut R, job: Job) -> Result<String, Failed> {
     let (plugin, verb, timeout_ms) = (job.plugin.clone(), job.verb, job.timeout_ms);
     let label = runner.label();
-    let outcome = runner.run(job).await.map_err(|Gone| gone())?;
+    let outcome = runner.run(job).await.map_err(|Gone| Failed { error: gone(), never_ran: false })?;
     let labels =
         DelegateLabels { r#type: context.metrics.type_label(plugin.as_str()), verb: verb.as_str(), runner: label };
     let took = Duration::from_millis(outcome.took_ms).as_secs_f64();
     context.metrics.delegate_duration.get_or_create(&labels).observe(took);
-    read(outcome, plugin.as_str(), verb, timeout_ms)
+    let never_ran = matches!(outcome.problem, Some(Problem::NotFound(_)));
+    read(outcome, plugin.as_str(), verb, timeout_ms).map_err(|error| Failed { error, never_ran })
 }
 
 fn gone() -> CniError {
