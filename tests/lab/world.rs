@@ -119,17 +119,17 @@ impl World {
     /// What the node looks like before anything of interest: after one pod came and went, so that what stays for good
     /// (the default bridge, pinned maps) is there.
     pub fn baseline(&self) -> NodeState {
-        self.after_one(self.lab.pod("first").networks("lan"))
+        self.after_one(&self.lab.pod("first").networks("lan"))
     }
 
     /// The same for a node that has no network `lan`.
     pub fn baseline_without_networks(&self) -> NodeState {
-        self.after_one(self.lab.pod("first"))
+        self.after_one(&self.lab.pod("first"))
     }
 
-    fn after_one(&self, first: Pod) -> NodeState {
-        self.add(&first).expect_ok();
-        self.del(&first).expect_ok();
+    fn after_one(&self, first: &Pod) -> NodeState {
+        self.add(first).expect_ok();
+        self.del(first).expect_ok();
         NodeState::capture(&self.lab, &[])
     }
 }
