@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
+pub use self::claims::Claimed;
 use self::client::{Contact, Server};
 pub use self::error::ClusterError;
 use self::events::Events;
