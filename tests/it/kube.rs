@@ -354,8 +354,8 @@ async fn events_are_posted_and_paced() {
     assert_eq!(event["involvedObject"]["uid"], "u");
     assert_eq!(event["metadata"]["namespace"], "x");
 
-    for _ in 0..1000 {
-        bench.cluster.event(&pod("a", Some("u")), EventKind::Warning, "NoNetworkFound", "x");
+    for number in 0..1000 {
+        bench.cluster.event(&pod("a", Some("u")), EventKind::Warning, "NoNetworkFound", &format!("x{number}"));
     }
     let health = bench.cluster.health();
     assert!(health.events_dropped >= 400, "the queue is bounded: {health:?}");

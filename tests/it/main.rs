@@ -20,9 +20,11 @@ macro_rules! needs_programs {
 
 mod annotations;
 mod api;
+mod autoconf;
 mod cli;
 mod counters;
 mod del;
+mod devices;
 mod events;
 mod hostile;
 mod kube;

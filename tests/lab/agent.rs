@@ -39,9 +39,19 @@ pub fn config(lab: &Lab) -> Value {
         "cniDir": lab.cni_dir, "binDir": lab.bin_dir, "confDir": lab.conf_dir,
         "cniConfigDir": lab.cni_conf_dir, "multusAutoconfigDir": lab.conf_dir, "clusterNetwork": default_network,
         "objects": lab.objects_dir, "nodeName": "lab-node",
+        "kubeletDir": lab.dir.join("kubelet"), "deviceInfoDir": lab.dir.join("devinfo"),
         "metricsAddress": METRICS, "requestTimeout": "20s",
         "datapath": {"mode": mode, "bpffs": lab.bpffs}
     })
+}
+
+/// Where the agent lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Home {
+    /// In a mount namespace of its own, as in its pod: it may not run plugins by itself.
+    Pod,
+    /// On the host: it may.
+    Host,
 }
 
 /// A running agent.
@@ -52,6 +62,7 @@ pub struct Agent {
     config: PathBuf,
     socket: PathBuf,
     keep: bool,
+    home: Home,
     /// From start to ready.
     pub started_in: Duration,
 }
@@ -59,28 +70,42 @@ pub struct Agent {
 impl Agent {
     /// Starts the agent on the node with `config` and waits until it is ready.
     pub fn start(lab: &Lab, config: &Value) -> Self {
-        let file = lab.dir.join("daemon-config.json");
-        fs::write(&file, format!("{config:#}")).expect("write daemon-config.json");
-        let mut agent = Self::spawn(lab, file);
+        Self::start_at(Home::Pod, lab, config)
+    }
+
+    /// The same in a home of choice.
+    pub fn start_at(home: Home, lab: &Lab, config: &Value) -> Self {
+        let mut agent = Self::start_unready(home, lab, config);
         agent.wait_ready();
         agent
     }
 
-    fn spawn(lab: &Lab, config: PathBuf) -> Self {
+    /// The same without waiting: for a node on which it cannot become ready yet.
+    pub fn start_unready(home: Home, lab: &Lab, config: &Value) -> Self {
+        let file = lab.dir.join("daemon-config.json");
+        fs::write(&file, format!("{config:#}")).expect("write daemon-config.json");
+        Self::spawn(home, lab, file)
+    }
+
+    fn spawn(home: Home, lab: &Lab, config: PathBuf) -> Self {
         let log = lab.dir.join("agent.log");
         let out = File::options().create(true).append(true).open(&log).expect("open agent.log");
         let keep = lab.is_kept();
         let program_path = program("multus-agent");
         let mut command = if keep { lab.node.lasting_command(program_path) } else { lab.node.command(program_path) };
+        if home == Home::Pod {
+            sys::own_mounts(&mut command);
+        }
         command.args(["run", "--config"]).arg(&config).env("MULTUS_NODE_NAME", "lab-node");
         command.stdin(Stdio::null()).stdout(out.try_clone().expect("a second handle")).stderr(out);
         let child = command.spawn().unwrap_or_else(|e| panic!("start {}: {e}", program("multus-agent").display()));
         let socket = lab.socket_dir.join("multus.sock");
         fs::write(lab.dir.join(place::AGENT_PID), child.id().to_string()).expect("write the agent's process id");
-        Self { child, log, config, socket, keep, started_in: Duration::ZERO }
+        Self { child, log, config, socket, keep, home, started_in: Duration::ZERO }
     }
 
-    fn wait_ready(&mut self) {
+    /// Waits until it is ready.
+    pub fn wait_ready(&mut self) {
         let began = Instant::now();
         let mut last = String::new();
         let ready = wait_until(Duration::from_secs(15), || {
@@ -132,7 +157,7 @@ impl Agent {
 
     /// Starts it again without waiting until it is ready.
     pub fn start_again_unready(&mut self, lab: &Lab) {
-        *self = Self::spawn(lab, self.config.clone());
+        *self = Self::spawn(self.home, lab, self.config.clone());
     }
 
     /// Changes the configuration that the next start reads.

@@ -35,7 +35,7 @@ pub mod traffic;
 pub mod udp;
 pub mod world;
 
-pub use agent::Agent;
+pub use agent::{Agent, Home};
 pub use audience::Audience;
 pub use netns::Netns;
 pub use place::Lab;

@@ -55,6 +55,19 @@ pub fn confine(command: &mut Command, netns: Arc<File>, mortal: bool) {
     }
 }
 
+/// Gives `command` a mount namespace of its own, which sees what is mounted outside later on, as a pod's
+/// HostToContainer mounts do.
+pub fn own_mounts(command: &mut Command) {
+    // SAFETY: the closure calls only async-signal-safe functions (unshare, mount) with constant strings.
+    unsafe {
+        command.pre_exec(|| {
+            check(libc::unshare(libc::CLONE_NEWNS))?;
+            let flags = libc::MS_SLAVE | libc::MS_REC;
+            check(libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), flags, std::ptr::null())).map(drop)
+        });
+    }
+}
+
 /// Sends `signal` to the process `pid`, which the lab started.
 pub fn signal(pid: u32, signal: libc::c_int) {
     // SAFETY: kill takes no pointers.

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{Agent, Answer, Lab, NodeState, Pod, Runtime, agent};
+use crate::{Agent, Answer, Home, Lab, NodeState, Pod, Runtime, agent};
 
 /// A lab with a running agent and a runtime.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub struct Builder {
     pub config: Value,
     /// The runtime.
     pub runtime: Runtime,
+    /// Where the agent lives.
+    pub home: Home,
 }
 
 impl Builder {
@@ -37,7 +39,7 @@ impl Builder {
 
     /// A node without networks on this lab.
     pub fn on(lab: Lab) -> Self {
-        Self { config: agent::config(&lab), runtime: Runtime::new(&lab), lab }
+        Self { config: agent::config(&lab), runtime: Runtime::new(&lab), lab, home: Home::Pod }
     }
 
     /// One more network in namespace `default`.
@@ -54,9 +56,16 @@ impl Builder {
         self
     }
 
+    /// The agent on the host, where it may run plugins by itself.
+    #[must_use]
+    pub fn on_host(mut self) -> Self {
+        self.home = Home::Host;
+        self
+    }
+
     /// Starts the agent.
     pub fn start(self) -> World {
-        let agent = Agent::start(&self.lab, &self.config);
+        let agent = Agent::start_at(self.home, &self.lab, &self.config);
         World { agent, runtime: self.runtime, lab: self.lab }
     }
 }

@@ -3,6 +3,7 @@
 //! Requests read memory. Only a pod that the watch does not know yet costs one GET; nothing here is asked by DEL, CHECK,
 //! STATUS or GC, and nothing that is written ever holds up or fails a request.
 
+mod claims;
 mod client;
 mod documents;
 mod error;

@@ -2,20 +2,23 @@
 //! taken, undo all of it in reverse when one step fails.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::value::RawValue;
 
 use crate::cni::{CniResult, Command};
 use crate::fault::{CniError, code, quote};
 use crate::kube::EventKind;
 use crate::names::{ContainerId, IfName, NadRef, NetnsPath};
-use crate::objects::Network;
+use crate::objects::{Allocated, Network};
 use crate::ops::cluster_network;
 use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
-use crate::ops::{chain, default_route, links, pods, preflight, undo};
-use crate::plan::{self, Attachment, Choice, Plan, Wanted};
+use crate::ops::{chain, default_network, default_route, device_info, devices, links, pods, preflight, undo};
+use crate::plan::{self, Attachment, Choice, Demand, Plan, Wanted};
 use crate::records::{self, Record, Stage, State};
 use crate::sys;
 use crate::wire::Job;
@@ -33,6 +36,10 @@ struct Sandbox<'a> {
 /// Whatever refused the plan, or the first step that failed; then everything before it was undone.
 pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R) -> Result<String, CniError> {
     let sandbox = sandbox(call)?;
+    default_network::wait(context, call.work_until).await?;
+    if runner.is_gone() {
+        return Err(CniError::new(code::TRY_LATER, "the CNI plugin that asked is gone"));
+    }
     let _turn = context.turns.take(Pool::Attaching, Some(sandbox.container), call.deadline).await?;
     if let Some(answer) = answered_before(context, call, &sandbox) {
         return answer;
@@ -79,15 +86,19 @@ async fn carry_out<R: Runner>(
     if runner.is_gone() {
         return Err(CniError::new(code::TRY_LATER, "the CNI plugin that asked is gone"));
     }
-    let made: Vec<_> = plan.attachments.iter().zip(&results).map(made).collect();
+    let infos: Vec<_> = plan.attachments.iter().map(|each| device_info::shown(context, call, each)).collect();
+    let made: Vec<_> = plan.attachments.iter().zip(&results).zip(&infos).map(made).collect();
     record.status = Some(plan::status::network_status(&made));
     record.state = State::Added;
     save(context, record)?;
     Ok((answer, results))
 }
 
-fn made<'a>((attachment, result): (&'a Attachment, &'a CniResult)) -> plan::status::Made<'a> {
-    plan::status::Made { network: &attachment.network, master: attachment.master, result, device_info: None }
+fn made<'a>(
+    ((attachment, result), info): ((&'a Attachment, &'a CniResult), &'a Option<Box<RawValue>>),
+) -> plan::status::Made<'a> {
+    let device_info = info.as_deref();
+    plan::status::Made { network: &attachment.network, master: attachment.master, result, device_info }
 }
 
 fn sandbox(call: &Invocation) -> Result<Sandbox<'_>, CniError> {
@@ -154,7 +165,8 @@ async fn make_plan(
         None => Choice::default(),
     };
     let networks = fetch(context, call, &choice.needed()).await?;
-    let wanted = Wanted {
+    let known = |id: &NadRef| networks.get(id).map(|network| Network::clone(network));
+    let mut wanted = Wanted {
         pod: pod.id.as_ref(),
         ifname: sandbox.ifname,
         runtime_config: &call.conf.runtime_config,
@@ -163,9 +175,13 @@ async fn make_plan(
         defaults: cluster_network::defaults(context, &call.conf, call.deadline).await?,
         choice,
         auxiliary: None,
-        devices: std::collections::BTreeMap::new(),
+        devices: Allocated::new(),
     };
-    plan::plan(wanted, |id| networks.get(id).map(|network| Network::clone(network)))
+    wanted.devices = devices::allocated(context, call, pod, &Demand::of(&wanted, known)).await?;
+    let mut plan = plan::plan(wanted, known)?;
+    preflight::none_is_ours(&context.settings.generator.plugin, &plan)?;
+    plan.place_device_info(Path::new(&context.settings.device_info_dir), sandbox.container);
+    Ok(plan)
 }
 
 /// The networks a pod names, from memory; an empty spec is filled in from `confDir`.
@@ -220,6 +236,7 @@ fn begin(context: &Context, call: &Invocation, sandbox: &Sandbox<'_>, plan: &Pla
             delegates: delegates(attachment, args, None)?,
             result: None,
             link: None,
+            device_info: attachment.device_info.as_ref().map(|files| files.shown.clone()),
         });
     }
     let record = Record {
@@ -303,6 +320,7 @@ async fn attach<R: Runner>(
     runner: &mut R,
 ) -> Result<CniResult, CniError> {
     let mut result: Option<CniResult> = None;
+    device_info::hand_over(attachment);
     let args = record.attachments.get(at).and_then(|a| a.delegates.first()).map(|d| d.args.clone()).unwrap_or_default();
     for (index, plugin) in attachment.config.plugins.iter().enumerate() {
         record.mark((at, index), Stage::Called);

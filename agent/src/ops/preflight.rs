@@ -2,8 +2,24 @@
 
 use crate::fault::{CniError, code, quote};
 use crate::names::NetnsPath;
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 use crate::sys::{self, netns};
+
+/// No network leads back to us, under the plugin name `own` or Multus's: it would wait for itself for ever.
+///
+/// # Errors
+/// Code 7 naming network and plugin.
+pub fn none_is_ours(own: &str, plan: &Plan) -> Result<(), CniError> {
+    for attachment in &plan.attachments {
+        if let Some(plugin) = plan::master::multus_of(&attachment.config, own) {
+            let text =
+                format!("network {}: field \"type\" is {}", quote(&attachment.network), quote(plugin.plugin.as_str()));
+            return Err(CniError::new(code::INVALID_CONFIG, text)
+                .remedy("name the plugin that makes the interface; Multus cannot be its own delegate"));
+        }
+    }
+    Ok(())
+}
 
 /// The namespace is one, and none of the names is taken in it.
 ///

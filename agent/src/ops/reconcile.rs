@@ -1,9 +1,9 @@
 //! Records ⇄ spool ⇄ kernel: at the start of the agent and now and then, everything is made to agree.
 
 use crate::ops::context::Context;
-use crate::ops::links;
 use crate::ops::runner::HostRunner;
 use crate::ops::undo;
+use crate::ops::{device_info, links};
 use crate::records::{Record, State};
 
 /// Takes over what an earlier agent and the shim left: notes are replayed, half ADDs are marked for undo, the datapath
@@ -29,6 +29,9 @@ pub async fn replay(context: &Context) {
     for (path, note) in notes {
         if let Some(record) = &note.record {
             links::forget(context, record).await;
+            if note.clean {
+                device_info::forget_undone(record);
+            }
         }
         context.ledger.reread(&note.container);
         for line in &note.failed {

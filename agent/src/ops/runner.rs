@@ -60,7 +60,14 @@ impl Runner for HostRunner {
 /// Are we in the first pid namespace (its inode is fixed, `PROC_PID_INIT_INO`) and in the mount namespace of process 1?
 /// A container has another of at least one of them.
 fn is_on_host() -> bool {
-    let link = |path: &str| std::fs::read_link(path).ok();
-    let first_pids = link("/proc/self/ns/pid").is_some_and(|ns| ns.as_os_str() == "pid:[4026531836]");
-    first_pids && link("/proc/self/ns/mnt").is_some_and(|mine| Some(mine) == link("/proc/1/ns/mnt"))
+    let pids = std::fs::read_link("/proc/self/ns/pid");
+    let first_pids = pids.is_ok_and(|ns| ns.as_os_str() == "pid:[4026531836]");
+    first_pids && first_mount("self").is_some_and(|mine| Some(mine) == first_mount("1"))
+}
+
+/// The number of the first mount that `process` sees (proc(5), `mountinfo`). The kernel gives no number twice, so two
+/// processes with the same one share their mount namespace; unlike the namespace itself, anybody may read it.
+fn first_mount(process: &str) -> Option<u32> {
+    let mounts = std::fs::read_to_string(format!("/proc/{process}/mountinfo")).ok()?;
+    mounts.split_whitespace().next()?.parse().ok()
 }

@@ -8,12 +8,12 @@ use std::net::IpAddr;
 
 use super::selection::{Choice, Selection};
 use super::wishes::Devices;
-use super::{conflicts, isolation, relay};
+use super::{conflicts, device_info, isolation, relay};
 use crate::cni::{NetworkConfig, PluginConfig, RawObject};
 use crate::config::Policy;
 use crate::fault::{CniError, code, quote};
 use crate::names::{IfName, NadRef, PodRef};
-use crate::objects::{Network, annotation};
+use crate::objects::{Allocated, Network, annotation};
 
 /// Most warnings about one pod: each becomes an event.
 const MOST_WARNINGS: usize = 16;
@@ -59,6 +59,18 @@ impl KnownNetwork {
     }
 }
 
+impl KnownNetwork {
+    /// The device resource it is tied to.
+    pub fn resource(&self) -> Option<&str> {
+        resource(&self.annotations)
+    }
+}
+
+/// The device resource that the annotations of a NAD tie it to.
+pub(super) fn resource(annotations: &BTreeMap<String, String>) -> Option<&str> {
+    annotations.get(annotation::RESOURCE_NAME).map(String::as_str).filter(|name| !name.is_empty())
+}
+
 /// What is wanted for one sandbox.
 #[derive(Debug)]
 pub struct Wanted<'a> {
@@ -78,8 +90,8 @@ pub struct Wanted<'a> {
     pub choice: Choice,
     /// The auxiliary chain, attached last.
     pub auxiliary: Option<KnownNetwork>,
-    /// Devices allocated to the pod: resource name to device ids.
-    pub devices: BTreeMap<String, Vec<String>>,
+    /// Devices allocated to the pod.
+    pub devices: Allocated,
 }
 
 /// What is going to be attached.
@@ -121,6 +133,10 @@ pub struct Attachment {
     pub default_route: Option<Vec<IpAddr>>,
     /// The device, from the resource map or asked for.
     pub device_id: Option<String>,
+    /// The resource the network is tied to.
+    pub resource: Option<String>,
+    /// Its device-info files; placed by [`Plan::place_device_info`].
+    pub device_info: Option<device_info::Files>,
     /// The discovery protocols that are relayed.
     pub relay: Vec<String>,
 }
@@ -164,6 +180,8 @@ pub fn plan(mut wanted: Wanted<'_>, network: impl Fn(&NadRef) -> Option<Network>
                 .map_err(|error| error.within(format_args!("network {}", quote(&draft.known.label))))?,
             default_route: draft.selection.as_ref().and_then(|selection| selection.default_route.clone()),
             device_id: devices.next_for(&draft.known, draft.selection.as_ref())?,
+            resource: draft.known.resource().map(str::to_owned),
+            device_info: None,
             runtime_config: if position == 0 { wanted.runtime_config.clone() } else { RawObject::default() },
             extra_args: Vec::new(),
             network: draft.known.label,
@@ -253,7 +271,7 @@ fn name_interface(position: usize, selection: Option<&Selection>, master: &IfNam
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::ObjectName;
+    use crate::names::{DeviceId, ObjectName};
 
     const NADS: [(&str, &str); 12] = [
         (
@@ -341,9 +359,9 @@ mod tests {
                 defaults: vec![known(r#"{"name":"everyone","type":"bridge"}"#)],
                 choice,
                 auxiliary: None,
-                devices: BTreeMap::from([(
+                devices: Allocated::from([(
                     "vendor/vf".to_owned(),
-                    self.devices.iter().map(|id| (*id).to_owned()).collect(),
+                    self.devices.iter().map(|id| DeviceId::new(*id).unwrap()).collect(),
                 )]),
             };
             plan(wanted, nad)
