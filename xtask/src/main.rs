@@ -24,7 +24,7 @@ struct Task {
     run: fn(&[String]) -> Outcome,
 }
 
-const TASKS: [Task; 10] = [
+const TASKS: [Task; 11] = [
     Task {
         name: "setup",
         arguments: "[--check]",
@@ -42,6 +42,12 @@ const TASKS: [Task; 10] = [
         arguments: "[--fast]",
         about: "everything CI runs; --fast: unit tests only, no root",
         run: suite::run,
+    },
+    Task {
+        name: "conformance",
+        arguments: "[…]",
+        about: "judge shim and daemon, clause by clause: [--shim P --agent P] [--flavour ours|multus] [--only F] [--list]",
+        run: lab::conformance,
     },
     Task {
         name: "build",

@@ -24,7 +24,7 @@ use crate::names::{DeviceId, ObjectName, PodRef};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Pause between attempts of one read.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Most claims of one pod that are read (a pod may have 32, and one made for it).
+/// Most claims of one pod that are read; each costs a request.
 const MOST_CLAIMS: usize = 64;
 /// Objects of one page of a list, and most pages: a node with 16 000 slices is a mistake.
 const PAGE: (u32, usize) = (500, 32);
@@ -94,8 +94,13 @@ impl Reader<'_> {
         let extended = status.extended_resource_claim_status.iter();
         let extended = extended
             .map(|claim| (claim.resource_claim_name.clone(), Some(claim.request_mappings.clone().unwrap_or_default())));
+        let all: Vec<_> = named.chain(extended).collect();
+        if all.len() > MOST_CLAIMS {
+            let action = format!("read the {} ResourceClaims of pod \"{pod}\"", all.len());
+            return Err(ClusterError::Unavailable { action, reason: format!("at most {MOST_CLAIMS} are read") });
+        }
         let mut claims = Vec::new();
-        for (name, mappings) in named.chain(extended).take(MOST_CLAIMS) {
+        for (name, mappings) in all {
             let given = self.given(pod, &name).await?;
             claims.push(Claim { name, given, mappings });
         }

@@ -1,7 +1,8 @@
 //! What the cluster says: networks and pods, from an API server or a folder of manifests; and what it is told back.
 //!
-//! Requests read memory. Only a pod that the watch does not know yet costs one GET; nothing here is asked by DEL, CHECK,
-//! STATUS or GC, and nothing that is written ever holds up or fails a request.
+//! Requests read memory. Only a pod that the watch does not know yet costs one GET, and one with resource claims those of
+//! its devices; nothing here is asked by DEL, CHECK, STATUS or GC, and nothing that is written ever holds up or fails a
+//! request.
 
 mod claims;
 mod client;

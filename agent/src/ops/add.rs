@@ -147,7 +147,10 @@ async fn feasible_plan(
     pod: &pods::Facts,
 ) -> Result<Plan, CniError> {
     let plan = make_plan(context, call, sandbox, pod).await?;
-    preflight::names_are_free(sandbox.netns, &plan).await?;
+    for attachment in &plan.attachments {
+        let free = preflight::name_is_free(sandbox.netns, attachment).await;
+        free.map_err(|error| failure(call, attachment, error))?;
+    }
     preflight::parents_are_there(&plan).await?;
     Ok(plan)
 }
@@ -356,18 +359,20 @@ fn note(record: &mut Record, at: usize, attachment: &Attachment, result: &CniRes
     Ok(())
 }
 
-/// A delegate's failure in upstream's own words, its code kept; then the object, where the CNI name does not say it.
+/// A delegate's failure in upstream's own words, its code kept; the details name the object, where there is one.
 fn failure(call: &Invocation, attachment: &Attachment, error: CniError) -> CniError {
     let (namespace, name, uid) = match &call.request.pod {
         Some(pod) => (pod.namespace.as_str(), pod.name.as_str(), pod.uid.as_deref().unwrap_or_default()),
         None => ("", "", ""),
     };
     let network = &attachment.config.name;
-    let error = match &attachment.nad {
-        Some(nad) => error.within(format_args!("network-attachment-definition {nad}, interface {}", attachment.ifname)),
-        None => error,
-    };
-    error.within(format_args!("[{namespace}/{name}/{uid}:{network}]: error adding container to network \"{network}\""))
+    let mut error = error
+        .within(format_args!("[{namespace}/{name}/{uid}:{network}]: error adding container to network \"{network}\""));
+    if let Some(nad) = &attachment.nad {
+        let object = format!("network-attachment-definition {nad}, interface {}", attachment.ifname);
+        error.details = if error.details.is_empty() { object } else { format!("{object}: {}", error.details) };
+    }
+    error
 }
 
 fn about(call: &Invocation) -> String {

@@ -13,7 +13,7 @@ use crate::ops::invocation::Invocation;
 use crate::ops::pods;
 use crate::plan::{self, Attachment};
 use crate::records::Record;
-use crate::sys::device_files;
+use crate::sys::{device_files, files};
 
 /// Copies what the device plugin wrote to where the delegate looks for it.
 pub fn hand_over(attachment: &Attachment) {
@@ -56,7 +56,7 @@ pub fn forget(record: &mut Record) -> Vec<String> {
     let mut failed = Vec::new();
     for (at, attachment) in record.attachments.iter_mut().enumerate().filter(|(at, _)| !due.contains(at)) {
         let Some(path) = attachment.device_info.as_deref() else { continue };
-        match device_files::remove(path) {
+        match files::remove(path) {
             Ok(()) => attachment.device_info = None,
             Err(error) => failed.push(format!("remove {} of attachment {at}: {error}", shown_path(path))),
         }
@@ -67,7 +67,7 @@ pub fn forget(record: &mut Record) -> Vec<String> {
 /// Removes the files of a record that the shim undid without us.
 pub fn forget_undone(record: &Record) {
     for path in record.attachments.iter().filter_map(|attachment| attachment.device_info.as_deref()) {
-        if let Err(error) = device_files::remove(path) {
+        if let Err(error) = files::remove(path) {
             tracing::warn!(container = %record.container, "remove {}: {error}", shown_path(path));
         }
     }

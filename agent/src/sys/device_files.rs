@@ -1,13 +1,13 @@
-//! Device-info files on disk: copied from a device plugin's for one attachment, read back, removed.
+//! Device-info files on disk: copied from a device plugin's for one attachment, and read back.
 //!
 //! Reads and writes bytes, bounded; what they say is for others. Follows no link at the end of a path.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use super::files::replace_as;
+use super::files::replace;
 
 /// The largest file that is read, in bytes; real ones have a few hundred.
 const MOST_BYTES: u64 = 64 << 10;
@@ -48,22 +48,16 @@ fn read_whole(file: File) -> io::Result<Vec<u8>> {
 
 /// Puts `bytes` at `path`, readable by all (0444), in place of what a crash may have left there.
 pub fn place(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    replace_as(path, bytes, 0o444)
-}
-
-/// Removes `path`; one that is not there is fine.
-pub fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    replace(path, bytes)?;
+    fs::set_permissions(path, Permissions::from_mode(0o444))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::sys::files::remove;
 
     #[test]
     fn files_are_placed_read_and_removed_and_nothing_else_is_read() {

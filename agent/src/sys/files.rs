@@ -28,19 +28,14 @@ pub fn private_folder(folder: &Path) -> io::Result<()> {
 
 /// Replaces a file of mode 0600 atomically: readers see the old or the new one, never half of it.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    replace_as(path, bytes, 0o600)
-}
-
-/// The same with another mode, less what the process's umask takes off.
-pub fn replace_as(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    write_beside(path, bytes, &format!(".{}.tmp", std::process::id()), mode, false)
+    write_beside(path, bytes, &format!(".{}.tmp", std::process::id()), false)
 }
 
 /// The same for a file that must be whole after a power loss, too: on the disk when this returns.
 pub fn replace_for_good(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // Two agents in two containers may have the same process id, and nothing else keeps them apart here.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    write_beside(path, bytes, &format!(".{}-{now}.tmp", std::process::id()), 0o600, true)?;
+    write_beside(path, bytes, &format!(".{}-{now}.tmp", std::process::id()), true)?;
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
@@ -64,7 +59,7 @@ pub fn sweep_beside(path: &Path) {
     }
 }
 
-fn write_beside(path: &Path, bytes: &[u8], ending: &str, mode: u32, for_good: bool) -> io::Result<()> {
+fn write_beside(path: &Path, bytes: &[u8], ending: &str, for_good: bool) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(ending);
     let beside = path.with_file_name(name);
@@ -72,7 +67,7 @@ fn write_beside(path: &Path, bytes: &[u8], ending: &str, mode: u32, for_good: bo
         .write(true)
         .create(true)
         .truncate(true)
-        .mode(mode)
+        .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
         .open(&beside)
         .and_then(|mut file| {

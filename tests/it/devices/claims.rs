@@ -108,6 +108,12 @@ fn claimed_devices_are_found_and_merged_with_the_kubelets() {
     cluster.kubelet.claim(&mixed, "two");
     cluster.world.add(&mixed).expect_ok();
     assert_eq!(told(&cluster.world, "ADD")[2..], [has("net1", A), has("net2", C)]);
+    // Where the kubelet's would do, a claim's device counts all the same: all are sorted together.
+    let either = cluster.pod("either", "vf", &claims(&["two"]));
+    cluster.kubelet.give(&either, VF, &[C]);
+    cluster.kubelet.claim(&either, "two");
+    cluster.world.add(&either).expect_ok();
+    assert_eq!(told(&cluster.world, "ADD")[4..], [has("net1", A)]);
     let known = cluster.api.seen().len();
     cluster.world.del(&mixed).expect_ok();
     assert_eq!(cluster.reads(known), [""; 0], "DEL reads nothing");

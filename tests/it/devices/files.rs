@@ -128,10 +128,10 @@ fn ids_from_outside_lead_nowhere_else() {
     let world = builder.start();
     let kubelet = Kubelet::start(&world.lab);
     let pod = world.lab.pod("cam").networks("vf");
-    // Where the names would lead if their slashes stayed.
-    fs::create_dir_all(folder(&world.lab, "dp/vendor.com")).expect("make a folder");
+    // Where the name would lead if its slashes stayed: `dp/vendor.com/vf-/../../../secret-device.json`.
+    fs::create_dir_all(folder(&world.lab, "dp/vendor.com/vf-")).expect("make a folder");
     fs::write(world.lab.dir.join("devinfo/secret-device.json"), INFO).expect("write");
-    kubelet.give(&pod, VF, &["../../secret"]);
+    kubelet.give(&pod, VF, &["/../../../secret"]);
     world.add(&pod).expect_ok();
     assert_eq!(in_status(&world), Value::Null, "a file outside its folder was read");
     world.del(&pod).expect_ok();
