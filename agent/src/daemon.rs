@@ -126,13 +126,8 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     }
     work.abort();
     page.abort();
-<<<<<<< HEAD
-    statuses.abort();
-    conf.abort();
-=======
     conf.abort();
     statuses.abort();
->>>>>>> main
     Ok(())
 }
 
