@@ -38,6 +38,7 @@ impl Folder {
             node_name: Some(NODE.to_owned()),
             networks_dir: self.0.join("networks"),
             annotations_from_runtime: false,
+            once: false,
         }
     }
 

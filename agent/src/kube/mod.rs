@@ -13,6 +13,7 @@ mod folder;
 mod known;
 mod manifests;
 mod networks;
+mod once;
 mod pods;
 mod report;
 mod shelf;
@@ -28,6 +29,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
+pub use self::claims::Claimed;
 use self::client::{Contact, Server};
 pub use self::error::ClusterError;
 use self::events::Events;
@@ -69,6 +71,9 @@ pub struct ClusterSettings {
     pub networks_dir: PathBuf,
     /// True when the runtime passes the pods' annotations: the pod watch then starts only if somebody asks for a pod.
     pub annotations_from_runtime: bool,
+    /// True for a process that answers one request and ends: objects are read when they are asked for, one GET each, and
+    /// nothing is followed or kept on disk.
+    pub once: bool,
 }
 
 /// How the connection to the cluster is doing.
@@ -176,6 +181,9 @@ impl Cluster {
         if let Some(found) = self.network(id) {
             return Ok(found);
         }
+        if let (true, Some(server)) = (self.0.settings.once, &self.0.server) {
+            return self.read_network(server, id, deadline).await;
+        }
         self.0.look.notify_one();
         let patience = if self.has_source() { WATCH_PATIENCE } else { Duration::ZERO };
         let deadline = deadline.min(Instant::now() + FIRST_LIST_PATIENCE).into();
@@ -245,8 +253,12 @@ impl Cluster {
 
     /// Networks from disk at once, then the watches and the writers.
     async fn follow_server(&self, posts: events::Posts) {
-        self.load_networks().await;
-        self.follow_networks();
+        if self.0.settings.once {
+            self.0.networks.listed(&HashSet::new());
+        } else {
+            self.load_networks().await;
+            self.follow_networks();
+        }
         if !self.0.settings.annotations_from_runtime {
             self.watch_pods();
         }
