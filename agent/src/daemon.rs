@@ -11,7 +11,7 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::config::{ConfigError, DatapathMode, DatapathSettings, LogLevel, Settings};
+use crate::config::{ConfigError, DatapathMode, DatapathSettings, Settings};
 use crate::datapath::{self, Datapath, DatapathError, ProtocolSet};
 use crate::kube::{Cluster, ClusterError, ClusterSettings, Source};
 use crate::kubelet::Kubelet;
@@ -86,18 +86,7 @@ pub fn run(file: &Path) -> Result<(), StartError> {
 /// # Errors
 /// The file cannot be opened.
 pub(crate) fn start_log(settings: &Settings) -> Result<(), StartError> {
-    let level = settings.log.level.map_or("verbose", level_word);
-    log::start(level, settings.log.to_stderr, settings.log.file.as_deref().map(Path::new))
-        .map_err(|error| StartError::Needs("open the log", error))
-}
-
-fn level_word(level: LogLevel) -> &'static str {
-    match level {
-        LogLevel::Panic => "panic",
-        LogLevel::Error => "error",
-        LogLevel::Verbose => "verbose",
-        LogLevel::Debug => "debug",
-    }
+    log::start(&settings.log).map_err(|error| StartError::Needs("start the log", error))
 }
 
 async fn serve(settings: Settings) -> Result<(), StartError> {
@@ -174,6 +163,7 @@ pub(crate) fn context(
         metrics_fault: std::sync::Mutex::default(),
         default_network: DefaultNetwork::default(),
         turns: Turns::new((cores * 4).max(8)),
+        left_over: tokio::sync::Notify::new(),
         settings,
     }
 }
@@ -193,6 +183,7 @@ pub(crate) fn cluster_settings(settings: &Settings, cni_dir: &Path) -> ClusterSe
         networks_dir: cni_dir.join("networks"),
         annotations_from_runtime: true,
         once: false,
+        quiet: crate::kube::QUIET,
     }
 }
 
@@ -250,6 +241,7 @@ async fn now_and_then(context: Arc<Context>, mut host: Option<HostRunner>, mut s
         reconcile::now_and_then(&context, host.as_mut()).await;
         tokio::select! {
             () = tokio::time::sleep(NOW_AND_THEN) => {},
+            () = context.left_over.notified() => {},
             _ = stop.wait_for(|stop| *stop) => return,
         }
     }

@@ -187,6 +187,19 @@ impl Agent {
         memory_kib(self.child.id())
     }
 
+    /// Anonymous memory in KiB (`RssAnon`): what it allocated, without its program's pages.
+    pub fn allocated_kib(&self) -> u64 {
+        status_kib(self.child.id(), "RssAnon:")
+    }
+
+    /// How many descriptors it has open, and how many threads it runs.
+    pub fn descriptors_and_threads(&self) -> (usize, usize) {
+        let count = |what: &str| {
+            fs::read_dir(format!("/proc/{}/{what}", self.child.id())).into_iter().flatten().flatten().count()
+        };
+        (count("fd"), count("task"))
+    }
+
     /// Lets the peak of [`Self::memory_kib`] start anew.
     pub fn reset_memory_peak(&self) {
         let _ = fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
@@ -223,10 +236,11 @@ impl Drop for Agent {
 
 /// `VmRSS` and `VmHWM` of a process in KiB; zeros when it is gone.
 pub fn memory_kib(pid: u32) -> (u64, u64) {
+    (status_kib(pid, "VmRSS:"), status_kib(pid, "VmHWM:"))
+}
+
+fn status_kib(pid: u32, name: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let field = |name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name));
-        line.and_then(|line| line.split_whitespace().nth(1)).and_then(|n| n.parse().ok()).unwrap_or(0)
-    };
-    (field("VmRSS:"), field("VmHWM:"))
+    let line = text.lines().find(|line| line.starts_with(name));
+    line.and_then(|line| line.split_whitespace().nth(1)).and_then(|n| n.parse().ok()).unwrap_or(0)
 }

@@ -37,6 +37,11 @@ impl Builder {
         Self::on(Lab::new(name))
     }
 
+    /// The same with no other lab beside it.
+    pub fn alone(name: &str) -> Self {
+        Self::on(Lab::alone(name))
+    }
+
     /// A node without networks on this lab.
     pub fn on(lab: Lab) -> Self {
         Self { config: agent::config(&lab), runtime: Runtime::new(&lab), lab, home: Home::Pod }

@@ -83,7 +83,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     async fn pod(&self, pod: &PodRef) -> Result<PodObject, ClusterError> {
         let kind = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Pod"), "pods");
-        let api = Api::namespaced_with(self.server.client.clone(), pod.namespace.as_str(), &kind);
+        let api = Api::namespaced_with(self.server.client(), pod.namespace.as_str(), &kind);
         let gets = &self.cluster.0.gets;
         gets.fetch_add(1, Ordering::Relaxed);
         let object: Result<PodObject, _> = self.read(|| api.get(pod.name.as_str())).await;
@@ -117,7 +117,7 @@ impl Reader<'_> {
         // A name goes into a path.
         let name = ObjectName::new(name).map_err(|bad| refused(pod, name, bad.to_string()))?;
         let kind = resource("ResourceClaim", "resourceclaims");
-        let api = Api::namespaced_with(self.server.client.clone(), pod.namespace.as_str(), &kind);
+        let api = Api::namespaced_with(self.server.client(), pod.namespace.as_str(), &kind);
         let object: Result<ClaimObject, _> = self.read(|| api.get(name.as_str())).await;
         let object = object.map_err(|error| match error {
             CallError::Refused(404, _) => {
@@ -140,8 +140,7 @@ impl Reader<'_> {
             ObjectName::new(part)
                 .map_err(|bad| ClusterError::Unavailable { action: action(), reason: bad.to_string() })?;
         }
-        let api: Api<SliceObject> =
-            Api::all_with(self.server.client.clone(), &resource("ResourceSlice", "resourceslices"));
+        let api: Api<SliceObject> = Api::all_with(self.server.client(), &resource("ResourceSlice", "resourceslices"));
         let mut page =
             ListParams::default().fields(&format!("spec.nodeName={node},spec.driver={driver}")).limit(PAGE.0);
         let mut slices = Vec::new();

@@ -15,7 +15,8 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::client::{CallError, Server, jittered};
+use super::client::{CallError, Server};
+use super::follow::jittered;
 use super::told::{Next, Told, What};
 use super::{Inner, stopped};
 use crate::names::PodRef;
@@ -134,7 +135,7 @@ pub(super) async fn post_events(inner: Arc<Inner>, mut posts: Posts) {
 /// The event's count is raised where it is there already, else it is posted.
 async fn say(inner: &Inner, server: &Server, told: &mut Told, (what, next): (What, Next), post: Post) {
     if let Next::Raise(name, count) = next {
-        let api: Api<v1::Event> = Api::namespaced(server.client.clone(), what.pod.namespace.as_str());
+        let api: Api<v1::Event> = Api::namespaced(server.client(), what.pod.namespace.as_str());
         let more = Patch::Merge(json!({ "count": count, "lastTimestamp": Time(post.at) }));
         match server.call(POST, api.patch(&name, &PatchParams::default(), &more)).await {
             Err(CallError::Refused(404, _)) => told.forget(&what),
@@ -152,9 +153,9 @@ async fn say(inner: &Inner, server: &Server, told: &mut Told, (what, next): (Wha
 /// Until it is there, which is answered, or refused for good.
 async fn send(inner: &Inner, server: &Server, event: &v1::Event) -> bool {
     let namespace = event.metadata.namespace.clone().unwrap_or_default();
-    let api: Api<v1::Event> = Api::namespaced(server.client.clone(), &namespace);
     let mut pause = PAUSE.0;
     loop {
+        let api: Api<v1::Event> = Api::namespaced(server.client(), &namespace);
         match server.call(POST, api.create(&PostParams::default(), event)).await {
             // A conflict is our own earlier attempt, whose answer was lost.
             Ok(_) | Err(CallError::Refused(409, _)) => return true,

@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::documents::MOST_CONFIG_BYTES;
+use super::follow::follow;
 use super::shelf::Shelf;
-use super::{Cluster, Inner, bad_object, client, kept};
+use super::{Cluster, Inner, bad_object, kept};
 use crate::names::NadRef;
 use crate::objects::Network;
 
@@ -105,10 +106,10 @@ impl Cluster {
         let inner = Arc::clone(&self.0);
         let Some(server) = inner.server.clone() else { return };
         tokio::spawn(async move {
-            let api: Api<NetworkAttachmentDefinition> = Api::all(server.client);
             let mut listed = HashSet::new();
             let see = |event| see(&inner, &mut listed, event);
-            client::follow(api, watcher::Config::default(), &server.contact, inner.stop.clone(), see).await;
+            let (config, stop) = (watcher::Config::default(), inner.stop.clone());
+            follow(Api::<NetworkAttachmentDefinition>::all, config, &server, stop, see).await;
         });
     }
 }

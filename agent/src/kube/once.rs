@@ -31,7 +31,7 @@ impl Cluster {
         const KIND: &str = "NetworkAttachmentDefinition";
         let deadline = deadline.min(Instant::now() + READ);
         let not_found = || ClusterError::NotFound { kind: KIND, id: id.to_string(), sourced: true };
-        let api: Api<NetworkAttachmentDefinition> = Api::namespaced(server.client.clone(), id.namespace.as_str());
+        let api: Api<NetworkAttachmentDefinition> = Api::namespaced(server.client(), id.namespace.as_str());
         loop {
             let limit = deadline.saturating_duration_since(Instant::now());
             let error = match server.call(limit, api.get(id.name.as_str())).await {

@@ -13,8 +13,8 @@ use crate::ops::{device_info, links};
 use crate::records::{Record, Stage, State};
 use crate::wire::Job;
 
-/// Most time of somebody else's conversation that leftovers may take.
-const RIDE: Duration = Duration::from_secs(2);
+/// Most time of somebody else's DEL that leftovers may take.
+pub const RIDE: Duration = Duration::from_secs(2);
 
 /// Runs every DEL that is due. What succeeded is marked; the sentences of what did not are returned, and the record
 /// stays for another try. With nothing left the record is gone.
@@ -48,6 +48,9 @@ pub async fn undo<R: Runner>(
     let kept = if is_undone { context.ledger.remove(&record.container) } else { context.ledger.save(record) };
     if let Err(error) = kept {
         failed.push(format!("update the record of container {}: {error}", record.container));
+    }
+    if runner.is_gone() && !is_undone {
+        context.left_over.notify_one();
     }
     failed
 }
@@ -101,9 +104,9 @@ pub async fn one<R: Runner>(
     failed
 }
 
-/// Undoes what earlier operations left over, on `runner`'s time, for a moment at most. Whoever is busy is left alone.
-pub async fn leftovers<R: Runner>(context: &Context, runner: &mut R) {
-    let until = Instant::now() + RIDE;
+/// Undoes what earlier operations left over, on `runner`'s time, for `ride` at most. Whoever is busy is left alone.
+pub async fn leftovers<R: Runner>(context: &Context, runner: &mut R, ride: Duration) {
+    let until = Instant::now() + ride;
     for record in context.ledger.all() {
         if runner.is_gone() || Instant::now() >= until {
             return;

@@ -54,6 +54,11 @@ fn misbehave(act: &Value) -> Option<std::process::ExitCode> {
     if let Some(millis) = act["sleep_ms"].as_u64() {
         std::thread::sleep(Duration::from_millis(millis));
     }
+    if let Some(door) = act["wait_for"].as_str() {
+        while !Path::new(door).exists() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
     if act["hang"] == true {
         std::thread::sleep(Duration::from_hours(1));
     }
