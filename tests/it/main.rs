@@ -40,7 +40,7 @@ mod regressions;
 mod relay;
 mod restart;
 mod skew;
+mod sweep;
 mod thin;
 mod upstream;
-mod sweep;
 mod verbs;
