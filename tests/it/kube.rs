@@ -39,6 +39,7 @@ impl Folder {
             networks_dir: self.0.join("networks"),
             annotations_from_runtime: false,
             quiet: Duration::from_millis(400),
+            once: false,
         }
     }
 
@@ -355,8 +356,8 @@ async fn events_are_posted_and_paced() {
     assert_eq!(event["involvedObject"]["uid"], "u");
     assert_eq!(event["metadata"]["namespace"], "x");
 
-    for _ in 0..1000 {
-        bench.cluster.event(&pod("a", Some("u")), EventKind::Warning, "NoNetworkFound", "x");
+    for number in 0..1000 {
+        bench.cluster.event(&pod("a", Some("u")), EventKind::Warning, "NoNetworkFound", &format!("x{number}"));
     }
     let health = bench.cluster.health();
     assert!(health.events_dropped >= 400, "the queue is bounded: {health:?}");

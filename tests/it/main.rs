@@ -21,6 +21,7 @@ macro_rules! needs_programs {
 mod annotations;
 mod api;
 mod autoconf;
+mod auxiliary;
 mod cli;
 mod counters;
 mod del;
@@ -38,5 +39,8 @@ mod networks;
 mod regressions;
 mod relay;
 mod restart;
+mod skew;
 mod sweep;
+mod thin;
+mod upstream;
 mod verbs;

@@ -52,6 +52,8 @@ pub enum Home {
     Pod,
     /// On the host: it may.
     Host,
+    /// In its pod, with the right to enter the host's mount namespace: the host-exec component.
+    HostExec,
 }
 
 /// A running agent.
@@ -83,6 +85,14 @@ impl Agent {
     /// The same without waiting: for a node on which it cannot become ready yet.
     pub fn start_unready(home: Home, lab: &Lab, config: &Value) -> Self {
         let file = lab.dir.join("daemon-config.json");
+        let mut config = config.clone();
+        match home {
+            Home::Host => {}
+            // Whoever runs the tests may well have the right to enter process 1's namespaces.
+            Home::Pod => config["hostExec"] = "off".into(),
+            // Process 1 may hide its namespaces from us; this process lives on the same host.
+            Home::HostExec => config["hostExec"] = format!("/proc/{}/ns/mnt", std::process::id()).into(),
+        }
         fs::write(&file, format!("{config:#}")).expect("write daemon-config.json");
         Self::spawn(home, lab, file)
     }
@@ -93,7 +103,7 @@ impl Agent {
         let keep = lab.is_kept();
         let program_path = program("multus-agent");
         let mut command = if keep { lab.node.lasting_command(program_path) } else { lab.node.command(program_path) };
-        if home == Home::Pod {
+        if home != Home::Host {
             sys::own_mounts(&mut command);
         }
         command.args(["run", "--config"]).arg(&config).env("MULTUS_NODE_NAME", "lab-node");

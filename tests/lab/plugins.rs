@@ -83,6 +83,16 @@ impl Entry {
         serde_json::from_str(self.stdin()).unwrap_or(Value::Null)
     }
 
+    /// Its mount namespace, as `/proc` names it.
+    pub fn mounts(&self) -> &str {
+        self.0["mounts"].as_str().unwrap_or_default()
+    }
+
+    /// Its `RLIMIT_DATA` in bytes, or `unlimited`.
+    pub fn data_limit(&self) -> &str {
+        self.0["data"].as_str().unwrap_or_default()
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.0["pid"].as_u64().unwrap_or_default() as u32

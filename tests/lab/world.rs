@@ -68,6 +68,13 @@ impl Builder {
         self
     }
 
+    /// The agent in its pod, with the right to run plugins on the host.
+    #[must_use]
+    pub fn with_host_exec(mut self) -> Self {
+        self.home = Home::HostExec;
+        self
+    }
+
     /// Starts the agent.
     pub fn start(self) -> World {
         let agent = Agent::start_at(self.home, &self.lab, &self.config);
@@ -117,7 +124,15 @@ impl World {
     /// What the node looks like before anything of interest: after one pod came and went, so that what stays for good
     /// (the default bridge, pinned maps) is there.
     pub fn baseline(&self) -> NodeState {
-        let first = self.lab.pod("first").networks("lan");
+        self.after_one(self.lab.pod("first").networks("lan"))
+    }
+
+    /// The same for a node that has no network `lan`.
+    pub fn baseline_without_networks(&self) -> NodeState {
+        self.after_one(self.lab.pod("first"))
+    }
+
+    fn after_one(&self, first: Pod) -> NodeState {
         self.add(&first).expect_ok();
         self.del(&first).expect_ok();
         NodeState::capture(&self.lab, &[])

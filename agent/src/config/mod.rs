@@ -12,4 +12,4 @@ mod words;
 pub use datapath::{AttachMode, CustomProtocol, DatapathMode, DatapathSettings, Guard, Mark, PROTOCOLS, RELAYED};
 pub use delegation::{Delegation, NetConf, Policy, RelayPolicy};
 pub use section::ConfigError;
-pub use settings::{Generator, LogLevel, LogSettings, NodeCertificate, Settings};
+pub use settings::{Generator, HostExec, LogLevel, LogSettings, NodeCertificate, Settings};

@@ -14,6 +14,7 @@ mod follow;
 mod known;
 mod manifests;
 mod networks;
+mod once;
 mod pods;
 mod report;
 mod shelf;
@@ -29,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
+pub use self::claims::Claimed;
 use self::client::{Contact, Server};
 pub use self::error::ClusterError;
 use self::events::Events;
@@ -76,6 +78,9 @@ pub struct ClusterSettings {
     pub annotations_from_runtime: bool,
     /// How long an API server may be silent before it is asked for a sign of life; [`QUIET`] but for tests.
     pub quiet: Duration,
+    /// True for a process that answers one request and ends: objects are read when they are asked for, one GET each, and
+    /// nothing is followed or kept on disk.
+    pub once: bool,
 }
 
 /// How the connection to the cluster is doing.
@@ -192,6 +197,9 @@ impl Cluster {
         if let Some(found) = self.network(id) {
             return Ok(found);
         }
+        if let (true, Some(server)) = (self.0.settings.once, &self.0.server) {
+            return self.read_network(server, id, deadline).await;
+        }
         let found = match &self.0.settings.source {
             Source::Folder(_) => {
                 self.look_again(deadline).await;
@@ -269,8 +277,12 @@ impl Cluster {
 
     /// Networks from disk at once, then the watches and the writers.
     async fn follow_server(&self, posts: events::Posts) {
-        self.load_networks().await;
-        self.follow_networks();
+        if self.0.settings.once {
+            self.0.networks.listed(&HashSet::new());
+        } else {
+            self.load_networks().await;
+            self.follow_networks();
+        }
         if !self.0.settings.annotations_from_runtime {
             self.watch_pods();
         }

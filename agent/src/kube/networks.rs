@@ -25,7 +25,7 @@ const MOST_NETWORKS: usize = 16 << 10;
 
 /// A NetworkAttachmentDefinition as the API server sends it. `spec` may be anything: the CRD's schema is not ours.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct NetworkAttachmentDefinition {
+pub(super) struct NetworkAttachmentDefinition {
     metadata: ObjectMeta,
     #[serde(default)]
     spec: Value,
@@ -63,7 +63,7 @@ impl NetworkAttachmentDefinition {
             .ok()
     }
 
-    fn trimmed(self) -> Option<Network> {
+    pub(super) fn trimmed(self) -> Option<Network> {
         let id = self.id()?;
         let config = match self.spec {
             Value::Object(mut spec) => match spec.remove("config") {

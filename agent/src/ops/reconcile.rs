@@ -48,6 +48,7 @@ pub async fn replay(context: &Context) {
 pub async fn now_and_then(context: &Context, host: Option<&mut HostRunner>) {
     replay(context).await;
     if let Some(runner) = host {
+        undo::half_plugged(context, runner).await;
         undo::leftovers_on_host(context, runner).await;
     }
     if context.turns.rests() {
