@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::quote;
 use crate::names::{ContainerId, IfName, NadRef, NetnsPath, PluginName, PodRef};
-use crate::sys::files::{Held, hold, private_folder, replace};
+use crate::sys::files::{Held, hold, hold_together, private_folder, replace};
 
 const HEAD: &str = "multus-ebpf record 1 ";
 const MOST_BYTES: u64 = 16 << 20;
@@ -71,6 +71,9 @@ pub struct Attachment {
     /// Is it the one whose result the runtime sees?
     #[serde(default)]
     pub master: bool,
+    /// Was it attached while the pod ran? Then whoever asked for it tells the pod. Without a result it is only half there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hotplug: bool,
     /// The chain, in ADD order.
     pub delegates: Vec<Delegate>,
     /// The chain's result in CNI 1.1 form.
@@ -173,6 +176,11 @@ impl Record {
             }
         }
         due
+    }
+
+    /// The first attachment that was begun while the pod ran, and not finished.
+    pub fn half_plugged(&self) -> Option<usize> {
+        self.attachments.iter().position(|attachment| attachment.hotplug && attachment.result.is_none())
     }
 
     /// Marks a delegate's stage.
@@ -287,6 +295,14 @@ impl Records {
         hold(&self.folder.join(".agent"), 0)
     }
 
+    /// Says that a process works with the records that is not the node's agent. `None`: the agent is there.
+    ///
+    /// # Errors
+    /// The folder is not there.
+    pub fn visit(&self) -> io::Result<Option<Held>> {
+        hold_together(&self.folder.join(".agent"), 0)
+    }
+
     /// Can a record be written here? Writes and removes a probe file of its own.
     pub fn writable(&self) -> io::Result<()> {
         static PROBES: AtomicU64 = AtomicU64::new(0);
@@ -338,6 +354,7 @@ mod tests {
             nad: None,
             ifname: IfName::new(ifname).unwrap(),
             master: ifname == "eth0",
+            hotplug: false,
             delegates: stages.iter().copied().map(delegate).collect(),
             result: None,
             link: None,
@@ -415,8 +432,12 @@ mod tests {
         drop(held);
         assert!(records.hold(&a).unwrap().is_some());
         let agent = records.own().unwrap().unwrap();
-        assert!(records.own().unwrap().is_none());
+        assert!(records.own().unwrap().is_none() && records.visit().unwrap().is_none());
         drop(agent);
+        let visits = [records.visit().unwrap().unwrap(), records.visit().unwrap().unwrap()];
+        assert!(records.own().unwrap().is_none(), "no agent begins beside them");
+        drop(visits);
+        assert!(records.own().unwrap().is_some());
         fs::remove_dir_all(folder).unwrap();
         assert!(records.hold(&a).is_err());
     }

@@ -14,4 +14,4 @@ pub use datapath::{
 };
 pub use delegation::{Delegation, NetConf, Policy, RelayPolicy};
 pub use section::ConfigError;
-pub use settings::{Generator, LogLevel, LogSettings, NodeCertificate, Settings};
+pub use settings::{Generator, HostExec, LogLevel, LogSettings, NodeCertificate, Settings};

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::value::RawValue;
 
-use crate::cni::{CniResult, Command};
+use crate::cni::{CniResult, Command, passthru};
 use crate::fault::{CniError, code, quote};
 use crate::kube::EventKind;
 use crate::names::{ContainerId, IfName, NadRef, NetnsPath};
@@ -17,7 +17,9 @@ use crate::ops::cluster_network;
 use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
-use crate::ops::{chain, default_network, default_route, device_info, devices, links, pods, preflight, undo};
+use crate::ops::{
+    auxiliary, chain, default_network, default_route, device_info, devices, links, pods, preflight, undo,
+};
 use crate::plan::{self, Attachment, Choice, Demand, Plan, Wanted};
 use crate::records::{self, Record, Stage, State};
 use crate::sys;
@@ -83,15 +85,23 @@ async fn carry_out<R: Runner>(
 ) -> Result<(String, Vec<CniResult>), CniError> {
     let results = attach_all(context, call, plan, record, runner).await?;
     let answer = results.first().cloned().unwrap_or_default().print(call.version)?;
-    if runner.is_gone() {
+    if !runner.is_heard() {
         return Err(CniError::new(code::TRY_LATER, "the CNI plugin that asked is gone"));
     }
     let infos: Vec<_> = plan.attachments.iter().map(|each| device_info::shown(context, call, each)).collect();
-    let made: Vec<_> = plan.attachments.iter().zip(&results).zip(&infos).map(made).collect();
+    let told = plan.attachments.iter().zip(&results).zip(&infos);
+    let told = told.filter(|((attachment, result), _)| is_told(attachment, result));
+    let made: Vec<_> = told.map(made).collect();
     record.status = Some(plan::status::network_status(&made));
     record.state = State::Added;
     save(context, record)?;
     Ok((answer, results))
+}
+
+/// The auxiliary chain works on what others made: without an interface of its own it is no news to the pod.
+fn is_told(attachment: &Attachment, result: &CniResult) -> bool {
+    let is_chain = attachment.config.plugins.first().is_some_and(|first| first.plugin.as_str() == passthru::PLUGIN);
+    !is_chain || attachment.nad.is_some() || attachment.master || !result.interfaces.is_empty()
 }
 
 fn made<'a>(
@@ -177,7 +187,7 @@ async fn make_plan(
         cluster: cluster_network::all(context, &call.conf, call.deadline).await?,
         defaults: cluster_network::defaults(context, &call.conf, call.deadline).await?,
         choice,
-        auxiliary: None,
+        auxiliary: auxiliary::chain(context, &call.conf)?,
         devices: Allocated::new(),
     };
     wanted.devices = devices::allocated(context, call, pod, &Demand::of(&wanted, known)).await?;
@@ -226,22 +236,7 @@ async fn remove_remains(sandbox: &Sandbox<'_>, plan: &Plan) {
 
 /// Writes down what is about to be done.
 fn begin(context: &Context, call: &Invocation, sandbox: &Sandbox<'_>, plan: &Plan) -> Result<Record, CniError> {
-    let mut attachments = Vec::new();
-    for attachment in &plan.attachments {
-        let environment = plan::stdin::environment(Command::Del, &call.request, "", attachment)?;
-        let args = environment.get("CNI_ARGS").unwrap_or_default();
-        attachments.push(records::Attachment {
-            network: attachment.network.clone(),
-            conf_name: attachment.config.name.to_string(),
-            nad: attachment.nad.clone(),
-            ifname: attachment.ifname.clone(),
-            master: attachment.master,
-            delegates: delegates(attachment, args, None)?,
-            result: None,
-            link: None,
-            device_info: attachment.device_info.as_ref().map(|files| files.shown.clone()),
-        });
-    }
+    let attachments = plan.attachments.iter().map(|attachment| planned(call, attachment)).collect::<Result<_, _>>()?;
     let record = Record {
         container: sandbox.container.clone(),
         netns: Some(sandbox.netns.clone()),
@@ -254,6 +249,24 @@ fn begin(context: &Context, call: &Invocation, sandbox: &Sandbox<'_>, plan: &Pla
     };
     save(context, &record)?;
     Ok(record)
+}
+
+/// What is written down of an attachment before anything is done about it.
+pub(super) fn planned(call: &Invocation, attachment: &Attachment) -> Result<records::Attachment, CniError> {
+    let environment = plan::stdin::environment(Command::Del, &call.request, "", attachment)?;
+    let args = environment.get("CNI_ARGS").unwrap_or_default();
+    Ok(records::Attachment {
+        network: attachment.network.clone(),
+        conf_name: attachment.config.name.to_string(),
+        nad: attachment.nad.clone(),
+        ifname: attachment.ifname.clone(),
+        master: attachment.master,
+        hotplug: false,
+        delegates: delegates(attachment, args, None)?,
+        result: None,
+        link: None,
+        device_info: attachment.device_info.as_ref().map(|files| files.shown.clone()),
+    })
 }
 
 fn delegates(
@@ -275,7 +288,7 @@ fn delegates(
     config.plugins.iter().enumerate().map(delegate).collect()
 }
 
-fn save(context: &Context, record: &Record) -> Result<(), CniError> {
+pub(super) fn save(context: &Context, record: &Record) -> Result<(), CniError> {
     context.ledger.save(record).map_err(|error| {
         CniError::new(code::IO, format!("write the record of container {}: {error}", record.container))
             .remedy("free space below cniDir, or mount it writable")
@@ -315,7 +328,7 @@ async fn attach_all<R: Runner>(
 }
 
 /// One network: its plugins in order, each given the result of the one before.
-async fn attach<R: Runner>(
+pub(super) async fn attach<R: Runner>(
     context: &Context,
     call: &Invocation,
     attachment: &Attachment,
@@ -339,7 +352,15 @@ async fn attach<R: Runner>(
             stdin: plan::stdin::stdin(Command::Add, attachment, index, result.as_ref())?,
             timeout_ms: left_ms(call.work_until),
         };
-        let said = chain::run(context, runner, job).await.map_err(|error| failure(call, attachment, error))?;
+        let said = match chain::attempt(context, runner, job).await {
+            Ok(said) => said,
+            Err(failed) => {
+                if !failed.ran {
+                    record.mark((at, index), Stage::Planned);
+                }
+                return Err(failure(call, attachment, failed.error));
+            }
+        };
         let unreadable = |error: CniError| {
             failure(call, attachment, error.within(format_args!("result of plugin {}", quote(plugin.plugin.as_str()))))
         };

@@ -29,6 +29,6 @@ pub async fn del<R: Runner>(context: &Context, call: &Invocation, runner: &mut R
         }
     }
     drop(turn);
-    undo::leftovers(context, runner).await;
+    undo::leftovers(context, runner, undo::RIDE).await;
     Ok(())
 }

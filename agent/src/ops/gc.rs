@@ -43,8 +43,8 @@ pub async fn gc<R: Runner>(context: &Context, call: &Invocation, runner: &mut R)
             continue;
         }
         let _turn = context.turns.take(Pool::Others, Some(&record.container), call.deadline).await?;
-        let Some(record) = context.ledger.get(&record.container) else { continue };
         let Some(_held) = context.ledger.hold(&record.container) else { continue };
+        let Some(record) = context.ledger.get(&record.container) else { continue };
         let mut record = Record::clone(&record);
         let netns = record.netns.clone().filter(|path| path.as_path().exists());
         failed.extend(undo::undo(context, &mut record, netns.as_ref(), runner, call.deadline).await);

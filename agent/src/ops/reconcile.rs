@@ -5,6 +5,7 @@ use crate::ops::runner::HostRunner;
 use crate::ops::undo;
 use crate::ops::{device_info, links};
 use crate::records::{Record, State};
+use crate::sys;
 
 /// Takes over what an earlier agent and the shim left: notes are replayed, half ADDs are marked for undo, the datapath
 /// adopts what is attached.
@@ -43,10 +44,15 @@ pub async fn replay(context: &Context) {
     }
 }
 
-/// Now and then: replay, and undo what is left over where the agent may run delegates itself.
+/// Now and then: replay, undo what is left over where the agent may run delegates itself, and give memory back.
 pub async fn now_and_then(context: &Context, host: Option<&mut HostRunner>) {
     replay(context).await;
     if let Some(runner) = host {
+        undo::half_plugged(context, runner).await;
         undo::leftovers_on_host(context, runner).await;
+    }
+    if context.turns.rests() {
+        // What a burst needed goes back to the system. A task that cannot be joined has nothing to say.
+        drop(tokio::task::spawn_blocking(sys::memory::trim).await);
     }
 }

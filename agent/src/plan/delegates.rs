@@ -146,20 +146,23 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// The first plugin's parent, for kinds that have one: (`macvlan` or `ipvlan`, the parent's name or `""` for the
-    /// interface of the default route).
-    pub fn parent(&self) -> Option<(&str, String)> {
-        let plugin = self.config.plugins.first()?;
-        let kind = plugin.plugin.as_str();
-        matches!(kind, "macvlan" | "ipvlan").then(|| (kind, plugin.word("master").unwrap_or_default()))
+    /// [`parent_in_question`] of the first plugin.
+    pub(super) fn parent_in_question(&self) -> Option<(&str, String)> {
+        self.config.plugins.first().and_then(parent_in_question)
     }
 
-    /// [`parent`](Self::parent) where it is named and is a link of the node, not of the pod.
+    /// [`parent_in_question`](Self::parent_in_question) where it is named.
     pub fn parent_on_node(&self) -> Option<(&str, String)> {
-        let in_pod = |plugin: &PluginConfig| plugin.raw.flag("linkInContainer").ok().flatten().unwrap_or(false);
-        let on_node = self.config.plugins.first().is_some_and(|plugin| !in_pod(plugin));
-        self.parent().filter(|(_, parent)| on_node && !parent.is_empty())
+        self.parent_in_question().filter(|(_, parent)| !parent.is_empty())
     }
+}
+
+/// Kind and parent of a plugin that makes children of a link of the node; `""` is the interface of the default route.
+/// One link carries children of one kind only.
+pub fn parent_in_question(plugin: &PluginConfig) -> Option<(&str, String)> {
+    let kind = plugin.plugin.as_str();
+    let in_pod = plugin.raw.flag("linkInContainer").ok().flatten().unwrap_or(false);
+    (matches!(kind, "macvlan" | "ipvlan") && !in_pod).then(|| (kind, plugin.word("master").unwrap_or_default()))
 }
 
 /// Decides. `network` gives a NAD, with its configuration filled in from `confDir` where the spec is empty.
