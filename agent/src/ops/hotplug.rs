@@ -93,6 +93,7 @@ async fn add<R: Runner>(
         fields: fields(attributes),
         namespace: record.pod.as_ref().map(|pod| &pod.namespace),
         relay: pod.annotations.get(crate::objects::annotation::RELAY).map(String::as_str),
+        relay_copy: pod.annotations.get(crate::objects::annotation::RELAY_COPY).map(String::as_str),
     };
     let present: Vec<Present> = record.attachments.iter().map(present).collect();
     let (attachment, warnings) = plan::hotplug::attachment(wish, &present, &request.call.conf.policy)?;
