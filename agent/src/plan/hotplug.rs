@@ -75,8 +75,6 @@ pub fn attachment(
         device_id: None,
         device_info: None,
         resource: None,
-        host_access,
-        plain_copy,
     };
     let mut warnings = Vec::new();
     attachment.take_wishes(&selection, &mut warnings)?;
