@@ -4,7 +4,7 @@ use std::thread;
 
 use multus_agent::datapath::{Datapath, Settings};
 
-use crate::bench::{Bench, Family, Peer, frames};
+use crate::bench::{Bench, Family, Peer, Pod, frames};
 
 /// How often each hears a tag; all listen at the same time.
 fn heard(peers: &[Peer], family: Family, tag: &str) -> Vec<usize> {
@@ -23,7 +23,7 @@ fn seventy_pods_hear_one_copy_each() {
     let attached: Vec<_> = pods.iter().map(|pod| bench.attach(&datapath, pod)).collect();
     assert!(attached.iter().all(|one| one.relayed));
     let (host, lan) = (bench.host_peer(), bench.lan_peer());
-    let peers: Vec<_> = pods.iter().map(|pod| pod.peer()).collect();
+    let peers: Vec<_> = pods.iter().map(Pod::peer).collect();
     for family in [Family::V4, Family::V6] {
         host.query(family, "from the host");
         assert_eq!(heard(&peers, family, "from the host"), [1; 70], "{family:?}");
