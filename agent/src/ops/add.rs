@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::cni::{CniResult, Command};
+use crate::cni::{CniResult, Command, Request};
 use crate::fault::{CniError, code, quote};
 use crate::kube::EventKind;
 use crate::names::{ContainerId, IfName, NadRef, NetnsPath};
@@ -14,9 +14,9 @@ use crate::ops::cluster_network;
 use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
-use crate::ops::{chain, default_route, links, pods, preflight, undo};
+use crate::ops::{chain, default_route, links, pods, preflight, result_cache, undo};
 use crate::plan::{self, Attachment, Choice, Plan, Wanted};
-use crate::records::{self, Record, Stage, State};
+use crate::records::{self, Origin, Record, Stage, State};
 use crate::sys;
 use crate::wire::Job;
 
@@ -81,6 +81,7 @@ async fn carry_out<R: Runner>(
     if runner.is_gone() {
         return Err(CniError::new(code::TRY_LATER, "the CNI plugin that asked is gone"));
     }
+    result_cache::write(context, record, plan, &results);
     let made: Vec<_> = plan.attachments.iter().zip(&results).map(made).collect();
     record.status = Some(plan::status::network_status(&made));
     record.state = State::Added;
@@ -198,18 +199,7 @@ async fn remove_remains(sandbox: &Sandbox<'_>, plan: &Plan) {
 fn begin(context: &Context, call: &Invocation, sandbox: &Sandbox<'_>, plan: &Plan) -> Result<Record, CniError> {
     let mut attachments = Vec::new();
     for attachment in &plan.attachments {
-        let environment = plan::stdin::environment(Command::Del, &call.request, "", attachment)?;
-        let args = environment.get("CNI_ARGS").unwrap_or_default();
-        attachments.push(records::Attachment {
-            network: attachment.network.clone(),
-            conf_name: attachment.config.name.to_string(),
-            nad: attachment.nad.clone(),
-            ifname: attachment.ifname.clone(),
-            master: attachment.master,
-            delegates: delegates(attachment, args, None)?,
-            result: None,
-            link: None,
-        });
+        attachments.push(recorded(attachment, &call.request, Stage::Planned)?);
     }
     let record = Record {
         container: sandbox.container.clone(),
@@ -220,22 +210,44 @@ fn begin(context: &Context, call: &Invocation, sandbox: &Sandbox<'_>, plan: &Pla
         since: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         attachments,
         status: None,
+        origin: Origin::Agent,
     };
     save(context, &record)?;
     Ok(record)
+}
+
+/// One attachment as its record begins; its delegates are at `stage`.
+pub(super) fn recorded(
+    attachment: &Attachment,
+    request: &Request,
+    stage: Stage,
+) -> Result<records::Attachment, CniError> {
+    let environment = plan::stdin::environment(Command::Del, request, "", attachment)?;
+    let args = environment.get("CNI_ARGS").unwrap_or_default();
+    Ok(records::Attachment {
+        network: attachment.network.clone(),
+        conf_name: attachment.config.name.to_string(),
+        nad: attachment.nad.clone(),
+        ifname: attachment.ifname.clone(),
+        master: attachment.master,
+        delegates: delegates(attachment, args, None, stage)?,
+        result: None,
+        link: None,
+    })
 }
 
 fn delegates(
     attachment: &Attachment,
     args: &str,
     result: Option<&CniResult>,
+    stage: Stage,
 ) -> Result<Vec<records::Delegate>, CniError> {
     let config = &attachment.config;
     let delegate = |(index, plugin): (usize, &crate::cni::PluginConfig)| {
         Ok(records::Delegate {
             plugin: plugin.plugin.clone(),
             cni_version: config.cni_version.to_string(),
-            stage: if result.is_some() { Stage::Called } else { Stage::Planned },
+            stage,
             stdin: plan::stdin::stdin(Command::Del, attachment, index, result)?,
             args: args.to_owned(),
             skips_check: config.disable_check,
@@ -272,12 +284,17 @@ async fn attach_all<R: Runner>(
         }
         results.push(result);
     }
-    if let Some(netns) =
-        call.request.netns.as_ref().filter(|_| plan.attachments.iter().any(|a| a.default_route.is_some()))
-    {
-        default_route::settle(netns.as_path(), plan, &mut results).await?;
-        for (at, (attachment, result)) in plan.attachments.iter().zip(&results).enumerate() {
-            note(record, at, attachment, result)?;
+    if let Some(netns) = &call.request.netns {
+        let settled = default_route::settle(netns.as_path(), plan, &mut results).await?;
+        for at in settled.changed {
+            if let (Some(attachment), Some(result), Some(recorded)) =
+                (plan.attachments.get(at), results.get(at), record.attachments.get_mut(at))
+            {
+                note(recorded, attachment, result)?;
+            }
+        }
+        for warning in settled.warnings {
+            pods::event(context, call, EventKind::Warning, warning.reason, &warning.message);
         }
     }
     Ok(results)
@@ -314,15 +331,20 @@ async fn attach<R: Runner>(
         result = Some(CniResult::parse(said.as_bytes()).map_err(unreadable)?);
     }
     let result = result.unwrap_or_default();
-    note(record, at, attachment, &result)?;
+    if let Some(recorded) = record.attachments.get_mut(at) {
+        note(recorded, attachment, &result)?;
+    }
     Ok(result)
 }
 
 /// The record says what came of an attachment, and its DEL and CHECK will say it to the plugins.
-fn note(record: &mut Record, at: usize, attachment: &Attachment, result: &CniResult) -> Result<(), CniError> {
-    let Some(recorded) = record.attachments.get_mut(at) else { return Ok(()) };
+pub(super) fn note(
+    recorded: &mut records::Attachment,
+    attachment: &Attachment,
+    result: &CniResult,
+) -> Result<(), CniError> {
     let args = recorded.delegates.first().map(|delegate| delegate.args.clone()).unwrap_or_default();
-    recorded.delegates = delegates(attachment, &args, Some(result))?;
+    recorded.delegates = delegates(attachment, &args, Some(result), Stage::Called)?;
     recorded.result = result.print(crate::cni::Version::NEWEST).ok().and_then(|text| serde_json::from_str(&text).ok());
     Ok(())
 }

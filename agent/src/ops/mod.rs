@@ -3,6 +3,7 @@
 //! The only place that knows the order of things. Speaks neither HTTP nor to a terminal.
 
 pub mod add;
+pub mod anew;
 pub mod chain;
 pub mod check;
 pub mod cluster_network;
@@ -16,8 +17,10 @@ pub mod links;
 pub mod pods;
 pub mod preflight;
 pub mod reconcile;
+pub mod result_cache;
 pub mod runner;
 pub mod status;
+pub mod takeover;
 pub mod undo;
 pub mod view;
 

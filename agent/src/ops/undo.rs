@@ -4,13 +4,16 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cni::Command;
-use crate::names::NetnsPath;
+use crate::cni::{Command, RawObject};
+use crate::names::{NetnsPath, PluginName};
 use crate::ops::chain;
 use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::links;
 use crate::ops::runner::{HostRunner, Runner};
 use crate::records::{Record, Stage, State};
+use crate::sys;
+use crate::sys::links::LinkError;
+use crate::sys::netns::NetnsError;
 use crate::wire::Job;
 
 /// Most time of somebody else's conversation that leftovers may take.
@@ -32,7 +35,19 @@ pub async fn undo<R: Runner>(
         let ifname = job.ifname.clone().map(String::from).unwrap_or_default();
         match chain::run(context, runner, job).await {
             Ok(_) => record.mark(at, Stage::Deleted),
-            Err(error) => failed.push(format!("DEL of {ifname}: {error}")),
+            Err(error) => match without_its_link(context, record, at, netns, runner, deadline).await {
+                Some(Remains::Nothing) => {
+                    record.mark(at, Stage::Deleted);
+                    tracing::warn!(
+                        container = %record.container,
+                        "DEL of {ifname}: {error}; its link is gone already and its addresses are freed, so it counts as deleted"
+                    );
+                }
+                Some(Remains::PluginsOwn) => {
+                    failed.push(format!("DEL of {ifname}, whose addresses are freed: {error}"))
+                }
+                None => failed.push(format!("DEL of {ifname}: {error}")),
+            },
         }
     }
     if runner.is_gone() {
@@ -42,15 +57,58 @@ pub async fn undo<R: Runner>(
         *record = Record::clone(&newer);
     }
     record.state = State::Undo;
-    let kept =
-        if record.due().is_empty() { context.ledger.remove(&record.container) } else { context.ledger.save(record) };
+    let kept = if record.due().is_empty() { context.ledger.remove(record) } else { context.ledger.save(record) };
     if let Err(error) = kept {
         failed.push(format!("update the record of container {}: {error}", record.container));
     }
     failed
 }
 
-fn job(record: &Record, at: (usize, usize), netns: Option<&NetnsPath>, deadline: Instant) -> Option<Job> {
+/// What is left of a delegate that refused its DEL, after its addresses were freed.
+enum Remains {
+    /// Nothing: its kind keeps nothing but the link and the addresses.
+    Nothing,
+    /// Perhaps something that only the plugin knows of.
+    PluginsOwn,
+}
+
+/// Kinds that keep nothing but their link and what their IPAM plugin keeps (the reference plugins' sources).
+const ONLY_LINKS: [&str; 7] = ["macvlan", "ipvlan", "vlan", "host-device", "dummy", "tap", "loopback"];
+
+/// A plugin may refuse its DEL for ever because its link, or that link's parent, is gone (macvlan: "Link not found"),
+/// before it gets to its IPAM plugin. Then that one is called in its place, or the address would be lost for good.
+async fn without_its_link<R: Runner>(
+    context: &Context,
+    record: &Record,
+    at: (usize, usize),
+    netns: Option<&NetnsPath>,
+    runner: &mut R,
+    deadline: Instant,
+) -> Option<Remains> {
+    let attachment = record.attachments.get(at.0)?;
+    let delegate = attachment.delegates.get(at.1)?;
+    let ipam = RawObject::parse(delegate.stdin.as_bytes()).ok()?.object("ipam").ok()??.text("type").ok()??;
+    let plugin = PluginName::new(ipam).ok()?;
+    if runner.is_gone() || !is_gone(netns, attachment.ifname.as_str()).await {
+        return None;
+    }
+    let job = Job { plugin, ..job(record, at, netns, deadline)? };
+    chain::run(context, runner, job).await.ok()?;
+    let keeps_nothing = ONLY_LINKS.contains(&delegate.plugin.as_str());
+    Some(if keeps_nothing { Remains::Nothing } else { Remains::PluginsOwn })
+}
+
+/// Is there surely no such link: its namespace is gone, or is there without it?
+async fn is_gone(netns: Option<&NetnsPath>, ifname: &str) -> bool {
+    let Some(netns) = netns else { return true };
+    matches!(
+        sys::links::find(Some(netns.as_path()), ifname).await,
+        Ok(None) | Err(LinkError::Netns(NetnsError::Gone(_)))
+    )
+}
+
+/// The DEL of one delegate; none where there is no such.
+pub(super) fn job(record: &Record, at: (usize, usize), netns: Option<&NetnsPath>, deadline: Instant) -> Option<Job> {
     let attachment = record.attachments.get(at.0)?;
     let delegate = attachment.delegates.get(at.1)?;
     Some(Job {
