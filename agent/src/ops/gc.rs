@@ -54,6 +54,7 @@ pub async fn gc<R: Runner>(context: &Context, call: &Invocation, runner: &mut R)
             refused.extend(tell(context, call, &told, &stays, runner).await);
         }
     }
+    undo::leftovers(context, runner).await;
     let count = undone.len() + refused.len();
     if let Some(first) = refused.into_iter().next().filter(|_| undone.is_empty()) {
         return Err(first);
