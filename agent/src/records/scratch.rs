@@ -14,7 +14,7 @@ use crate::cni::{NetworkConfig, RawObject};
 use crate::names::{ContainerId, IfName};
 
 /// Most bytes of one file.
-const MOST_BYTES: u64 = 16 << 20;
+const MOST_BYTES: u64 = 4 << 20;
 /// Most delegates of one container.
 const MOST_DELEGATES: usize = 256;
 /// Most entries of `cniDir` that are looked at.

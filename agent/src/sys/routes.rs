@@ -5,7 +5,9 @@ use std::path::Path;
 
 use futures_util::TryStreamExt;
 use rtnetlink::RouteMessageBuilder;
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop,
+};
 use thiserror::Error;
 
 use super::links::{self, Kernel, LinkError};
@@ -91,7 +93,26 @@ async fn defaults(kernel: &Kernel, is_v4: bool) -> Result<Vec<RouteMessage>, rtn
     let is_default = |route: &RouteMessage| {
         route.header.destination_prefix_length == 0 && route.header.table == RouteHeader::RT_TABLE_MAIN
     };
-    Ok(all.into_iter().filter(is_default).collect())
+    let all = all.into_iter().filter(is_default);
+    Ok(if is_v4 { all.collect() } else { all.flat_map(ways).collect() })
+}
+
+/// IPv6 makes one route with several ways of default routes that have the same metric, and takes and gives each way by
+/// itself.
+fn ways(route: RouteMessage) -> Vec<RouteMessage> {
+    let several = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::MultiPath(ways) => Some(ways.clone()),
+        _ => None,
+    });
+    let Some(several) = several else { return vec![route] };
+    let alone = |way: RouteNextHop| {
+        let mut alone = route.clone();
+        alone.attributes.retain(|attribute| !matches!(attribute, RouteAttribute::MultiPath(_)));
+        alone.attributes.extend(way.attributes);
+        alone.attributes.push(RouteAttribute::Oif(way.interface_index));
+        alone
+    };
+    several.into_iter().map(alone).collect()
 }
 
 /// Does it, or one of its ways, leave by this link?
