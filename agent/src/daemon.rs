@@ -14,11 +14,15 @@ use tokio::sync::watch;
 use crate::config::{ConfigError, DatapathMode, DatapathSettings, LogLevel, Settings};
 use crate::datapath::{self, Datapath, DatapathError, ProtocolSet};
 use crate::kube::{Cluster, ClusterError, ClusterSettings, Source};
+use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
 use crate::ops::context::{Context, Turns};
+use crate::ops::default_network::DefaultNetwork;
 use crate::ops::ledger::Ledger;
+use crate::ops::owed_status;
 use crate::ops::reconcile;
 use crate::ops::runner::HostRunner;
+use crate::ops::runtime_conf::Keeper;
 use crate::records::Records;
 use crate::server::routes::Routes;
 use crate::server::socket::Socket;
@@ -97,10 +101,15 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     let host = HostRunner::new(plugin_folders(&context.settings));
     let work = tokio::spawn(now_and_then(Arc::clone(&context), host.clone(), stop.clone()));
     let page = metrics(&context, stop.clone());
+    let statuses = tokio::spawn(owed_status::report(Arc::clone(&context)));
     let settings = &context.settings;
     let limit = settings.connection_limit.and_then(|limit| usize::try_from(limit).ok());
     let socket = Socket::bind(Path::new(&settings.socket_dir), limit)
         .map_err(|error| StartError::Needs("bind the socket", error))?;
+    let conf = match Keeper::begin(&context).await {
+        Some(keeper) => tokio::spawn(keeper.keep(stop.clone())),
+        None => tokio::spawn(async {}),
+    };
     let routes = Arc::new(Routes { context: Arc::clone(&context), host, stopping: AtomicBool::new(false) });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), socket_dir = settings.socket_dir, "serving");
     let serving = tokio::spawn(server::serve(socket, Arc::clone(&routes), stop));
@@ -117,6 +126,8 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     }
     work.abort();
     page.abort();
+    conf.abort();
+    statuses.abort();
     Ok(())
 }
 
@@ -135,12 +146,14 @@ async fn build(settings: Settings, stop: watch::Receiver<bool>) -> Result<Contex
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     Ok(Context {
         cluster,
+        kubelet: Kubelet::at(Path::new(&settings.kubelet_dir)),
         datapath,
         datapath_fault,
         ledger,
         spool: Spool::at(&cni_dir),
         metrics: Arc::new(Metrics::default()),
         metrics_fault: std::sync::Mutex::default(),
+        default_network: DefaultNetwork::default(),
         turns: Turns::new((cores * 4).max(8)),
         settings,
     })

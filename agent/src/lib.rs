@@ -26,6 +26,8 @@ pub mod plan;
 pub mod datapath;
 #[cfg(feature = "daemon")]
 pub mod kube;
+#[cfg(feature = "daemon")]
+pub mod kubelet;
 pub mod records;
 pub mod spool;
 pub mod sys;

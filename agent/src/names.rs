@@ -119,6 +119,15 @@ name!(
 );
 
 name!(
+    /// A device as its device plugin or DRA driver names it, such as `0000:03:02.1`: 1 to 255 bytes, printable, without
+    /// white space.
+    DeviceId,
+    "device id",
+    "use 1 to 255 printable characters without white space",
+    |s| !s.is_empty() && s.len() <= 255 && !s.chars().any(|c| c.is_control() || c.is_whitespace())
+);
+
+name!(
     /// A Kubernetes object or namespace name (RFC 1123 subdomain: NAD object names may contain dots).
     ObjectName,
     "object name",
@@ -257,6 +266,16 @@ mod tests {
         assert!(PluginName::new("host-local").is_ok());
         for bad in ["", ".", "..", "/bin/sh", "../bridge", "a/b", "a\nb"] {
             assert!(PluginName::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn device_ids_are_one_printable_word() {
+        for good in ["0000:03:02.1", "mlx5_core.sf.4", "/dev/vfio/12", "ä"] {
+            assert!(DeviceId::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a b", "a\n", "a\0", &"x".repeat(256)] {
+            assert!(DeviceId::new(bad).is_err(), "{bad}");
         }
     }
 

@@ -2,11 +2,14 @@
 //!
 //! Nothing here talks to an API server or reads a file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{NadRef, PodRef};
+use crate::names::{DeviceId, NadRef, PodRef};
+
+/// Devices allocated to one pod: resource name to device ids, sorted, each once.
+pub type Allocated = BTreeMap<String, BTreeSet<DeviceId>>;
 
 /// Annotation keys we read and write.
 pub mod annotation {

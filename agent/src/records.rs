@@ -109,6 +109,9 @@ pub struct Attachment {
     /// What the datapath does for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<Link>,
+    /// Its device-info file, to be removed when it is undone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_info: Option<PathBuf>,
 }
 
 /// One plugin of a chain, with all that its DEL and CHECK need.
@@ -413,6 +416,7 @@ mod tests {
             delegates: stages.iter().copied().map(delegate).collect(),
             result: None,
             link: None,
+            device_info: None,
         };
         Record {
             container: ContainerId::new(container).unwrap(),

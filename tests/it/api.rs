@@ -10,14 +10,18 @@ use lab::{NodeState, Pod, World, wait_until};
 use serde_json::{Value, json};
 
 /// A world that lives from an API server with the network `default/lan`.
-struct Cluster {
-    world: World,
-    api: ApiServer,
+pub(crate) struct Cluster {
+    pub(crate) world: World,
+    pub(crate) api: ApiServer,
 }
 
 impl Cluster {
-    fn new(name: &str) -> Self {
-        let builder = Builder::new(name);
+    pub(crate) fn new(name: &str) -> Self {
+        Self::over(Builder::new(name))
+    }
+
+    /// The same with a changed configuration.
+    pub(crate) fn over(builder: Builder) -> Self {
         let api = builder.lab.node.enter(ApiServer::start).expect("start the API-server double");
         api.put_network("default", "lan", &builder.lab.macvlan("bridge").to_string());
         let kubeconfig = api.write_kubeconfig(&builder.lab.dir).expect("write a kubeconfig");
@@ -32,25 +36,25 @@ impl Cluster {
     }
 
     /// A pod that the API server knows.
-    fn pod(&self, name: &str) -> Pod {
+    pub(crate) fn pod(&self, name: &str) -> Pod {
         let pod = self.world.lab.pod(name).networks("lan");
         self.api.put_pod(&pod.namespace, &pod.name, &pod.uid, "lab-node", &json!(pod.annotations));
         pod
     }
 
-    fn status(&self, pod: &Pod) -> Option<String> {
+    pub(crate) fn status(&self, pod: &Pod) -> Option<String> {
         let object = self.api.get(PODS, &pod.namespace, &pod.name)?;
         object["metadata"]["annotations"][NETWORK_STATUS].as_str().map(str::to_owned)
     }
 
-    fn wait_status(&self, pod: &Pod) -> String {
+    pub(crate) fn wait_status(&self, pod: &Pod) -> String {
         let written = lab::wait_for(Duration::from_secs(12), || self.status(pod));
         written
             .unwrap_or_else(|| panic!("no network-status for {} after 12 s; requests: {:#?}", pod.name, self.said(0)))
     }
 
     /// Requests after the first `known`, as `METHOD path`, watches apart.
-    fn said(&self, known: usize) -> Vec<String> {
+    pub(crate) fn said(&self, known: usize) -> Vec<String> {
         let all = self.api.seen();
         all.iter().skip(known).filter(|seen| !seen.is_watch()).map(|s| format!("{} {}", s.method, s.path)).collect()
     }
@@ -243,4 +247,19 @@ fn a_pod_recreated_under_the_same_name_is_never_written_to() {
     assert!(wait_until(Duration::from_secs(5), || cluster.api.seen().iter().skip(known).any(tried)), "never tried");
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(cluster.status(&pod), None, "the successor got its predecessor's status");
+}
+
+#[test]
+fn a_pod_that_is_gone_is_a_success_of_nothing_in_every_version() {
+    needs_programs!();
+    let mut cluster = Cluster::new("api-gone");
+    cluster.world.runtime.gives_annotations = false;
+    for version in ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+        version.clone_into(&mut cluster.world.runtime.version);
+        let pod = cluster.world.lab.pod("ghost").networks("lan");
+        let result = cluster.world.add(&pod).result();
+        assert_eq!((&result["cniVersion"], &result["interfaces"][0]["name"]), (&json!(version), &json!("eth0")));
+        assert_eq!(pod.netns.link_names(), [""; 0], "{version}");
+        cluster.world.del(&pod).expect_ok();
+    }
 }

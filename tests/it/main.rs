@@ -18,10 +18,14 @@ macro_rules! needs_programs {
     };
 }
 
+mod annotations;
 mod api;
+mod autoconf;
 mod cli;
 mod counters;
 mod del;
+mod devices;
+mod events;
 mod gc;
 mod hostile;
 mod kube;

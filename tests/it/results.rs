@@ -150,3 +150,41 @@ fn records_that_were_set_aside_do_not_pile_up() {
     let torn = state::files(&folder).iter().filter(|path| path.extension().is_some_and(|e| e == "torn")).count();
     assert_eq!(torn, 100);
 }
+
+/// The rules of one port that portmap made in the node, however it made them.
+fn rules(world: &World, port: &str) -> usize {
+    let said = |program: &str, args: &[&str]| {
+        let done =
+            lab::process::run(world.lab.node.command(program).args(args), b"", std::time::Duration::from_secs(10));
+        done.out()
+    };
+    let all = said("iptables-save", &["-t", "nat"]) + &said("nft", &["list", "ruleset"]);
+    all.lines().filter(|line| line.contains(port)).count()
+}
+
+#[test]
+fn real_port_mappings_go_with_their_pod() {
+    needs_programs!();
+    let builder = Builder::new("ports");
+    let mut list = builder.lab.bridge();
+    list["name"] = "ported".into();
+    list["plugins"][0]["bridge"] = "cbr1".into();
+    list["plugins"][0]["isDefaultGateway"] = false.into();
+    list["plugins"][0]["ipam"]["ranges"] = json!([[{"subnet": "10.78.0.0/16"}]]);
+    let portmap = json!({"type": "portmap", "capabilities": {"portMappings": true}});
+    list["plugins"].as_array_mut().expect("a list").push(portmap);
+    let world = builder.network("ported", &list).start();
+    let networks =
+        r#"[{"name": "ported", "portMappings": [{"hostPort": 48123, "containerPort": 80, "protocol": "tcp"}]}]"#;
+    let pod = world.lab.pod("cam").networks(networks);
+    let answer = world.add(&pod);
+    if !answer.ok() && answer.describe().contains("portmap") | answer.describe().contains("tables") {
+        let text = format!("skipped: portmap does not work on this kernel: {}\n", answer.describe());
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
+        return;
+    }
+    answer.expect_ok();
+    assert!(rules(&world, "48123") > 0, "portmap made no rule");
+    world.del(&pod).expect_ok();
+    assert_eq!(rules(&world, "48123"), 0, "DEL says the mappings again, or they stay");
+}

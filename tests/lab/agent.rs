@@ -39,6 +39,7 @@ pub fn config(lab: &Lab) -> Value {
         "cniDir": lab.cni_dir, "binDir": lab.bin_dir, "confDir": lab.conf_dir,
         "cniConfigDir": lab.cni_conf_dir, "multusAutoconfigDir": lab.conf_dir, "clusterNetwork": default_network,
         "objects": lab.objects_dir, "nodeName": "lab-node",
+        "kubeletDir": lab.dir.join("kubelet"), "deviceInfoDir": lab.dir.join("devinfo"),
         "metricsAddress": METRICS, "requestTimeout": "20s",
         "datapath": {"mode": mode, "bpffs": lab.bpffs}
     })
@@ -74,11 +75,16 @@ impl Agent {
 
     /// The same in a home of choice.
     pub fn start_at(home: Home, lab: &Lab, config: &Value) -> Self {
-        let file = lab.dir.join("daemon-config.json");
-        fs::write(&file, format!("{config:#}")).expect("write daemon-config.json");
-        let mut agent = Self::spawn(home, lab, file);
+        let mut agent = Self::start_unready(home, lab, config);
         agent.wait_ready();
         agent
+    }
+
+    /// The same without waiting: for a node on which it cannot become ready yet.
+    pub fn start_unready(home: Home, lab: &Lab, config: &Value) -> Self {
+        let file = lab.dir.join("daemon-config.json");
+        fs::write(&file, format!("{config:#}")).expect("write daemon-config.json");
+        Self::spawn(home, lab, file)
     }
 
     fn spawn(home: Home, lab: &Lab, config: PathBuf) -> Self {
@@ -98,7 +104,8 @@ impl Agent {
         Self { child, log, config, socket, keep, home, started_in: Duration::ZERO }
     }
 
-    fn wait_ready(&mut self) {
+    /// Waits until it is ready.
+    pub fn wait_ready(&mut self) {
         let began = Instant::now();
         let mut last = String::new();
         let ready = wait_until(Duration::from_secs(15), || {

@@ -19,7 +19,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use self::http::Request;
-pub use self::store::{EVENTS, NETWORKS, PODS, Resource};
+pub use self::store::{CLAIMS, EVENTS, NETWORKS, PODS, Resource, SLICES};
 use self::store::{Refusal, Store};
 
 /// The token in the kubeconfig's token file. Another one is refused; none at all is let in, because client-go sends no

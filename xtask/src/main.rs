@@ -10,6 +10,7 @@ mod project;
 mod setup;
 mod suite;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -23,7 +24,7 @@ struct Task {
     run: fn(&[String]) -> Outcome,
 }
 
-const TASKS: [Task; 9] = [
+const TASKS: [Task; 11] = [
     Task {
         name: "setup",
         arguments: "[--check]",
@@ -43,6 +44,12 @@ const TASKS: [Task; 9] = [
         run: suite::run,
     },
     Task {
+        name: "conformance",
+        arguments: "[…]",
+        about: "judge shim and daemon, clause by clause: [--shim P --agent P] [--flavour ours|multus] [--only F] [--list]",
+        run: lab::conformance,
+    },
+    Task {
         name: "build",
         arguments: "",
         about: "release, static multus-agent and multus-shim in target/release",
@@ -56,6 +63,12 @@ const TASKS: [Task; 9] = [
         arguments: "[--layers]",
         about: "house rules; --layers prints the layer table",
         run: tidy::run,
+    },
+    Task {
+        name: "vm",
+        arguments: "[--kernel V] […]",
+        about: "the kernel tests on other kernels; further arguments go to them",
+        run: vm::run,
     },
     Task { name: "bench", arguments: "[…]", about: "measure; arguments go to the bench program", run: lab::bench },
 ];

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use crate::project::{capture, find_program, is_root, run as start};
 use crate::{Outcome, only};
-use need::{Need, PROGRAMS};
+use need::{Need, PROGRAMS, VM};
 
 /// The task `setup`.
 pub(crate) fn run(arguments: &[String]) -> Outcome {
@@ -47,8 +47,16 @@ fn rust(change: bool) -> Outcome {
     Ok(())
 }
 
+/// What `vm` needs beyond all that.
+pub(crate) fn need_for_vm() -> Outcome {
+    install(&VM.iter().collect::<Vec<_>>(), true)
+}
+
 fn packages(route: &toolchain::Route, change: bool) -> Outcome {
-    let needs: Vec<&Need> = PROGRAMS.iter().chain(route.needs()).collect();
+    install(&PROGRAMS.iter().chain(route.needs()).collect::<Vec<_>>(), change)
+}
+
+fn install(needs: &[&Need], change: bool) -> Outcome {
     let missing: Vec<&str> = needs.iter().filter(|need| !need.is_met()).map(|need| need.package).collect();
     if missing.is_empty() {
         println!("have        {} packages", needs.len());

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::project::{cargo, is_root, root, text};
-use crate::{Outcome, lint, only, programs, setup};
+use crate::{Outcome, lab, lint, only, programs, setup};
 use tally::Tally;
 
 /// One kind of test: what it is called in the totals, and what cargo is asked for.
@@ -56,7 +56,9 @@ fn everything(report: &mut Report) -> Outcome {
     report.stage("build", || programs::build(&[]))?;
     report.stage("lint", lint::run_all)?;
     report.tests(&UNIT)?;
-    report.tests(&SYSTEM)
+    report.tests(&SYSTEM)?;
+    report.judge();
+    Ok(())
 }
 
 #[derive(Default)]
@@ -91,6 +93,14 @@ impl Report {
             self.tallies.push((kind.name, tally));
         }
         Ok(())
+    }
+
+    /// Runs the conformance suite against our programs; a clause that does not hold fails the run like a test.
+    fn judge(&mut self) {
+        const NAME: &str = "conformance";
+        if self.stage(NAME, || lab::conformance(&[])).is_err() {
+            self.failed.push(NAME);
+        }
     }
 
     fn print(&self) {

@@ -54,11 +54,16 @@ impl NetworkConfig {
     /// Code 6 when it is not JSON, 1 for a version not spoken, 7 for everything else; each names the field.
     pub fn parse(bytes: &[u8], fallback_name: Option<&str>) -> Result<Self, CniError> {
         let mut object = RawObject::parse(bytes)?;
-        let name = name_of(&mut object, fallback_name)?;
-        let cni_version = version_of(&object)?;
+        // libcni reads one plugin into a struct, and a list by its exact keys.
+        let of_plugin = object.settled(&["type", "name", "cniVersion"]);
+        let is_list = of_plugin.text("type")?.is_none_or(|kind| kind.is_empty());
+        let name = match (is_list, fallback_name) {
+            (false, None) => name_of(&mut of_plugin.clone(), None)?,
+            _ => name_of(&mut object, fallback_name)?,
+        };
+        let cni_version = version_of(&object, if is_list { &object } else { &of_plugin })?;
         let disable_check = object.flag("disableCheck")?.unwrap_or(false);
         let disable_gc = object.flag("disableGC")?.unwrap_or(false);
-        let is_list = object.text("type")?.is_none_or(|kind| kind.is_empty());
         let (list, plugins) = if is_list {
             let plugins = plugins_of(&object)?;
             (object, plugins)
@@ -105,13 +110,14 @@ impl NetworkConfig {
 
 impl PluginConfig {
     fn new(raw: RawObject) -> Result<Self, CniError> {
-        let kind = raw.text("type")?.filter(|kind| !kind.is_empty()).ok_or_else(|| {
+        let keys = raw.settled(&["type", "ipam", "capabilities"]);
+        let kind = keys.text("type")?.filter(|kind| !kind.is_empty()).ok_or_else(|| {
             CniError::new(code::INVALID_CONFIG, "field \"type\" is missing")
                 .remedy("name the plugin, for example macvlan")
         })?;
         let plugin = PluginName::new(kind).map_err(|bad| refused("type", &bad))?;
-        let ipam = ipam_of(&raw)?;
-        let capabilities = capabilities_of(&raw)?;
+        let ipam = ipam_of(&keys)?;
+        let capabilities = capabilities_of(&keys)?;
         check_args(&raw)?;
         Ok(Self { plugin, capabilities, ipam, raw })
     }
@@ -139,8 +145,8 @@ fn name_of(object: &mut RawObject, fallback: Option<&str>) -> Result<NetworkName
     NetworkName::new(name).map_err(|bad| refused("name", &bad))
 }
 
-fn version_of(object: &RawObject) -> Result<Version, CniError> {
-    let single = object.text("cniVersion")?;
+fn version_of(object: &RawObject, with_version: &RawObject) -> Result<Version, CniError> {
+    let single = with_version.text("cniVersion")?;
     let offered = object.list("cniVersions")?.unwrap_or_default();
     let mut best = None;
     for value in &offered {
@@ -180,7 +186,8 @@ fn plugins_of(object: &RawObject) -> Result<Vec<PluginConfig>, CniError> {
 
 fn ipam_of(raw: &RawObject) -> Result<Option<PluginName>, CniError> {
     let Some(ipam) = raw.object("ipam")? else { return Ok(None) };
-    let kind = ipam.text("type").map_err(|error| error.within("ipam"))?.filter(|kind| !kind.is_empty());
+    let kind =
+        ipam.settled(&["type"]).text("type").map_err(|error| error.within("ipam"))?.filter(|kind| !kind.is_empty());
     kind.map(|kind| PluginName::new(kind).map_err(|bad| refused("ipam.type", &bad))).transpose()
 }
 
@@ -303,6 +310,22 @@ mod tests {
             assert_eq!(error.code, code, "{text}: {error}");
             assert!(error.msg.contains(names), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_plugins_keys_match_in_any_case_and_a_lists_do_not() {
+        let single = parse(
+            r#"{"Type":"macvlan","cniversion":"0.4.0","CapaBilities":{"mac":true},"IPAM":{"Type":"dhcp"},"type":null}"#,
+        )
+        .unwrap();
+        assert_eq!((single.is_list, single.cni_version), (false, Version::V0_4_0));
+        assert!(single.declares("mac"));
+        assert_eq!(single.plugins[0].ipam.as_ref().unwrap().as_str(), "dhcp");
+        assert_eq!(single.name.as_str(), "nad", "the object's name is injected for another spelling, too");
+        assert_eq!(NetworkConfig::parse(br#"{"Name":"x","TYPE":"y"}"#, None).unwrap().name.as_str(), "x");
+        let list = parse(r#"{"cniversion":"1.0.0","disablecheck":true,"plugins":[{"Type":"a"}]}"#).unwrap();
+        assert_eq!((list.cni_version, list.disable_check), (Version::V0_1_0, false));
+        assert!(parse(r#"{"Plugins":[{"type":"a"}]}"#).unwrap_err().msg.contains("\"plugins\""));
     }
 
     #[test]

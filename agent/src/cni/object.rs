@@ -74,6 +74,19 @@ impl RawObject {
         self.entries.iter().map(|(key, value)| (key.as_str(), &**value))
     }
 
+    /// The values of `keys` under exactly these spellings, others left out: keys match in any case, the last that is not
+    /// `null` counts, as Go reads into a struct.
+    #[must_use]
+    pub fn settled(&self, keys: &[&str]) -> Self {
+        let mut settled = Self::default();
+        for (key, value) in self.iter().filter(|(_, value)| value.get() != "null") {
+            if let Some(known) = keys.iter().find(|known| known.eq_ignore_ascii_case(key)) {
+                settled.set(known, value.to_owned());
+            }
+        }
+        settled
+    }
+
     /// Whether there is no key.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

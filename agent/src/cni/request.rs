@@ -61,13 +61,13 @@ impl Command {
         }
     }
 
-    /// Which variables must be there (CNI SPEC 1.1, section 2; `CNI_PATH` as the Go skeleton demands it).
+    /// Which variables must be there (CNI SPEC 1.1, section 2): `CNI_PATH` is required for GC alone.
     const fn required(self) -> &'static [&'static str] {
         match self {
-            Self::Add | Self::Check => &["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"],
-            Self::Del => &["CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH"],
-            Self::Gc | Self::Status => &["CNI_PATH"],
-            Self::Version => &[],
+            Self::Add | Self::Check => &["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"],
+            Self::Del => &["CNI_CONTAINERID", "CNI_IFNAME"],
+            Self::Gc => &["CNI_PATH"],
+            Self::Status | Self::Version => &[],
         }
     }
 
@@ -348,11 +348,10 @@ mod tests {
     #[test]
     fn missing_names_come_in_one_error() {
         let table = [
-            ("ADD", "[CNI_CONTAINERID,CNI_NETNS,CNI_IFNAME,CNI_PATH]"),
-            ("CHECK", "[CNI_CONTAINERID,CNI_NETNS,CNI_IFNAME,CNI_PATH]"),
-            ("DEL", "[CNI_CONTAINERID,CNI_IFNAME,CNI_PATH]"),
+            ("ADD", "[CNI_CONTAINERID,CNI_NETNS,CNI_IFNAME]"),
+            ("CHECK", "[CNI_CONTAINERID,CNI_NETNS,CNI_IFNAME]"),
+            ("DEL", "[CNI_CONTAINERID,CNI_IFNAME]"),
             ("GC", "[CNI_PATH]"),
-            ("STATUS", "[CNI_PATH]"),
         ];
         for (command, names) in table {
             let error = Request::parse(&[("CNI_COMMAND", command)].into_iter().collect()).unwrap_err();

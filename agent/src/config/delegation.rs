@@ -87,8 +87,13 @@ pub struct Delegation {
 
 impl Delegation {
     pub(super) fn read(section: &mut Section) -> Result<Self, ConfigError> {
+        Self::read_beside(section, None)
+    }
+
+    /// [`read`](Self::read), where `above` names a cluster network already: `delegates` are ignored beside one.
+    fn read_beside(section: &mut Section, above: Option<&str>) -> Result<Self, ConfigError> {
         let cluster_network = section.text("clusterNetwork")?;
-        let delegates = read_delegates(section, cluster_network.is_some())?;
+        let delegates = read_delegates(section, above.is_some() || cluster_network.is_some())?;
         Ok(Self {
             cluster_network,
             delegates,
@@ -176,14 +181,16 @@ impl NetConf {
     /// Code 6 when it is not JSON, 1 for a version not spoken, 7 for a field that does not fit, by name.
     pub fn parse(stdin: &[u8], settings: &Settings) -> Result<Self, CniError> {
         let object = RawObject::parse(stdin).map_err(|error| error.within("configuration on stdin"))?;
-        let name = object.text("name")?.unwrap_or_default();
+        let keys = object.settled(&["name", "cniVersion", "runtimeConfig", "prevResult"]);
+        let name = keys.text("name")?.unwrap_or_default();
         let name = NetworkName::new(name).map_err(|bad| {
             CniError::new(code::INVALID_CONFIG, format!("field \"name\": {bad}")).remedy("name the network")
         })?;
-        let cni_version = Version::parse(&object.text("cniVersion")?.unwrap_or_default())?;
-        let runtime_config = object.object("runtimeConfig")?.unwrap_or_default();
-        let prev_result = object.get("prevResult").filter(|value| value.get() != "null").map(ToOwned::to_owned);
-        let own = Delegation::read(&mut Section::of(object))?;
+        let cni_version = Version::parse(&keys.text("cniVersion")?.unwrap_or_default())?;
+        let runtime_config = keys.object("runtimeConfig")?.unwrap_or_default();
+        let prev_result = keys.get("prevResult").map(ToOwned::to_owned);
+        let above = settings.delegation.cluster_network.as_deref();
+        let own = Delegation::read_beside(&mut Section::of(object), above)?;
         let mut merged = own.under(&settings.delegation);
         Ok(Self {
             name,
@@ -267,6 +274,20 @@ mod tests {
         assert_eq!((conf.cni_version, names), (Version::V0_1_0, vec!["a", "b"]));
         let ignored = net_conf(r#"{"name":"n","clusterNetwork":"c","delegates":[{"type":"a/b"}]}"#, "{}").unwrap();
         assert!(ignored.delegates.is_empty());
+        let above = net_conf(r#"{"name":"n","delegates":[{"type":"a/b"}]}"#, r#"{"clusterNetwork":"c"}"#).unwrap();
+        assert!(above.delegates.is_empty(), "beside the daemon's, too");
+    }
+
+    #[test]
+    fn keys_of_the_stdin_match_in_any_case() {
+        let conf = net_conf(
+            r#"{"CNIVersion":"1.0.0","NAME":"n","RuntimeConfig":{"x":1},"ClusterNetwork":"c","GlobalNamespaces":"g"}"#,
+            r#"{"globalnamespaces":"d"}"#,
+        )
+        .unwrap();
+        assert_eq!((conf.cni_version, conf.name.as_str()), (Version::V1_0_0, "n"));
+        assert_eq!((conf.runtime_config.print().as_str(), conf.cluster_network.as_deref()), (r#"{"x":1}"#, Some("c")));
+        assert_eq!(conf.policy.global_namespaces, ["d"], "the daemon's goes before in any case");
     }
 
     #[test]

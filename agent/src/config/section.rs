@@ -55,11 +55,11 @@ impl Section {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// The value of `key` in any case, the last one written; `null` is absence.
+    /// The value of `key` in any case, the last one written; `null` is as if it were not there.
     pub(super) fn raw(&mut self, key: &'static str) -> Option<&RawValue> {
         self.known.push(key);
         let of_key = self.object.iter().filter(|(name, _)| name.eq_ignore_ascii_case(key));
-        of_key.map(|(_, value)| value).last().filter(|value| value.get() != "null")
+        of_key.map(|(_, value)| value).filter(|value| value.get() != "null").last()
     }
 
     /// A value of type `T`, described by `fits`.

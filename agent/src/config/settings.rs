@@ -32,6 +32,10 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// `socketDir`: the folder of our socket.
     pub socket_dir: String,
+    /// `kubeletDir`: the kubelet's folder, where it tells which devices a pod has.
+    pub kubelet_dir: String,
+    /// `deviceInfoDir`: the folder of device-info files.
+    pub device_info_dir: String,
     /// `chrootDir`: delegates that the agent runs itself see this as their root.
     pub chroot_dir: Option<String>,
     /// `connectionLimit`: connections served at once.
@@ -97,14 +101,17 @@ pub struct NodeCertificate {
 /// What is written for the container runtime.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Generator {
+    /// Is anything written? Only where one of `cniConfigDir`, `multusAutoconfigDir`, `multusConfigFile` and
+    /// `multusMasterCNI` is configured.
+    pub on: bool,
     /// `cniVersion`, clamped to 1.1.0; 0.3.1 unless configured, as upstream ships it.
     pub cni_version: Version,
     /// `type`: the plugin the runtime calls.
     pub plugin: String,
     /// `cniConfigDir`: where the configuration is written.
     pub cni_config_dir: String,
-    /// `multusAutoconfigDir`: where the master's configuration is searched.
-    pub autoconfig_dir: Option<String>,
+    /// `multusAutoconfigDir`: where the master's configuration is searched; `cniConfigDir` unless configured.
+    pub autoconfig_dir: String,
     /// `multusConfigFile`: a file to copy; `None` is `auto`.
     pub config_file: Option<String>,
     /// `multusMasterCNI`: the master's file name, instead of searching.
@@ -113,13 +120,19 @@ pub struct Generator {
     pub force_cni_version: bool,
     /// `overrideNetworkName`.
     pub override_network_name: bool,
-    /// `daemonSocketDir`: the socket's folder as the shim sees it.
-    pub daemon_socket_dir: String,
+    /// `daemonSocketDir`: the socket's folder as the shim sees it, where it is configured.
+    pub daemon_socket_dir: Option<String>,
     /// `capabilities`, as written.
     pub capabilities: RawObject,
 }
 
 impl Settings {
+    /// Is the cluster's own network found by searching `multusAutoconfigDir`? What is configured by name goes before.
+    pub fn searches_master(&self) -> bool {
+        let is_named = self.delegation.cluster_network.is_some() || self.delegation.delegates.is_some();
+        self.generator.on && self.generator.config_file.is_none() && !is_named
+    }
+
     /// Reads the text of `daemon-config.json`; the warnings are sentences for the log.
     ///
     /// # Errors
@@ -139,6 +152,10 @@ impl Settings {
             page_address: top.word("pageAddress", LISTEN, words::listen_address)?,
             request_timeout: read_timeout(&mut top)?,
             socket_dir: top.folder("socketDir")?.unwrap_or_else(|| "/run/multus/".to_owned()),
+            kubelet_dir: top.folder("kubeletDir")?.unwrap_or_else(|| "/var/lib/kubelet".to_owned()),
+            device_info_dir: top
+                .folder("deviceInfoDir")?
+                .unwrap_or_else(|| "/var/run/k8s.cni.cncf.io/devinfo".to_owned()),
             chroot_dir: top.folder("chrootDir")?,
             connection_limit: top.number("connectionLimit", 1, u32::MAX)?,
             enable_pprof: top.flag("enablePprof")?.unwrap_or(false),
@@ -233,22 +250,27 @@ fn read_generator(top: &mut Section, warnings: &mut Vec<String>) -> Result<Gener
     };
     let file_name = |text: &str| (!text.contains('/') && text != "." && text != "..").then(|| text.to_owned());
     let capabilities = top.section("capabilities")?;
+    let cni_config_dir = top.folder("cniConfigDir")?;
+    let autoconfig_dir = top.folder("multusAutoconfigDir")?;
+    let config_file = top.word("multusConfigFile", "auto or an absolute path", |text| {
+        (text == "auto" || text.starts_with('/')).then(|| text.to_owned())
+    })?;
+    let master_cni = top.word("multusMasterCNI", "a file name without '/'", file_name)?;
+    let on = cni_config_dir.is_some() || autoconfig_dir.is_some() || config_file.is_some() || master_cni.is_some();
+    let cni_config_dir = cni_config_dir.unwrap_or_else(|| "/etc/cni/net.d".to_owned());
     Ok(Generator {
+        on,
         cni_version,
         plugin: top
             .word("type", "the name of a plugin", |text| crate::names::PluginName::new(text).ok())?
             .map_or_else(|| "multus-shim".to_owned(), String::from),
-        cni_config_dir: top.folder("cniConfigDir")?.unwrap_or_else(|| "/etc/cni/net.d".to_owned()),
-        autoconfig_dir: top.folder("multusAutoconfigDir")?,
-        config_file: top
-            .word("multusConfigFile", "auto or an absolute path", |text| {
-                (text == "auto" || text.starts_with('/')).then(|| text.to_owned())
-            })?
-            .filter(|text| text != "auto"),
-        master_cni: top.word("multusMasterCNI", "a file name without '/'", file_name)?,
+        autoconfig_dir: autoconfig_dir.unwrap_or_else(|| cni_config_dir.clone()),
+        cni_config_dir,
+        config_file: config_file.filter(|text| text != "auto"),
+        master_cni,
         force_cni_version: top.flag("forceCNIVersion")?.unwrap_or(false),
         override_network_name: top.flag("overrideNetworkName")?.unwrap_or(false),
-        daemon_socket_dir: top.folder("daemonSocketDir")?.unwrap_or_else(|| "/run/multus/".to_owned()),
+        daemon_socket_dir: top.folder("daemonSocketDir")?,
         capabilities: capabilities.flags()?,
     })
 }
@@ -268,8 +290,11 @@ mod tests {
         assert!(warnings.is_empty());
         assert_eq!(settings.request_timeout, Duration::from_mins(2));
         assert_eq!(settings.socket_dir, "/run/multus/");
+        assert_eq!(settings.kubelet_dir, "/var/lib/kubelet");
+        assert_eq!(settings.device_info_dir, "/var/run/k8s.cni.cncf.io/devinfo");
         assert_eq!(settings.generator.cni_version, Version::V0_3_1);
         assert_eq!(settings.generator.plugin, "multus-shim");
+        assert!(!settings.generator.on && !settings.searches_master(), "nothing is written where nobody asked for it");
         assert_eq!(settings.delegation, Delegation::default());
         assert_eq!((settings.datapath.mode, settings.datapath.slots), (DatapathMode::Full, 512));
         assert_eq!(settings.datapath.relay.protocols, ["mdns", "ssdp", "wsd", "coap"]);
@@ -285,6 +310,7 @@ mod tests {
         let (settings, warnings) = parse(
             r#"{"name":"x","type":"multus-shim","objects":"/o","kubeconfig":"/k","nodeName":"n1","metricsAddress":"127.0.0.1:9091",
             "metricsPort":9092,"pageAddress":":8080","requestTimeout":"1m30s","socketDir":"/s","chrootDir":"/host",
+            "kubeletDir":"/kub","deviceInfoDir":"/dev",
             "connectionLimit":10,"enablePprof":true,"retryDeleteOnError":true,"readinessindicatorfile":"/r",
             "perNodeCertificate":{"enabled":true,"bootstrapKubeconfig":"/b","certDir":"/c","certDuration":"24h"},
             "logFile":"/l","logLevel":"Debug","logToStderr":false,
@@ -304,6 +330,7 @@ mod tests {
         assert_eq!(settings.page_address.unwrap().to_string(), "[::]:8080");
         assert_eq!(settings.request_timeout, Duration::from_secs(90));
         assert_eq!((settings.connection_limit, settings.log.level), (Some(10), Some(LogLevel::Debug)));
+        assert_eq!((settings.kubelet_dir.as_str(), settings.device_info_dir.as_str()), ("/kub", "/dev"));
         assert_eq!((settings.log.max_backups, settings.log.compress), (3, false));
         assert_eq!(settings.node_certificate.unwrap().cert_duration, Duration::from_hours(24));
         let generator = settings.generator;
@@ -333,6 +360,8 @@ mod tests {
         assert!(warnings.is_empty(), "{warnings:?}");
         assert_eq!(settings.delegation.bin_dir.as_deref(), Some("/opt/cni/bin"));
         assert_eq!(settings.generator.config_file, None);
+        assert!(settings.searches_master());
+        assert_eq!(settings.generator.autoconfig_dir, settings.generator.cni_config_dir, "where none else is named");
         let talos = r#"{"cniVersion": "1.2.0", "binDir": "/var/lib/cni/bin", "cniConfigDir": "/var/lib/cni/conf.d", "namespaceIsolation": true}"#;
         let (settings, warnings) = parse(talos);
         assert_eq!(settings.generator.cni_version, Version::V1_1_0);
@@ -342,8 +371,9 @@ mod tests {
 
     #[test]
     fn keys_match_in_any_case_and_the_last_wins() {
-        let (settings, warnings) =
-            parse(r#"{"LogLevel":"error","CNIVERSION":"0.4.0","DataPath":{"Slots":3},"binDir":"/a","bindir":"/b"}"#);
+        let (settings, warnings) = parse(
+            r#"{"LogLevel":"error","CNIVERSION":"0.4.0","DataPath":{"Slots":3},"binDir":"/a","bindir":"/b","BinDir":null}"#,
+        );
         assert!(warnings.is_empty(), "{warnings:?}");
         assert_eq!(settings.log.level, Some(LogLevel::Error));
         assert_eq!((settings.generator.cni_version, settings.datapath.slots), (Version::V0_4_0, 3));

@@ -31,6 +31,16 @@ pub enum ClusterError {
         /// The cluster's UID.
         found: String,
     },
+    /// A resource claim of the pod that tells no devices.
+    #[error("ResourceClaim {claim} of pod \"{pod}\": {reason}")]
+    Claim {
+        /// Whose claim, `namespace/name`.
+        pod: String,
+        /// Its name, quoted.
+        claim: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The cluster could not be asked; the object may exist.
     #[error("{action}: {reason}")]
     Unavailable {
@@ -53,6 +63,9 @@ impl From<ClusterError> for CniError {
                 CniError::new(code::UNKNOWN_NETWORK, text).remedy("create it, or correct the pod's networks annotation")
             }
             ClusterError::OtherPod { .. } => CniError::new(code::UNKNOWN_CONTAINER, text),
+            ClusterError::Claim { .. } => {
+                CniError::new(code::LIMIT, text).remedy("see the claim's status and the ResourceSlices of its driver")
+            }
             ClusterError::Unavailable { .. } => {
                 CniError::new(code::TRY_LATER, text).remedy("the runtime retries; see multus-agent status")
             }

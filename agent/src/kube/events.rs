@@ -7,13 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ::kube::Api;
-use ::kube::api::PostParams;
+use ::kube::api::{Patch, PatchParams, PostParams};
 use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
+use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::client::{CallError, Server, jittered};
+use super::told::{Next, Told, What};
 use super::{Inner, stopped};
 use crate::names::PodRef;
 
@@ -91,6 +94,7 @@ pub(super) async fn post_events(inner: Arc<Inner>, mut posts: Posts) {
     let mut pace = tokio::time::interval(PACE);
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
     let mut allowance = BURST;
+    let mut told = Told::default();
     loop {
         let post = tokio::select! {
             () = stopped(&mut stop) => return,
@@ -104,24 +108,46 @@ pub(super) async fn post_events(inner: Arc<Inner>, mut posts: Posts) {
             // Time spent idle with a full allowance earns nothing.
             pace.reset();
         }
+        let what = What { pod: post.pod.clone(), reason: post.reason.clone(), message: post.message.clone() };
+        let next = told.again(&what, Instant::now());
+        if next == Next::Wait {
+            continue;
+        }
         allowance -= 1;
-        let event = event_of(post);
         tokio::select! {
             () = stopped(&mut stop) => return,
-            () = send(&inner, &server, &event) => {}
+            () = say(&inner, &server, &mut told, (what, next), post) => {}
         }
     }
 }
 
-/// Until it is there or refused for good.
-async fn send(inner: &Inner, server: &Server, event: &v1::Event) {
+/// The event's count is raised where it is there already, else it is posted.
+async fn say(inner: &Inner, server: &Server, told: &mut Told, (what, next): (What, Next), post: Post) {
+    if let Next::Raise(name, count) = next {
+        let api: Api<v1::Event> = Api::namespaced(server.client.clone(), what.pod.namespace.as_str());
+        let more = Patch::Merge(json!({ "count": count, "lastTimestamp": Time(post.at) }));
+        match server.call(POST, api.patch(&name, &PatchParams::default(), &more)).await {
+            Err(CallError::Refused(404, _)) => told.forget(&what),
+            // What is said now is not worth another try: the next one says it, too.
+            Ok(_) | Err(_) => return,
+        }
+    }
+    let event = event_of(post);
+    let name = event.metadata.name.clone().unwrap_or_default();
+    if send(inner, server, &event).await {
+        told.created(what, name, Instant::now());
+    }
+}
+
+/// Until it is there, which is answered, or refused for good.
+async fn send(inner: &Inner, server: &Server, event: &v1::Event) -> bool {
     let namespace = event.metadata.namespace.clone().unwrap_or_default();
     let api: Api<v1::Event> = Api::namespaced(server.client.clone(), &namespace);
     let mut pause = PAUSE.0;
     loop {
         match server.call(POST, api.create(&PostParams::default(), event)).await {
             // A conflict is our own earlier attempt, whose answer was lost.
-            Ok(_) | Err(CallError::Refused(409, _)) => return,
+            Ok(_) | Err(CallError::Refused(409, _)) => return true,
             // 403 is also what a namespace that is going away answers.
             Err(error @ CallError::Refused(403, _)) => return refused(inner, &error),
             Err(error) if !error.may_pass() => return refused(inner, &error),
@@ -131,9 +157,10 @@ async fn send(inner: &Inner, server: &Server, event: &v1::Event) {
     }
 }
 
-fn refused(inner: &Inner, error: &CallError) {
+fn refused(inner: &Inner, error: &CallError) -> bool {
     inner.events.dropped.fetch_add(1, Ordering::Relaxed);
     inner.contact.noted(&format!("post event: {}", error.text()));
+    false
 }
 
 fn event_of(post: Post) -> v1::Event {

@@ -1,8 +1,10 @@
 //! What the cluster says: networks and pods, from an API server or a folder of manifests; and what it is told back.
 //!
-//! Requests read memory. Only a pod that the watch does not know yet costs one GET; nothing here is asked by DEL, CHECK,
-//! STATUS or GC, and nothing that is written ever holds up or fails a request.
+//! Requests read memory. Only a pod that the watch does not know yet costs one GET, and one with resource claims those of
+//! its devices; nothing here is asked by DEL, CHECK, STATUS or GC, and nothing that is written ever holds up or fails a
+//! request.
 
+mod claims;
 mod client;
 mod documents;
 mod error;
@@ -14,6 +16,8 @@ mod networks;
 mod pods;
 mod report;
 mod shelf;
+mod told;
+mod written;
 mod yaml;
 
 use std::collections::{BTreeMap, HashSet};
@@ -31,6 +35,7 @@ pub use self::events::Kind as EventKind;
 use self::folder::Folder;
 use self::known::Known;
 use self::report::Reports;
+pub use self::written::WrittenStatuses;
 use crate::names::{BadName, NadRef, ObjectName, PodRef};
 use crate::objects::{Network, Pod, annotation};
 

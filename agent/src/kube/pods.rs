@@ -144,7 +144,7 @@ fn put(inner: &Inner, pod: Pod) {
     }
 }
 
-fn trimmed(metadata: ObjectMeta) -> Option<Pod> {
+pub(super) fn trimmed(metadata: ObjectMeta) -> Option<Pod> {
     let name =
         |text: Option<String>| ObjectName::new(text.unwrap_or_default()).inspect_err(|bad| bad_object("pod", bad)).ok();
     let annotations = metadata.annotations.unwrap_or_default();
@@ -163,7 +163,7 @@ fn is_meant(found: &Pod, meant: &PodRef) -> bool {
     }
 }
 
-fn checked(found: Pod, meant: &PodRef) -> Result<Pod, ClusterError> {
+pub(super) fn checked(found: Pod, meant: &PodRef) -> Result<Pod, ClusterError> {
     if is_meant(&found, meant) {
         return Ok(found);
     }
@@ -171,7 +171,7 @@ fn checked(found: Pod, meant: &PodRef) -> Result<Pod, ClusterError> {
     Err(ClusterError::OtherPod { pod: meant.clone(), expected, found: found.id.uid.unwrap_or_default() })
 }
 
-fn not_found(pod: &PodRef, sourced: bool) -> ClusterError {
+pub(super) fn not_found(pod: &PodRef, sourced: bool) -> ClusterError {
     ClusterError::NotFound { kind: "pod", id: pod.to_string(), sourced }
 }
 

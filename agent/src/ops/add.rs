@@ -2,20 +2,25 @@
 //! taken, undo all of it in reverse when one step fails.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::value::RawValue;
 
 use crate::cni::{CniResult, Command, Request};
 use crate::fault::{CniError, code, quote};
 use crate::kube::EventKind;
 use crate::names::{ContainerId, IfName, NadRef, NetnsPath};
-use crate::objects::Network;
+use crate::objects::{Allocated, Network};
 use crate::ops::cluster_network;
 use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
-use crate::ops::{chain, default_route, links, pods, preflight, result_cache, undo};
-use crate::plan::{self, Attachment, Choice, Plan, Wanted};
+use crate::ops::{
+    chain, default_network, default_route, device_info, devices, links, pods, preflight, result_cache, undo,
+};
+use crate::plan::{self, Attachment, Choice, Demand, Plan, Wanted};
 use crate::records::{self, Origin, Record, Stage, State};
 use crate::sys;
 use crate::wire::Job;
@@ -33,6 +38,10 @@ struct Sandbox<'a> {
 /// Whatever refused the plan, or the first step that failed; then everything before it was undone.
 pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R) -> Result<String, CniError> {
     let sandbox = sandbox(call)?;
+    default_network::wait(context, call.work_until).await?;
+    if runner.is_gone() {
+        return Err(CniError::new(code::TRY_LATER, "the CNI plugin that asked is gone"));
+    }
     let _turn = context.turns.take(Pool::Attaching, Some(sandbox.container), call.deadline).await?;
     if let Some(answer) = answered_before(context, call, &sandbox) {
         return answer;
@@ -42,15 +51,13 @@ pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R
         pods::Found::Known(pod) => pod,
         pods::Found::Gone => return pods::nothing_attached(call),
     };
-    let plan = match make_plan(context, call, &sandbox, &pod).await {
+    let plan = match feasible_plan(context, call, &sandbox, &pod).await {
         Ok(plan) => plan,
         Err(error) => {
             pods::event(context, call, EventKind::Warning, reason(&error), &error.to_string());
             return Err(error.within(about(call)));
         }
     };
-    preflight::names_are_free(sandbox.netns, &plan).await?;
-    preflight::parents_are_there(&plan).await?;
     let mut record = begin(context, call, &sandbox, &plan)?;
     match carry_out(context, call, &plan, &mut record, runner).await {
         Ok((answer, results)) => {
@@ -82,15 +89,19 @@ async fn carry_out<R: Runner>(
         return Err(CniError::new(code::TRY_LATER, "the CNI plugin that asked is gone"));
     }
     result_cache::write(context, record, plan, &results);
-    let made: Vec<_> = plan.attachments.iter().zip(&results).map(made).collect();
+    let infos: Vec<_> = plan.attachments.iter().map(|each| device_info::shown(context, call, each)).collect();
+    let made: Vec<_> = plan.attachments.iter().zip(&results).zip(&infos).map(made).collect();
     record.status = Some(plan::status::network_status(&made));
     record.state = State::Added;
     save(context, record)?;
     Ok((answer, results))
 }
 
-fn made<'a>((attachment, result): (&'a Attachment, &'a CniResult)) -> plan::status::Made<'a> {
-    plan::status::Made { network: &attachment.network, master: attachment.master, result, device_info: None }
+fn made<'a>(
+    ((attachment, result), info): ((&'a Attachment, &'a CniResult), &'a Option<Box<RawValue>>),
+) -> plan::status::Made<'a> {
+    let device_info = info.as_deref();
+    plan::status::Made { network: &attachment.network, master: attachment.master, result, device_info }
 }
 
 fn sandbox(call: &Invocation) -> Result<Sandbox<'_>, CniError> {
@@ -131,6 +142,22 @@ async fn clear_leftover<R: Runner>(
     }
 }
 
+/// The plan, and a look whether it can be carried out here.
+async fn feasible_plan(
+    context: &Context,
+    call: &Invocation,
+    sandbox: &Sandbox<'_>,
+    pod: &pods::Facts,
+) -> Result<Plan, CniError> {
+    let plan = make_plan(context, call, sandbox, pod).await?;
+    for attachment in &plan.attachments {
+        let free = preflight::name_is_free(sandbox.netns, attachment).await;
+        free.map_err(|error| failure(call, attachment, error))?;
+    }
+    preflight::parents_are_there(&plan).await?;
+    Ok(plan)
+}
+
 /// Everything that is decided before anything is touched.
 async fn make_plan(
     context: &Context,
@@ -144,7 +171,8 @@ async fn make_plan(
         None => Choice::default(),
     };
     let networks = fetch(context, call, &choice.needed()).await?;
-    let wanted = Wanted {
+    let known = |id: &NadRef| networks.get(id).map(|network| Network::clone(network));
+    let mut wanted = Wanted {
         pod: pod.id.as_ref(),
         ifname: sandbox.ifname,
         runtime_config: &call.conf.runtime_config,
@@ -153,9 +181,13 @@ async fn make_plan(
         defaults: cluster_network::defaults(context, &call.conf, call.deadline).await?,
         choice,
         auxiliary: None,
-        devices: std::collections::BTreeMap::new(),
+        devices: Allocated::new(),
     };
-    plan::plan(wanted, |id| networks.get(id).map(|network| Network::clone(network)))
+    wanted.devices = devices::allocated(context, call, pod, &Demand::of(&wanted, known)).await?;
+    let mut plan = plan::plan(wanted, known)?;
+    preflight::none_is_ours(&context.settings.generator.plugin, &plan)?;
+    plan.place_device_info(Path::new(&context.settings.device_info_dir), sandbox.container);
+    Ok(plan)
 }
 
 /// The networks a pod names, from memory; an empty spec is filled in from `confDir`.
@@ -233,6 +265,7 @@ pub(super) fn recorded(
         delegates: delegates(attachment, args, None, stage)?,
         result: None,
         link: None,
+        device_info: attachment.device_info.as_ref().map(|files| files.shown.clone()),
     })
 }
 
@@ -309,6 +342,7 @@ async fn attach<R: Runner>(
     runner: &mut R,
 ) -> Result<CniResult, CniError> {
     let mut result: Option<CniResult> = None;
+    device_info::hand_over(attachment);
     let args = record.attachments.get(at).and_then(|a| a.delegates.first()).map(|d| d.args.clone()).unwrap_or_default();
     for (index, plugin) in attachment.config.plugins.iter().enumerate() {
         record.mark((at, index), Stage::Called);
@@ -349,18 +383,20 @@ pub(super) fn note(
     Ok(())
 }
 
-/// A delegate's failure in upstream's own words, its code kept; then the object, where the CNI name does not say it.
+/// A delegate's failure in upstream's own words, its code kept; the details name the object, where there is one.
 fn failure(call: &Invocation, attachment: &Attachment, error: CniError) -> CniError {
     let (namespace, name, uid) = match &call.request.pod {
         Some(pod) => (pod.namespace.as_str(), pod.name.as_str(), pod.uid.as_deref().unwrap_or_default()),
         None => ("", "", ""),
     };
     let network = &attachment.config.name;
-    let error = match &attachment.nad {
-        Some(nad) => error.within(format_args!("network-attachment-definition {nad}, interface {}", attachment.ifname)),
-        None => error,
-    };
-    error.within(format_args!("[{namespace}/{name}/{uid}:{network}]: error adding container to network \"{network}\""))
+    let mut error = error
+        .within(format_args!("[{namespace}/{name}/{uid}:{network}]: error adding container to network \"{network}\""));
+    if let Some(nad) = &attachment.nad {
+        let object = format!("network-attachment-definition {nad}, interface {}", attachment.ifname);
+        error.details = if error.details.is_empty() { object } else { format!("{object}: {}", error.details) };
+    }
+    error
 }
 
 fn about(call: &Invocation) -> String {
@@ -372,7 +408,12 @@ fn about(call: &Invocation) -> String {
 
 /// The reason of the event that tells of a refused plan.
 fn reason(error: &CniError) -> &'static str {
-    if error.code == code::UNKNOWN_NETWORK { "NoNetworkFound" } else { "RefusedNetworks" }
+    match error.code {
+        code::UNKNOWN_NETWORK => "NoNetworkFound",
+        // Nothing is wrong with what was asked.
+        code::TRY_LATER | code::INVALID_NETNS | code::IO => "FailedAttaching",
+        _ => "RefusedNetworks",
+    }
 }
 
 /// Tells the pod what it got: its status and its events are on their way.

@@ -10,8 +10,10 @@ use crate::config::Settings;
 use crate::datapath::Datapath;
 use crate::fault::{CniError, code};
 use crate::kube::Cluster;
+use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
 use crate::names::ContainerId;
+use crate::ops::default_network::DefaultNetwork;
 use crate::ops::ledger::Ledger;
 use crate::spool::Spool;
 
@@ -22,12 +24,16 @@ pub struct Context {
     pub settings: Settings,
     /// Pods and networks.
     pub cluster: Cluster,
+    /// Who knows which devices a pod was given.
+    pub kubelet: Kubelet,
     /// The eBPF side; none with `datapath.mode: off`, or where it could not be opened.
     pub datapath: Option<Arc<Datapath>>,
     /// Why there is no datapath although there should be.
     pub datapath_fault: Option<String>,
     /// Why nobody can scrape, where somebody should.
     pub metrics_fault: Mutex<Option<String>>,
+    /// The cluster's own network, as far as it is known.
+    pub default_network: DefaultNetwork,
     /// The records.
     pub ledger: Ledger,
     /// What the shim did while we were away.

@@ -181,7 +181,7 @@ async fn tell<R: Runner>(
         };
         match chain::run(context, runner, job).await {
             Err(error) if told.is_made => {
-                refused.push(error.within(format_args!("GC of network {}", told.config.name)))
+                refused.push(error.within(format_args!("GC of network {}", told.config.name)));
             }
             Err(error) => tracing::debug!("GC of network {}, of which nothing is here: {error}", told.config.name),
             Ok(_) => {}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::cni::{Command, Environment, Request, Version};
+use crate::cni::{CniResult, Command, Environment, Request, Version};
 use crate::config::{NetConf, Settings};
 use crate::fault::{CniError, code, quote};
 use crate::wire::{Call, PROTOCOL};
@@ -51,10 +51,21 @@ impl Invocation {
         let conf = NetConf::parse(call.config.as_bytes(), settings)?;
         let version = conf.cni_version;
         refuse_unknown_verb(request.command, version)?;
+        refuse_unreadable_result(request.command, &conf)?;
         let annotations = annotations(&conf)?;
         let deadline = Instant::now() + timeout;
         let work_until = deadline.checked_sub(RESERVE.min(timeout / 4)).unwrap_or(deadline);
         Ok(Self { request, conf, config: call.config, version, annotations, again: call.again, work_until, deadline })
+    }
+}
+
+/// A `prevResult` that is none. DEL makes do without.
+fn refuse_unreadable_result(command: Command, conf: &NetConf) -> Result<(), CniError> {
+    match &conf.prev_result {
+        Some(result) if command != Command::Del => {
+            CniResult::parse(result.get().as_bytes()).map(drop).map_err(|error| error.within("prevResult"))
+        }
+        _ => Ok(()),
     }
 }
 

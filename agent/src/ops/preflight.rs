@@ -1,29 +1,51 @@
 //! What is looked at before anything is touched: can this plan be carried out in this namespace, on this node?
 
-use crate::fault::{CniError, code, quote};
+use crate::fault::{CniError, code, escape, quote};
 use crate::names::NetnsPath;
-use crate::plan::Plan;
+use crate::plan::{self, Attachment, Plan};
 use crate::sys::{self, netns};
 
-/// The namespace is one, and none of the names is taken in it.
+/// Longest part of a foreign path that an error repeats.
+const MOST_PATH: usize = 64;
+
+/// No network leads back to us, under the plugin name `own` or Multus's: it would wait for itself for ever.
 ///
 /// # Errors
-/// Code 8 for the namespace, 4 for a name that is taken.
-pub async fn names_are_free(netns: &NetnsPath, plan: &Plan) -> Result<(), CniError> {
-    let at = netns.as_path();
-    netns::open(at).map_err(|error| CniError::new(code::INVALID_NETNS, error.to_string()))?;
+/// Code 7 naming network and plugin.
+pub fn none_is_ours(own: &str, plan: &Plan) -> Result<(), CniError> {
     for attachment in &plan.attachments {
-        let name = attachment.ifname.as_str();
-        let found = sys::links::find(Some(at), name).await;
-        let found = found.map_err(|error| CniError::new(code::INVALID_NETNS, error.to_string()))?;
-        if found.is_some() {
+        if let Some(plugin) = plan::master::multus_of(&attachment.config, own) {
             let text =
-                format!("network {}: interface name {name} already exists in the pod", quote(&attachment.network));
-            return Err(CniError::new(code::INVALID_ENVIRONMENT, text)
-                .remedy("ask for another interface name; nothing was changed"));
+                format!("network {}: field \"type\" is {}", quote(&attachment.network), quote(plugin.plugin.as_str()));
+            return Err(CniError::new(code::INVALID_CONFIG, text)
+                .remedy("name the plugin that makes the interface; Multus cannot be its own delegate"));
         }
     }
     Ok(())
+}
+
+/// The namespace is one, and the attachment's name is not taken in it; refused in upstream's words.
+///
+/// # Errors
+/// Code 8 for the namespace, 4 for a name that is taken.
+pub async fn name_is_free(netns: &NetnsPath, attachment: &Attachment) -> Result<(), CniError> {
+    let (at, name) = (netns.as_path(), attachment.ifname.as_str());
+    let plugin = attachment.config.plugins.first().map_or("", |first| first.plugin.as_str());
+    let refused = |code, why: String| {
+        let text = format!("DelegateAdd: cannot set \"{plugin}\" interface name to \"{name}\": validateIfName: {why}");
+        CniError::new(code, text)
+    };
+    let no_namespace = |why: &dyn std::fmt::Display| {
+        let path: String = escape(&netns.to_string()).chars().take(MOST_PATH).collect();
+        refused(code::INVALID_NETNS, format!("no net namespace {path} found: {why}"))
+    };
+    netns::open(at).map_err(|error| no_namespace(&error))?;
+    match sys::links::find(Some(at), name).await {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) => Err(refused(code::INVALID_ENVIRONMENT, format!("interface name {name} already exists"))
+            .remedy("ask for another interface name; nothing was changed")),
+        Err(error) => Err(no_namespace(&error)),
+    }
 }
 
 /// The link an attachment is to sit on is there.

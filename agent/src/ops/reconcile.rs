@@ -1,15 +1,10 @@
 //! Records ⇄ spool ⇄ kernel: at the start of the agent and now and then, everything is made to agree.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use crate::ops::context::Context;
 use crate::ops::runner::HostRunner;
-use crate::ops::{links, takeover, undo};
+use crate::ops::{device_info, links, takeover, undo};
 use crate::records::{Record, State};
 use crate::spool::Note;
-
-/// How long after an ADD its status may still be on its way.
-const YOUNG: Duration = Duration::from_mins(15);
 
 /// Takes over what Multus, an earlier agent and the shim left: what has no record gets one, notes are replayed, half
 /// ADDs are marked for undo, the datapath adopts what is attached.
@@ -25,19 +20,6 @@ pub async fn at_start(context: &Context) {
     }
     links::adopt(context).await;
     takeover::follow(context).await;
-    report_again(context);
-}
-
-/// A network-status that was on its way when the agent ended is lost with it. Writing one twice changes nothing, so
-/// those of young records are written again.
-fn report_again(context: &Context) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    for record in context.ledger.all() {
-        let is_young = record.state == State::Added && now.saturating_sub(record.since) < YOUNG.as_secs();
-        if let (true, Some(pod), Some(status)) = (is_young, &record.pod, &record.status) {
-            context.cluster.report_status(pod, status.clone());
-        }
-    }
 }
 
 /// Replays what the shim did while the agent was away: the agent's own part of those DELs.
@@ -52,6 +34,9 @@ pub async fn replay(context: &Context) {
         }
         if let Some(record) = &note.record {
             links::forget(context, record).await;
+            if note.clean {
+                device_info::forget_undone(record);
+            }
         }
         if !note.pending {
             context.ledger.reread(&note.container);

@@ -7,6 +7,7 @@ use crate::fault::{CniError, code};
 use crate::ops::chain;
 use crate::ops::cluster_network;
 use crate::ops::context::Context;
+use crate::ops::default_network;
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
 use crate::plan;
@@ -46,7 +47,8 @@ pub async fn status<R: Runner>(context: &Context, call: &Invocation, runner: &mu
     Ok(())
 }
 
-/// What the agent itself needs for an ADD: records that can be written, and networks that are known.
+/// What the agent itself needs for an ADD: records that can be written, networks that are known, and the cluster's own
+/// network in its place.
 ///
 /// # Errors
 /// Code 50 with the reason.
@@ -61,5 +63,5 @@ pub fn ready(context: &Context) -> Result<(), CniError> {
         return Err(CniError::new(code::NOT_AVAILABLE, format!("no network is known: {why}"))
             .remedy("see whether the API server can be reached with the configured kubeconfig"));
     }
-    Ok(())
+    default_network::available(context)
 }

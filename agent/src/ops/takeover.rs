@@ -151,6 +151,8 @@ fn attachment(
         extra_args: Vec::new(),
         default_route: None,
         device_id: None,
+        resource: None,
+        device_info: None,
         relay: Vec::new(),
     };
     let named =

@@ -8,8 +8,8 @@ use crate::cni::{Command, RawObject};
 use crate::names::{NetnsPath, PluginName};
 use crate::ops::chain;
 use crate::ops::context::{Context, Pool, left_ms};
-use crate::ops::links;
 use crate::ops::runner::{HostRunner, Runner};
+use crate::ops::{device_info, links};
 use crate::records::{Record, Stage, State};
 use crate::sys;
 use crate::sys::links::LinkError;
@@ -44,7 +44,7 @@ pub async fn undo<R: Runner>(
                     );
                 }
                 Some(Remains::PluginsOwn) => {
-                    failed.push(format!("DEL of {ifname}, whose addresses are freed: {error}"))
+                    failed.push(format!("DEL of {ifname}, whose addresses are freed: {error}"));
                 }
                 None => failed.push(format!("DEL of {ifname}: {error}")),
             },
@@ -57,7 +57,10 @@ pub async fn undo<R: Runner>(
         *record = Record::clone(&newer);
     }
     record.state = State::Undo;
-    let kept = if record.due().is_empty() { context.ledger.remove(record) } else { context.ledger.save(record) };
+    let lasting = device_info::forget(record);
+    let is_undone = record.due().is_empty() && lasting.is_empty();
+    failed.extend(lasting);
+    let kept = if is_undone { context.ledger.remove(record) } else { context.ledger.save(record) };
     if let Err(error) = kept {
         failed.push(format!("update the record of container {}: {error}", record.container));
     }

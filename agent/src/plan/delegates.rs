@@ -8,12 +8,15 @@ use std::net::IpAddr;
 
 use super::selection::{Choice, Selection};
 use super::wishes::Devices;
-use super::{conflicts, isolation, relay};
+use super::{conflicts, device_info, isolation, relay};
 use crate::cni::{NetworkConfig, PluginConfig, RawObject};
 use crate::config::Policy;
 use crate::fault::{CniError, code, quote};
 use crate::names::{IfName, NadRef, PodRef};
-use crate::objects::{Network, annotation};
+use crate::objects::{Allocated, Network, annotation};
+
+/// Most warnings about one pod: each becomes an event.
+const MOST_WARNINGS: usize = 16;
 
 /// A network whose configuration is at hand.
 #[derive(Debug, Clone)]
@@ -56,6 +59,18 @@ impl KnownNetwork {
     }
 }
 
+impl KnownNetwork {
+    /// The device resource it is tied to.
+    pub fn resource(&self) -> Option<&str> {
+        resource(&self.annotations)
+    }
+}
+
+/// The device resource that the annotations of a NAD tie it to.
+pub(super) fn resource(annotations: &BTreeMap<String, String>) -> Option<&str> {
+    annotations.get(annotation::RESOURCE_NAME).map(String::as_str).filter(|name| !name.is_empty())
+}
+
 /// What is wanted for one sandbox.
 #[derive(Debug)]
 pub struct Wanted<'a> {
@@ -75,8 +90,8 @@ pub struct Wanted<'a> {
     pub choice: Choice,
     /// The auxiliary chain, attached last.
     pub auxiliary: Option<KnownNetwork>,
-    /// Devices allocated to the pod: resource name to device ids.
-    pub devices: BTreeMap<String, Vec<String>>,
+    /// Devices allocated to the pod.
+    pub devices: Allocated,
 }
 
 /// What is going to be attached.
@@ -118,6 +133,10 @@ pub struct Attachment {
     pub default_route: Option<Vec<IpAddr>>,
     /// The device, from the resource map or asked for.
     pub device_id: Option<String>,
+    /// The resource the network is tied to.
+    pub resource: Option<String>,
+    /// Its device-info files; placed by [`Plan::place_device_info`].
+    pub device_info: Option<device_info::Files>,
     /// The discovery protocols that are relayed.
     pub relay: Vec<String>,
 }
@@ -145,11 +164,12 @@ impl Attachment {
 /// Code 101 for an unknown network, 102 for isolation, 100 for annotations, 7 for configurations; each names the
 /// network, the field and the value.
 pub fn plan(mut wanted: Wanted<'_>, network: impl Fn(&NadRef) -> Option<Network>) -> Result<Plan, CniError> {
-    let drafts = order(&mut wanted, &network)?;
-    if drafts.is_empty() {
-        return Err(CniError::new(code::INVALID_CONFIG, "there is neither a cluster network nor a delegate")
+    if wanted.cluster.is_empty() {
+        // Also where the pod chooses networks: none of them may become its master unasked.
+        return Err(CniError::new(code::INVALID_CONFIG, "at least one delegate/clusterNetwork must be specified")
             .remedy("set clusterNetwork in the daemon's configuration"));
     }
+    let drafts = order(&mut wanted, &network)?;
     let mut plan = Plan { attachments: Vec::new(), warnings: Vec::new() };
     let mut devices = Devices::new(wanted.devices);
     for (position, draft) in drafts.into_iter().enumerate() {
@@ -160,6 +180,8 @@ pub fn plan(mut wanted: Wanted<'_>, network: impl Fn(&NadRef) -> Option<Network>
                 .map_err(|error| error.within(format_args!("network {}", quote(&draft.known.label))))?,
             default_route: draft.selection.as_ref().and_then(|selection| selection.default_route.clone()),
             device_id: devices.next_for(&draft.known, draft.selection.as_ref())?,
+            resource: draft.known.resource().map(str::to_owned),
+            device_info: None,
             runtime_config: if position == 0 { wanted.runtime_config.clone() } else { RawObject::default() },
             extra_args: Vec::new(),
             network: draft.known.label,
@@ -174,6 +196,7 @@ pub fn plan(mut wanted: Wanted<'_>, network: impl Fn(&NadRef) -> Option<Network>
         }
         plan.attachments.push(attachment);
     }
+    plan.warnings.truncate(MOST_WARNINGS);
     conflicts::refuse(&plan.attachments)?;
     Ok(plan)
 }
@@ -210,9 +233,8 @@ fn order(wanted: &mut Wanted<'_>, network: &impl Fn(&NadRef) -> Option<Network>)
             isolation::check_default(wanted.policy, &pod.namespace, &selection.network)?;
         }
         let draft = Draft { known: look_up(&selection.network, network)?, selection: Some(selection) };
-        match drafts.first_mut() {
-            Some(first) => *first = draft,
-            None => drafts.push(draft),
+        if let Some(first) = drafts.first_mut() {
+            *first = draft;
         }
     }
     for selection in selections {
@@ -249,7 +271,7 @@ fn name_interface(position: usize, selection: Option<&Selection>, master: &IfNam
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::ObjectName;
+    use crate::names::{DeviceId, ObjectName};
 
     const NADS: [(&str, &str); 12] = [
         (
@@ -295,6 +317,7 @@ mod tests {
         runtime: &'a str,
         devices: &'a [&'a str],
         relay: Option<&'a str>,
+        headless: bool,
     }
 
     impl Default for Case<'_> {
@@ -308,6 +331,7 @@ mod tests {
                 runtime: "{}",
                 devices: &[],
                 relay: None,
+                headless: false,
             }
         }
     }
@@ -327,13 +351,17 @@ mod tests {
                 ifname: &IfName::new("eth0").unwrap(),
                 runtime_config: &RawObject::parse(self.runtime.as_bytes()).unwrap(),
                 policy: &self.policy,
-                cluster: vec![known(r#"{"name":"kindnet","type":"ptp","capabilities":{"portMappings":true}}"#)],
+                cluster: if self.headless {
+                    Vec::new()
+                } else {
+                    vec![known(r#"{"name":"kindnet","type":"ptp","capabilities":{"portMappings":true}}"#)]
+                },
                 defaults: vec![known(r#"{"name":"everyone","type":"bridge"}"#)],
                 choice,
                 auxiliary: None,
-                devices: BTreeMap::from([(
+                devices: Allocated::from([(
                     "vendor/vf".to_owned(),
-                    self.devices.iter().map(|id| (*id).to_owned()).collect(),
+                    self.devices.iter().map(|id| DeviceId::new(*id).unwrap()).collect(),
                 )]),
             };
             plan(wanted, nad)
@@ -356,6 +384,51 @@ mod tests {
         assert_eq!(case("home/mv", "", "kube-system"), ["eth0=kindnet", "net1=home/mv"]);
         assert_eq!(case("", "def", "home"), ["eth0=kube-system/def", "net1=everyone"]);
         assert_eq!(case("", "def@lan0", "home"), ["lan0=kube-system/def", "net1=everyone"]);
+    }
+
+    #[test]
+    fn without_a_first_network_there_is_none() {
+        for (networks, default_network) in [("", ""), ("mv", ""), ("", "def")] {
+            let error = Case { networks, default_network, headless: true, ..Case::default() }.plan().unwrap_err();
+            assert_eq!(error.code, code::INVALID_CONFIG);
+            assert!(error.msg.contains("at least one delegate/clusterNetwork must be specified"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_the_pod_asks_of_its_default_network_goes_before_what_the_runtime_gave() {
+        let default_network = r#"[{"name":"def","ips":["10.0.0.5/24"],"mac":"02:00:00:00:00:01"}]"#;
+        let runtime = r#"{"mac":"02:00:00:00:00:09","portMappings":[]}"#;
+        let plan = Case { default_network, runtime, ..Case::default() }.plan().unwrap();
+        let master = &plan.attachments[0];
+        assert_eq!(
+            master.runtime_config.print(),
+            r#"{"mac":"02:00:00:00:00:01","portMappings":[],"ips":["10.0.0.5/24"]}"#
+        );
+        let pairs: Vec<String> = master.extra_args.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(pairs, ["MAC=02:00:00:00:00:01", "IP=10.0.0.5/24"]);
+    }
+
+    #[test]
+    fn an_ipam_claim_reaches_every_plugin() {
+        let networks = r#"[{"name":"br","ipam-claim-reference":"vm1.br","cni-args":{"c":4}}]"#;
+        let config = Case { networks, ..Case::default() }.plan().unwrap().attachments[2].config.print();
+        assert_eq!(config.matches(r#""c":4,"ipam-claim-reference":"vm1.br""#).count(), 2, "{config}");
+        let networks = r#"[{"name":"br","ipam-claim-reference":"vm1.br","cni-args":{"ipam-claim-reference":"own"}}]"#;
+        let config = Case { networks, ..Case::default() }.plan().unwrap().attachments[2].config.print();
+        assert!(config.contains(r#""ipam-claim-reference":"own""#) && !config.contains("vm1"), "{config}");
+    }
+
+    #[test]
+    fn warnings_are_few_whatever_an_annotation_says() {
+        let fields: Vec<String> = (0..500).map(|at| format!(r#""k{at}":1"#)).collect();
+        let item = format!(r#"{{"name":"mv2","ips":["10.0.0.5/24"],{}}}"#, fields.join(","));
+        let networks = format!("[{}]", [item.as_str(); 9].join(","));
+        let plan = Case { networks: &networks, ..Case::default() }.plan().unwrap();
+        assert_eq!(plan.warnings.len(), 9 + 1, "{:?}", plan.warnings);
+        assert!(plan.warnings[0].message.contains("\"k4\" and 495 more"), "{:?}", plan.warnings[0]);
+        let networks = format!("[{}]", [item.as_str(); 40].join(","));
+        assert_eq!(Case { networks: &networks, ..Case::default() }.plan().unwrap().warnings.len(), MOST_WARNINGS);
     }
 
     #[test]

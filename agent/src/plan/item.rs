@@ -31,6 +31,10 @@ const KEYS: [&str; 13] = [
     "ipam-claim-reference",
 ];
 
+/// The keys of a port mapping, and of a bandwidth limit.
+const MAPPING: [&str; 4] = ["hostPort", "containerPort", "protocol", "hostIP"];
+const LIMITS: [&str; 4] = ["ingressRate", "ingressBurst", "egressRate", "egressBurst"];
+
 /// An item of the JSON form; keys match in any case, as Go's do.
 struct Item(RawObject);
 
@@ -63,25 +67,15 @@ impl Item {
         selection.cni_args = self.0.object("cni-args")?;
         selection.default_route = self.gateways()?;
         selection.ipam_claim = self.text("ipam-claim-reference")?;
-        if selection.ipam_claim.is_some() && !selection.ips.is_empty() {
-            return Err(
-                bad("fields \"ips\" and \"ipam-claim-reference\" exclude each other").remedy("keep one of them")
-            );
-        }
         selection.unknown_keys = unknown_keys;
         Ok(selection)
     }
 
     /// Gives every key its proper spelling and returns those that mean nothing.
     fn settle_keys(&mut self) -> Vec<String> {
-        let (mut settled, mut unknown) = (RawObject::default(), Vec::new());
-        for (key, value) in self.0.iter() {
-            match KEYS.iter().find(|known| known.eq_ignore_ascii_case(key)) {
-                Some(known) => settled.set(known, value.to_owned()),
-                None => unknown.push(key.to_owned()),
-            }
-        }
-        self.0 = settled;
+        let is_unknown = |key: &&str| !KEYS.iter().any(|known| known.eq_ignore_ascii_case(key));
+        let unknown = self.0.iter().map(|(key, _)| key).filter(is_unknown).map(str::to_owned).collect();
+        self.0 = self.0.settled(&KEYS);
         unknown
     }
 
@@ -133,27 +127,18 @@ impl Item {
 
     fn port_mappings(&self) -> Result<Option<Box<RawValue>>, CniError> {
         let Some(values) = self.entries("portMappings")? else { return Ok(None) };
-        for (at, value) in values.iter().enumerate() {
-            let within = |error: CniError| error.within(format_args!("field \"portMappings\"[{at}]"));
-            let mapping = RawObject::parse(value.get().as_bytes()).map_err(within)?;
-            for key in ["hostPort", "containerPort"] {
-                let port = mapping.get(key).map_or("nothing", RawValue::get);
-                if !port.parse::<u16>().is_ok_and(|port| port > 0) {
-                    return Err(within(wrong(key, &shown(port), "a port from 1 to 65535")));
-                }
-            }
-            mapping.text("protocol").map_err(within)?;
-            let host = mapping.text("hostIP").map_err(within)?.filter(|host| !host.is_empty());
-            if let Some(odd) = host.filter(|host| host.parse::<IpAddr>().is_err()) {
-                return Err(within(wrong("hostIP", &quote(&odd), "an IP address")));
-            }
-        }
-        Ok(Some(raw(&values)))
+        let mapping = |(at, value): (usize, &RawValue)| {
+            port_mapping(value).map_err(|error| error.within(format_args!("field \"portMappings\"[{at}]")))
+        };
+        let mappings: Vec<RawObject> =
+            values.iter().map(AsRef::as_ref).enumerate().map(mapping).collect::<Result<_, _>>()?;
+        Ok(Some(raw(&mappings)))
     }
 
     fn bandwidth(&self) -> Result<Option<Box<RawValue>>, CniError> {
         let Some(limits) = self.0.object("bandwidth")? else { return Ok(None) };
-        for key in ["ingressRate", "ingressBurst", "egressRate", "egressBurst"] {
+        let limits = limits.settled(&LIMITS);
+        for key in LIMITS {
             if let Some(odd) = limits.get(key).filter(|value| value.get().parse::<u64>().is_err()) {
                 return Err(
                     wrong(key, &shown(odd.get()), "a whole number, bit/s or bits").within("field \"bandwidth\"")
@@ -161,6 +146,23 @@ impl Item {
             }
         }
         Ok(Some(raw(&limits)))
+    }
+}
+
+/// One port mapping, under the spellings that plugins know.
+fn port_mapping(value: &RawValue) -> Result<RawObject, CniError> {
+    let mapping = RawObject::parse(value.get().as_bytes())?.settled(&MAPPING);
+    for key in ["hostPort", "containerPort"] {
+        let port = mapping.get(key).map_or("nothing", RawValue::get);
+        if !port.parse::<u16>().is_ok_and(|port| port > 0) {
+            return Err(wrong(key, &shown(port), "a port from 1 to 65535"));
+        }
+    }
+    mapping.text("protocol")?;
+    let host = mapping.text("hostIP")?.filter(|host| !host.is_empty());
+    match host.filter(|host| host.parse::<IpAddr>().is_err()) {
+        Some(odd) => Err(wrong("hostIP", &quote(&odd), "an IP address")),
+        None => Ok(mapping),
     }
 }
 

@@ -4,9 +4,12 @@
 
 mod conflicts;
 pub mod delegates;
+pub mod device_info;
 pub mod isolation;
 mod item;
+pub mod master;
 pub mod relay;
+pub mod runtime_conf;
 pub mod selection;
 pub mod status;
 pub mod stdin;
@@ -14,3 +17,4 @@ mod wishes;
 
 pub use delegates::{Attachment, KnownNetwork, Plan, Wanted, Warning, plan};
 pub use selection::{Choice, Selection};
+pub use wishes::Demand;

@@ -20,6 +20,7 @@ use crate::objects::annotation;
 const MOST_BYTES: usize = 64 << 10;
 /// The most networks one pod selects.
 const MOST_ITEMS: usize = 64;
+
 /// One network a pod selects.
 #[derive(Debug, Clone)]
 pub struct Selection {
@@ -43,7 +44,7 @@ pub struct Selection {
     pub cni_args: Option<RawObject>,
     /// Gateways this network shall be the default route through; an empty list is a wish, too.
     pub default_route: Option<Vec<IpAddr>>,
-    /// An IPAMClaim; read by some delegates from the annotation, validated here.
+    /// An IPAMClaim: for the IPAM of those who serve it, who also read it from the annotation.
     pub ipam_claim: Option<String>,
     /// Keys that mean nothing: typing errors, mostly.
     pub unknown_keys: Vec<String>,
@@ -138,7 +139,22 @@ impl Choice {
 /// # Errors
 /// Code 100 naming annotation, item, field and value.
 pub fn networks(text: &str, namespace: &ObjectName) -> Result<Vec<Selection>, CniError> {
-    read(text, namespace).map_err(|error| error.within(format_args!("annotation {}", annotation::NETWORKS)))
+    let selections = read(text, namespace).and_then(|selections| {
+        refuse_addresses_beside_claims(&selections)?;
+        Ok(selections)
+    });
+    selections.map_err(|error| error.within(format_args!("annotation {}", annotation::NETWORKS)))
+}
+
+/// The standard forbids both in one item. (In the default-network annotation OVN-Kubernetes expects both.)
+fn refuse_addresses_beside_claims(selections: &[Selection]) -> Result<(), CniError> {
+    match selections.iter().position(|each| each.ipam_claim.is_some() && !each.ips.is_empty()) {
+        None => Ok(()),
+        Some(at) => Err(item_error(
+            at,
+            bad("fields \"ips\" and \"ipam-claim-reference\" exclude each other").remedy("keep one of them"),
+        )),
+    }
 }
 
 /// Reads `v1.multus-cni.io/default-network`; bare names are in `namespace`, the Multus namespace.
@@ -181,6 +197,9 @@ fn short(item: &str, namespace: &ObjectName) -> Result<Selection, CniError> {
         return Err(bad(format!("{} has more than one '@' or '/'", quote(item))).remedy(remedy));
     }
     let name = ObjectName::new(name).map_err(|error| field("name", &error))?;
+    // What is there and empty is as if it were not, as upstream reads it.
+    let within = within.filter(|text| !text.is_empty());
+    let ifname = ifname.filter(|text| !text.is_empty());
     let namespace = within.map_or_else(|| Ok(namespace.clone()), ObjectName::new);
     let namespace = namespace.map_err(|error| field("namespace", &error))?;
     let mut selection = Selection::of(NadRef { namespace, name });
@@ -233,7 +252,7 @@ mod tests {
     #[test]
     fn the_short_form() {
         type Row<'a> = (&'a str, &'a [(&'a str, Option<&'a str>)]);
-        let table: [Row<'_>; 7] = [
+        let table: [Row<'_>; 9] = [
             ("", &[]),
             ("  ", &[]),
             ("a", &[("home/a", None)]),
@@ -241,6 +260,8 @@ mod tests {
             ("x/a@Data_1 ,a", &[("x/a", Some("Data_1")), ("home/a", None)]),
             ("a,a", &[("home/a", None), ("home/a", None)]),
             ("a.b", &[("home/a.b", None)]),
+            ("/a", &[("home/a", None)]),
+            ("x/a@", &[("x/a", None)]),
         ];
         for (text, wanted) in table {
             let got: Vec<_> = networks(text, &home())
@@ -272,6 +293,17 @@ mod tests {
     }
 
     #[test]
+    fn keys_match_in_any_case_and_reach_plugins_as_they_are_spelt_there() {
+        let item =
+            one(r#"[{"Name":"a","PortMappings":[{"HostPort":80,"CONTAINERPORT":8080,"hostip":"10.0.0.1","x":1}],
+            "Bandwidth":{"INGRESSRATE":1000,"y":2}}]"#);
+        assert_eq!(
+            item.capabilities().print(),
+            r#"{"portMappings":[{"hostPort":80,"containerPort":8080,"hostIP":"10.0.0.1"}],"bandwidth":{"ingressRate":1000}}"#
+        );
+    }
+
+    #[test]
     fn absent_null_and_empty_fields_are_no_wishes() {
         for text in [
             r#"[{"name":"a"}]"#,
@@ -281,6 +313,8 @@ mod tests {
             assert_eq!(item.network.to_string(), "home/a");
             assert!(item.capabilities().is_empty() && item.ifname.is_none() && item.default_route.is_none(), "{text}");
         }
+        let twice = one(r#"[{"name":"x","mac":"02:00:00:00:00:01","Name":"a","MAC":null}]"#);
+        assert_eq!((twice.network.name.as_str(), twice.mac.as_deref()), ("a", Some("02:00:00:00:00:01")));
         assert_eq!(one(r#"[{"name":"a","default-route":[]}]"#).default_route, Some(Vec::new()));
         assert_eq!(one(r#"[{"Name":"a","interfacerequest":"x0"}]"#).ifname.unwrap().as_str(), "x0");
         assert!(networks("[]", &home()).unwrap().is_empty());
@@ -297,7 +331,7 @@ mod tests {
             ("A", "item 1: field \"name\": object name \"A\""),
             ("x/y/z", "\"x/y/z\" has more than one"),
             ("a@b@c", "\"a@b@c\" has more than one"),
-            ("a@", "field \"interface\": interface name \"\""),
+            ("a@b c", "field \"interface\": interface name \"b c\""),
             ("a@abcdefghijklmnop", "field \"interface\""),
             ("X/a", "field \"namespace\": object name \"X\""),
             (&long, "65537 bytes"),
@@ -348,6 +382,9 @@ mod tests {
         let selection = default_network("bridge-default", &namespace).unwrap().unwrap();
         assert_eq!(selection.network.to_string(), "kube-system/bridge-default");
         assert!(default_network("", &namespace).unwrap().is_none());
+        let machine = r#"[{"name":"a","ips":["10.0.0.5/24"],"ipam-claim-reference":"vm1.a"}]"#;
+        let selection = default_network(machine, &namespace).unwrap().unwrap();
+        assert_eq!((selection.ips.len(), selection.ipam_claim.as_deref()), (1, Some("vm1.a")));
         let error = default_network("a,b", &namespace).unwrap_err();
         assert_eq!(error.code, code::BAD_ANNOTATION);
         assert!(error.msg.contains(annotation::DEFAULT_NETWORK) && error.msg.contains("more than one"), "{error}");

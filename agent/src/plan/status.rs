@@ -52,6 +52,14 @@ pub fn network_status(made: &[Made<'_>]) -> String {
     format!("[{}]", entries.join(","))
 }
 
+/// Must `ours` be written to a pod that has the text `found`? What is there is left alone, for others add their own
+/// entries; unless the attachment `is_young` and the text is that of an earlier sandbox: of another default interface.
+pub fn is_owed(ours: &str, found: Option<&str>, is_young: bool) -> bool {
+    let Some(found) = found else { return true };
+    let entries = |text: &str| serde_json::from_str::<Vec<serde_json::Value>>(text).unwrap_or_default();
+    is_young && entries(ours).first().is_some_and(|default| !entries(found).contains(default))
+}
+
 /// The message of the `AddedInterface` event; none when the result has neither interfaces nor addresses.
 pub fn added_interface(ifname: &IfName, network: &str, result: &CniResult) -> Option<String> {
     if result.interfaces.is_empty() && result.ips.is_empty() {
@@ -258,6 +266,25 @@ mod tests {
         assert_eq!(summary(r#"{"ip4":{"ip":"10.0.0.2/8"}}"#, true), [r#"null ["10.0.0.2"] true"#]);
         let host_only = r#"{"interfaces":[{"name":"br0"}],"ips":[{"address":"10.0.0.2/8","interface":0}]}"#;
         assert_eq!(summary(host_only, false), [r#"null ["10.0.0.2"] null"#]);
+    }
+
+    #[test]
+    fn a_status_is_owed_where_there_is_none_or_an_earlier_sandboxs() {
+        let ours = r#"[{"name":"k","ips":["10.0.0.2"],"default":true},{"name":"d/n"}]"#;
+        let with_more = r#"[{"default":true,"ips":["10.0.0.2"],"name":"k"},{"name":"d/later"}]"#;
+        let earlier = r#"[{"name":"k","ips":["10.0.0.9"],"default":true},{"name":"d/n"}]"#;
+        // (found, owed while young, owed later)
+        let table = [
+            (None, true, true),
+            (Some(ours), false, false),
+            (Some(with_more), false, false),
+            (Some(earlier), true, false),
+            (Some("nonsense"), true, false),
+        ];
+        for (found, young, old) in table {
+            assert_eq!((is_owed(ours, found, true), is_owed(ours, found, false)), (young, old), "{found:?}");
+        }
+        assert!(!is_owed("[]", Some(earlier), true));
     }
 
     #[test]

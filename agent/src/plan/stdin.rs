@@ -169,6 +169,8 @@ mod tests {
             extra_args: vec![("MAC".into(), "m".into()), ("IP".into(), "a,b".into())],
             default_route: None,
             device_id: None,
+            resource: None,
+            device_info: None,
             relay: Vec::new(),
         }
     }

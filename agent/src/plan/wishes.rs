@@ -2,13 +2,19 @@
 //!
 //! A wish no plugin declares is a warning; a device that is not there is a refusal. Nothing here decides the order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::delegates::{Attachment, KnownNetwork, Warning};
+use super::delegates::{Attachment, KnownNetwork, Wanted, Warning, resource, wants_defaults};
 use super::selection::Selection;
 use crate::cni::RawObject;
 use crate::fault::{CniError, code, quote};
-use crate::objects::annotation;
+use crate::names::{DeviceId, NadRef};
+use crate::objects::{Allocated, Network, annotation};
+
+/// Under which key of `args.cni` an IPAMClaim reaches the plugins.
+const IPAM_CLAIM: &str = "ipam-claim-reference";
+/// Most fields that one warning names.
+const MOST_NAMED: usize = 5;
 
 impl Attachment {
     /// `deviceID` and `pciBusID` in every plugin, as device plugins' delegates expect it.
@@ -21,12 +27,7 @@ impl Attachment {
     }
 
     pub(super) fn take_wishes(&mut self, selection: &Selection, warnings: &mut Vec<Warning>) -> Result<(), CniError> {
-        for key in &selection.unknown_keys {
-            warnings.push(Warning {
-                reason: "UnknownField",
-                message: format!("network {}: annotation field {} is not known and ignored", self.network, quote(key)),
-            });
-        }
+        warnings.extend(unknown_fields(&self.network, &selection.unknown_keys));
         let mut wishes = selection.capabilities();
         match (&self.device_id, wishes.get("deviceID").is_some()) {
             // A device of the resource map goes before one that was asked for.
@@ -35,8 +36,10 @@ impl Attachment {
             _ => {}
         }
         for (capability, value) in wishes.iter() {
-            if !self.config.declares(capability) {
-                warnings.push(undeclared(&self.network, capability));
+            let warning = undeclared(&self.network, capability);
+            // One network may be selected often; saying it once is enough.
+            if !self.config.declares(capability) && !warnings.contains(&warning) {
+                warnings.push(warning);
             }
             self.runtime_config.set(capability, value.to_owned());
         }
@@ -46,7 +49,11 @@ impl Attachment {
         if !selection.ips.is_empty() {
             self.extra_args.push(("IP".to_owned(), selection.ips.join(",")));
         }
-        selection.cni_args.as_ref().map_or(Ok(()), |args| self.merge_args(args))
+        let mut args = selection.cni_args.clone().unwrap_or_default();
+        if let Some(claim) = selection.ipam_claim.as_ref().filter(|_| args.get(IPAM_CLAIM).is_none()) {
+            args.set_json(IPAM_CLAIM, claim);
+        }
+        if args.is_empty() { Ok(()) } else { self.merge_args(&args) }
     }
 
     /// The pod's `cni-args` in `args.cni` of every plugin; existing keys are overwritten.
@@ -64,6 +71,20 @@ impl Attachment {
     }
 }
 
+/// One warning for all fields of an item that mean nothing, whatever their number.
+fn unknown_fields(network: &str, keys: &[String]) -> Option<Warning> {
+    let names: Vec<String> = keys.iter().take(MOST_NAMED).map(|key| quote(key)).collect();
+    let further = keys.len().saturating_sub(MOST_NAMED);
+    let and_more = if further == 0 { String::new() } else { format!(" and {further} more") };
+    (!keys.is_empty()).then(|| Warning {
+        reason: "UnknownField",
+        message: format!(
+            "network {network}: the annotation's {}{and_more} mean nothing and are ignored; correct or remove them",
+            names.join(", ")
+        ),
+    })
+}
+
 fn undeclared(network: &str, capability: &str) -> Warning {
     Warning {
         reason: "CapabilityNotDeclared",
@@ -74,16 +95,57 @@ fn undeclared(network: &str, capability: &str) -> Warning {
     }
 }
 
+/// How many devices of which resource the networks of a pod take.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Demand(BTreeMap<String, usize>);
+
+impl Demand {
+    /// What `wanted` takes; `network` gives a NAD. A network that is not known takes nothing here: planning refuses it.
+    pub fn of(wanted: &Wanted<'_>, network: impl Fn(&NadRef) -> Option<Network>) -> Self {
+        let mut demand = Self::default();
+        let replaced = usize::from(wanted.choice.default_network.is_some());
+        let defaults = wanted.defaults.iter().filter(|_| wants_defaults(wanted.pod, wanted.policy));
+        for known in wanted.cluster.iter().skip(replaced).chain(defaults).chain(&wanted.auxiliary) {
+            demand.add(known.resource(), false);
+        }
+        for selection in wanted.choice.default_network.iter().chain(&wanted.choice.networks) {
+            let found = network(&selection.network);
+            demand.add(found.as_ref().and_then(|nad| resource(&nad.annotations)), selection.device_id.is_some());
+        }
+        demand
+    }
+
+    /// A network that names its device itself takes one only where there is one.
+    fn add(&mut self, resource: Option<&str>, has_own: bool) {
+        if let Some(resource) = resource {
+            *self.0.entry(resource.to_owned()).or_default() += usize::from(!has_own);
+        }
+    }
+
+    /// Does no network of the pod care for devices?
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Are there too few in `devices`?
+    pub fn lacks(&self, devices: &Allocated) -> bool {
+        self.0.iter().any(|(resource, most)| devices.get(resource).map_or(0, BTreeSet::len) < *most)
+    }
+}
+
 /// The allocated devices, handed out in sorted order, each once.
-pub(super) struct Devices(BTreeMap<String, std::vec::IntoIter<String>>);
+pub(super) struct Devices(BTreeMap<String, Stock>);
+
+/// How many there were of one resource, and those that are left.
+struct Stock {
+    all: usize,
+    left: std::collections::btree_set::IntoIter<DeviceId>,
+}
 
 impl Devices {
-    pub(super) fn new(allocated: BTreeMap<String, Vec<String>>) -> Self {
-        let sorted = |mut ids: Vec<String>| {
-            ids.sort_unstable();
-            ids.into_iter()
-        };
-        Self(allocated.into_iter().map(|(resource, ids)| (resource, sorted(ids))).collect())
+    pub(super) fn new(allocated: Allocated) -> Self {
+        let stock = |ids: BTreeSet<DeviceId>| Stock { all: ids.len(), left: ids.into_iter() };
+        Self(allocated.into_iter().map(|(resource, ids)| (resource, stock(ids))).collect())
     }
 
     /// The next device of the resource a network is tied to.
@@ -92,23 +154,61 @@ impl Devices {
         network: &KnownNetwork,
         selection: Option<&Selection>,
     ) -> Result<Option<String>, CniError> {
-        let Some(resource) = network.annotations.get(annotation::RESOURCE_NAME).filter(|name| !name.is_empty()) else {
-            return Ok(None);
-        };
+        let Some(resource) = network.resource() else { return Ok(None) };
         let asked = selection.is_some_and(|selection| selection.device_id.is_some());
-        match self.0.get_mut(resource).and_then(Iterator::next) {
-            Some(device) => Ok(Some(device)),
+        let stock = self.0.get_mut(resource);
+        let all = stock.as_ref().map_or(0, |stock| stock.all);
+        match stock.and_then(|stock| stock.left.next()) {
+            Some(device) => Ok(Some(device.into())),
             None if asked => Ok(None),
-            None => Err(CniError::new(
-                code::LIMIT,
-                format!(
-                    "network {}: annotation {}: the pod has no device of resource {} left",
-                    quote(&network.label),
-                    annotation::RESOURCE_NAME,
-                    quote(resource)
-                ),
-            )
-            .remedy("request the resource in the pod's containers, one for each such network")),
+            None => Err(exhausted(&network.label, resource, all)),
+        }
+    }
+}
+
+fn exhausted(network: &str, resource: &str, all: usize) -> CniError {
+    let has = match all {
+        0 => "has none".to_owned(),
+        1 => "has 1, which another network took".to_owned(),
+        all => format!("has {all}, which other networks took"),
+    };
+    let key = annotation::RESOURCE_NAME;
+    let text = format!(
+        "network {}: annotation {key}: it needs a device of resource {}, and the pod {has}",
+        quote(network),
+        quote(resource)
+    );
+    CniError::new(code::LIMIT, text)
+        .remedy("request the resource in the pod's containers, or claim it: one device for each such network")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn demand_is_measured_against_what_is_there() {
+        let ids = |ids: &[&str]| ids.iter().map(|id| DeviceId::new(*id).unwrap()).collect();
+        let devices = Allocated::from([("v/f".to_owned(), ids(&["a", "b"]))]);
+        let demand = |resources: &[(&str, bool)]| {
+            let mut demand = Demand::default();
+            for (resource, has_own) in resources {
+                demand.add(Some(resource), *has_own);
+            }
+            demand
+        };
+        let (vf, own) = (("v/f", false), ("v/f", true));
+        for (networks, lacks) in [
+            (&[vf, vf][..], false),
+            (&[vf, vf, vf][..], true),
+            (&[vf, own, own, vf][..], false),
+            (&[own][..], false),
+            (&[("v/g", false)][..], true),
+            (&[("v/g", true)][..], false),
+            (&[][..], false),
+        ] {
+            assert_eq!(demand(networks).lacks(&devices), lacks, "{networks:?}");
+            assert_eq!(demand(networks).is_empty(), networks.is_empty(), "{networks:?}");
         }
     }
 }

@@ -130,7 +130,7 @@ mod tests {
              "ipRequest": ["10.0.0.5/24", "fd00::5/64"], "deviceID": "0000:01:00.0", "Bytes": bytes, "IsFilterV4Gateway": true},
         ]);
         fs::write(cni_dir.join("c1"), delegates.to_string()).unwrap();
-        assert_eq!(containers(&cni_dir), [c1.clone()]);
+        assert_eq!(containers(&cni_dir), std::slice::from_ref(&c1));
         let noted = read(&cni_dir, &c1).unwrap().unwrap();
         let [master, lan] = noted.as_slice() else { panic!("{noted:?}") };
         assert_eq!((master.config.name.as_str(), master.config.is_list, master.ifname.as_ref()), ("def", true, None));

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A lock on one byte of a file; it ends with this value, or with the process.
 #[derive(Debug)]
@@ -27,8 +28,40 @@ pub fn private_folder(folder: &Path) -> io::Result<()> {
 
 /// Replaces a file of mode 0600 atomically: readers see the old or the new one, never half of it.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_beside(path, bytes, &format!(".{}.tmp", std::process::id()), false)
+}
+
+/// The same for a file that must be whole after a power loss, too: on the disk when this returns.
+pub fn replace_for_good(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // Two agents in two containers may have the same process id, and nothing else keeps them apart here.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    write_beside(path, bytes, &format!(".{}-{now}.tmp", std::process::id()), true)?;
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+/// Removes the file at `path`; one that is not there is gone already.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes what a process that was killed while it replaced the file at `path` left beside it.
+pub fn sweep_beside(path: &Path) {
+    let Some((folder, name)) = path.parent().zip(path.file_name().and_then(|name| name.to_str())) else { return };
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let beside = entry.file_name();
+        let rest = beside.to_str().and_then(|beside| beside.strip_prefix(name)).unwrap_or_default();
+        if rest.starts_with('.') && Path::new(rest).extension().is_some_and(|ending| ending == "tmp") {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn write_beside(path: &Path, bytes: &[u8], ending: &str, for_good: bool) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.tmp", std::process::id()));
+    name.push(ending);
     let beside = path.with_file_name(name);
     let written = OpenOptions::new()
         .write(true)
@@ -37,7 +70,10 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
         .open(&beside)
-        .and_then(|mut file| file.write_all(bytes))
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            if for_good { file.sync_all() } else { Ok(()) }
+        })
         .and_then(|()| fs::rename(&beside, path));
     if written.is_err() {
         let _ = fs::remove_file(&beside);

@@ -4,6 +4,8 @@
 
 #[cfg(feature = "daemon")]
 pub mod conf_files;
+#[cfg(feature = "daemon")]
+pub mod device_files;
 pub mod exec;
 pub mod files;
 #[cfg(feature = "daemon")]
@@ -16,3 +18,5 @@ pub mod netns;
 pub mod qdisc;
 #[cfg(feature = "daemon")]
 pub mod routes;
+#[cfg(feature = "daemon")]
+pub mod watch;

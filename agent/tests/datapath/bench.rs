@@ -5,11 +5,12 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, id};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use multus_agent::datapath::{
-    AttachMode, Attached, Attachment, Datapath, Mac, Mark, Mode, Parent, ProtocolSet, RelayCount, Settings,
+    AttachMode, Attached, Attachment, Datapath, Mac, Mark, Method, Mode, Parent, ProtocolSet, RelayCount, Settings,
 };
 use multus_agent::sys::netns;
 
@@ -25,6 +26,25 @@ pub(crate) struct Bench {
     name: String,
     pub(crate) bpffs: PathBuf,
     pods: u8,
+}
+
+/// The ways to attach to a parent that this kernel has, found by trying (TCX came with Linux 6.6).
+pub(crate) fn ways() -> Vec<AttachMode> {
+    static TCX: OnceLock<bool> = OnceLock::new();
+    let has_tcx = *TCX.get_or_init(|| {
+        let mut bench = Bench::new();
+        let pod = bench.pod("bridge");
+        let datapath = bench.open();
+        let attached = bench.attach(&datapath, &pod);
+        let method = datapath.facts().parents[0].method;
+        bench.on_host(|| datapath.detach(&attached)).unwrap();
+        method == Some(Method::Tcx)
+    });
+    if has_tcx {
+        return vec![AttachMode::Tcx, AttachMode::Clsact];
+    }
+    eprintln!("skipped: this kernel has no TCX");
+    vec![AttachMode::Clsact]
 }
 
 /// A pod's namespace with a macvlan `net1`.

@@ -4,11 +4,11 @@ use std::mem::forget;
 
 use multus_agent::datapath::{AttachMode, Attachment, Datapath, Mac, Method, Mode, Settings};
 
-use crate::bench::{Bench, Family, frames, ip, output};
+use crate::bench::{Bench, Family, frames, ip, output, ways};
 
 #[test]
 fn detaching_leaves_nothing_but_the_pinned_maps() {
-    for attach in [AttachMode::Tcx, AttachMode::Clsact] {
+    for attach in ways() {
         let mut bench = Bench::new();
         let pods = [bench.pod("bridge"), bench.pod("bridge")];
         let settings = Settings { attach, ..bench.settings() };
@@ -55,7 +55,7 @@ fn an_attachment_that_fails_leaves_nothing() {
 
 #[test]
 fn a_restarted_agent_takes_over_without_losing_a_count_or_doubling_a_program() {
-    for attach in [AttachMode::Tcx, AttachMode::Clsact] {
+    for attach in ways() {
         let mut bench = Bench::new();
         let pod = bench.pod("private");
         let settings = Settings { attach, ..bench.settings() };

@@ -9,7 +9,7 @@ use multus_agent::datapath::{AttachMode, Datapath, Settings};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::bench::{Bench, Family, frames, netns_path, output};
+use crate::bench::{Bench, Family, frames, netns_path, output, ways};
 
 #[test]
 fn bpftool_shows_names_of_maps_programs_and_fields() {
@@ -54,7 +54,7 @@ fn bpftool_net(netns: &str) -> BTreeSet<String> {
 
 #[test]
 fn bpftool_net_lists_the_filters_by_name() {
-    for attach in [AttachMode::Auto, AttachMode::Clsact] {
+    for attach in ways() {
         let mut bench = Bench::new();
         let pods = [bench.pod("bridge"), bench.pod("private")];
         let settings = Settings { attach, ..bench.settings() };

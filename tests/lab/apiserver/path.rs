@@ -2,7 +2,7 @@
 //!
 //! Knows the kinds the double serves, and nothing about their contents.
 
-use super::store::{EVENTS, NETWORKS, PODS, Refusal, Resource};
+use super::store::{CLAIMS, EVENTS, NETWORKS, PODS, Refusal, Resource, SLICES};
 
 /// A collection, an object in it, or a part of the object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(super) struct Place {
 
 pub(super) fn read(path: &str) -> Result<Place, Refusal> {
     let not_found = || Refusal::new(404, "NotFound", "the server could not find the requested resource");
-    let known = [PODS, EVENTS, NETWORKS];
+    let known = [PODS, EVENTS, NETWORKS, CLAIMS, SLICES];
     let (resources, rest) = known
         .iter()
         .find_map(|resource| {
@@ -59,6 +59,8 @@ mod tests {
                 "/apis/k8s.cni.cncf.io/v1/namespaces/x/network-attachment-definitions/n",
                 Some((NETWORKS, Some("x"), Some("n"), false)),
             ),
+            ("/apis/resource.k8s.io/v1/namespaces/x/resourceclaims/c", Some((CLAIMS, Some("x"), Some("c"), false))),
+            ("/apis/resource.k8s.io/v1/resourceslices", Some((SLICES, None, None, false))),
             ("/api/v1/secrets", None),
             ("/apis/apps/v1/deployments", None),
         ];

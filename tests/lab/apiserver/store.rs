@@ -29,6 +29,20 @@ pub const NETWORKS: Resource = Resource {
     plural: "network-attachment-definitions",
     kind: "NetworkAttachmentDefinition",
 };
+/// ResourceClaims (Kubernetes 1.34).
+pub const CLAIMS: Resource = Resource {
+    root: "/apis/resource.k8s.io/v1",
+    version: "resource.k8s.io/v1",
+    plural: "resourceclaims",
+    kind: "ResourceClaim",
+};
+/// ResourceSlices, which are in no namespace.
+pub const SLICES: Resource = Resource {
+    root: "/apis/resource.k8s.io/v1",
+    version: "resource.k8s.io/v1",
+    plural: "resourceslices",
+    kind: "ResourceSlice",
+};
 
 /// An answer that is no.
 #[derive(Debug, PartialEq, Eq)]
@@ -311,7 +325,11 @@ impl Selector {
         let mut terms = Vec::new();
         for term in text.split(',').filter(|term| !term.is_empty()) {
             let (field, value) = term.split_once("==").or_else(|| term.split_once('=')).unwrap_or((term, ""));
-            if !matches!(field, "metadata.name" | "metadata.namespace" | "spec.nodeName" | "status.phase") {
+            let is_known = match request.path.rsplit('/').next() {
+                Some("resourceslices") => matches!(field, "metadata.name" | "spec.nodeName" | "spec.driver"),
+                _ => matches!(field, "metadata.name" | "metadata.namespace" | "spec.nodeName" | "status.phase"),
+            };
+            if !is_known {
                 let message = format!("field label not supported: {field}");
                 return Err(Refusal::new(400, "BadRequest", message));
             }

@@ -39,3 +39,13 @@ pub(super) const PROGRAMS: [Need; 13] = [
     need("iptables", &["iptables"]),
     need("util-linux", &["nsenter"]),
 ];
+
+/// What machines of software need, which nobody else does.
+pub(super) const VM: [Need; 6] = [
+    need("qemu-system-x86", &["qemu-system-x86_64"]),
+    need("busybox-static", &["/bin/busybox"]),
+    need("kmod", &["depmod"]),
+    need("xz-utils", &["xz"]),
+    need("zstd", &["zstd"]),
+    need("binutils", &["strip"]),
+];

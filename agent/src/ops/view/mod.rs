@@ -12,7 +12,7 @@ use serde::Serialize;
 pub use attachments::{AttachmentView, Traffic, attachments};
 pub use networks::{NetworkView, networks};
 pub use relay::{FramesView, MemberView, RelayView, relay};
-pub use status::{DatapathView, Health, Line, ParentView, ProgramView, StatusView, status};
+pub use status::{DatapathView, Health, Line, ParentView, ProgramView, RuntimeConfView, StatusView, status};
 
 /// The `apiVersion` of every document.
 pub const API_VERSION: &str = "multus-ebpf.io/v1";

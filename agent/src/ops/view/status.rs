@@ -1,7 +1,9 @@
 //! How the agent is: one line per subsystem, worst first.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::PoisonError;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -44,7 +46,20 @@ pub struct StatusView {
     pub version: &'static str,
     pub health: Health,
     pub subsystems: Vec<Line>,
+    pub runtime_conf: Option<RuntimeConfView>,
     pub datapath: Option<DatapathView>,
+}
+
+/// The conf for the container runtime.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the document's own words; docs/reference/cli.md describes them")]
+pub struct RuntimeConfView {
+    pub file: Option<String>,
+    pub master: Option<String>,
+    pub since: u64,
+    pub problem: Option<String>,
+    pub warnings: Vec<String>,
 }
 
 /// What the eBPF side holds.
@@ -112,6 +127,8 @@ impl From<Facts> for DatapathView {
 /// How the agent is, worst subsystem first.
 pub fn status(context: &Context) -> StatusView {
     let mut subsystems = vec![readiness(context), cluster(context), records(context), datapath(context)];
+    let runtime_conf = context.settings.generator.on.then(|| runtime_conf(context));
+    subsystems.extend(runtime_conf.as_ref().map(runtime_conf_line));
     subsystems.extend(metrics(context));
     subsystems.sort_by_key(|line| std::cmp::Reverse(line.health));
     StatusView {
@@ -120,6 +137,7 @@ pub fn status(context: &Context) -> StatusView {
         version: env!("CARGO_PKG_VERSION"),
         health: subsystems.first().map_or(Health::Ok, |line| line.health),
         subsystems,
+        runtime_conf,
         datapath: context.datapath.as_ref().map(|datapath| datapath.facts().into()),
     }
 }
@@ -145,6 +163,32 @@ fn cluster(context: &Context) -> Line {
     parts.extend(health.refusals.iter().cloned());
     let fine = health.connected && health.refusals.is_empty();
     Line { name: "cluster", health: if fine { Health::Ok } else { Health::Warning }, text: parts.join("; ") }
+}
+
+fn runtime_conf(context: &Context) -> RuntimeConfView {
+    let known = context.default_network.now();
+    let shown = |path: &Path| path.to_string_lossy().into_owned();
+    RuntimeConfView {
+        file: known.file.as_deref().map(shown),
+        master: known.master.as_ref().map(|master| shown(&master.path)),
+        since: known.since,
+        problem: known.problem.clone(),
+        warnings: known.warnings.clone(),
+    }
+}
+
+fn runtime_conf_line(view: &RuntimeConfView) -> Line {
+    let health = match (&view.problem, view.warnings.is_empty()) {
+        (Some(_), _) => Health::Failed,
+        (None, false) => Health::Warning,
+        (None, true) => Health::Ok,
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let mut parts: Vec<String> = view.problem.iter().chain(&view.warnings).cloned().collect();
+    parts.push(view.file.clone().unwrap_or_else(|| "no conf of ours is there".into()));
+    parts.extend(view.master.as_ref().map(|master| format!("master {master}")));
+    parts.push(format!("for {} s", now.saturating_sub(view.since)));
+    Line { name: "runtime conf", health, text: parts.join("; ") }
 }
 
 /// Only where something is wrong with them.
