@@ -222,7 +222,8 @@ fn check_looks_at_networks_whose_version_has_no_check() {
 fn a_delegates_code_reaches_the_runtime_from_check_too() {
     needs_programs!();
     let builder = Builder::new("check-code");
-    let busy = plugins::conf(&builder.lab, "busy", &json!({"CHECK": {"error": {"code": 11, "msg": "in a minute"}}}));
+    let programme = json!({"ADD": {"link": true}, "CHECK": {"error": {"code": 11, "msg": "in a minute"}}});
+    let busy = plugins::conf(&builder.lab, "busy", &programme);
     let world = builder.network("busy", &busy).start();
     let pod = world.attached("cam", "busy");
     assert!(world.check(&pod).expect_error(11).contains("in a minute"));
