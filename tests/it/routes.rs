@@ -146,6 +146,9 @@ fn who_asks_for_another_gateway_than_its_plugin_set_has_one_route() {
     assert_eq!(defaults(&pod, "-6"), ["fd77::1 eth0", "fd00:50::fe net2"], "that family nobody asked for");
     assert_eq!(leaves_by(&pod, "2001:db8::1"), "eth0");
     gone(&world, &pod);
+    let first = world.attached("first", r#"[{"name": "lan46", "default-route": ["192.168.50.77"]}, {"name": "lan4"}]"#);
+    assert_eq!(defaults(&first, "-4"), ["192.168.50.77 net1"], "nor its own plugin's");
+    gone(&world, &first);
 }
 
 #[test]
