@@ -11,13 +11,14 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::config::{ConfigError, DatapathMode, DatapathSettings, LogLevel, Settings};
+use crate::config::{ConfigError, DatapathMode, DatapathSettings, Settings};
 use crate::datapath::{self, Datapath, DatapathError, ProtocolSet};
 use crate::kube::{Cluster, ClusterError, ClusterSettings, Source};
 use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
 use crate::ops::context::{Context, Turns};
 use crate::ops::default_network::DefaultNetwork;
+use crate::ops::host_access;
 use crate::ops::ledger::Ledger;
 use crate::ops::owed_status;
 use crate::ops::reconcile;
@@ -66,9 +67,7 @@ pub fn run(file: &Path) -> Result<(), StartError> {
     let shown = || file.display().to_string();
     let text = fs::read_to_string(file).map_err(|error| StartError::Unreadable(shown(), error))?;
     let (settings, warnings) = Settings::parse(&text).map_err(|error| StartError::Config(shown(), error))?;
-    let level = settings.log.level.map_or("verbose", level_word);
-    log::start(level, settings.log.to_stderr, settings.log.file.as_deref().map(Path::new))
-        .map_err(|error| StartError::Needs("open the log", error))?;
+    start_log(&settings)?;
     for warning in warnings {
         tracing::warn!("configuration: {warning}");
     }
@@ -83,13 +82,12 @@ pub fn run(file: &Path) -> Result<(), StartError> {
     done
 }
 
-fn level_word(level: LogLevel) -> &'static str {
-    match level {
-        LogLevel::Panic => "panic",
-        LogLevel::Error => "error",
-        LogLevel::Verbose => "verbose",
-        LogLevel::Debug => "debug",
-    }
+/// Starts the log as configured.
+///
+/// # Errors
+/// The file cannot be opened.
+pub(crate) fn start_log(settings: &Settings) -> Result<(), StartError> {
+    log::start(&settings.log).map_err(|error| StartError::Needs("start the log", error))
 }
 
 async fn serve(settings: Settings) -> Result<(), StartError> {
@@ -98,8 +96,9 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| StartError::Needs("hear SIGINT", error))?;
     let context = Arc::new(build(settings, stop.clone()).await?);
     reconcile::at_start(&context).await;
-    let host = HostRunner::new(plugin_folders(&context.settings));
+    let host = HostRunner::new(plugin_folders(&context.settings), &context.settings.host_exec);
     let work = tokio::spawn(now_and_then(Arc::clone(&context), host.clone(), stop.clone()));
+    let access = tokio::spawn(host_access::follow(Arc::clone(&context), stop.clone()));
     let page = metrics(&context, stop.clone());
     let statuses = tokio::spawn(owed_status::report(Arc::clone(&context)));
     let settings = &context.settings;
@@ -125,6 +124,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
         socket.close(LAST_WORDS).await;
     }
     work.abort();
+    access.abort();
     page.abort();
     conf.abort();
     statuses.abort();
@@ -143,23 +143,36 @@ async fn build(settings: Settings, stop: watch::Receiver<bool>) -> Result<Contex
     }
     let (datapath, datapath_fault) = open_datapath(&settings.datapath);
     let cluster = Cluster::connect(cluster_settings(&settings, &cni_dir), stop).await?;
+    Ok(context(settings, &cni_dir, ledger, cluster, (datapath, datapath_fault)))
+}
+
+/// Everything an operation may use, put together.
+pub(crate) fn context(
+    settings: Settings,
+    cni_dir: &Path,
+    ledger: Ledger,
+    cluster: Cluster,
+    (datapath, datapath_fault): (Option<Arc<Datapath>>, Option<String>),
+) -> Context {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    Ok(Context {
+    Context {
         cluster,
         kubelet: Kubelet::at(Path::new(&settings.kubelet_dir)),
         datapath,
         datapath_fault,
         ledger,
-        spool: Spool::at(&cni_dir),
+        spool: Spool::at(cni_dir),
         metrics: Arc::new(Metrics::default()),
         metrics_fault: std::sync::Mutex::default(),
         default_network: DefaultNetwork::default(),
         turns: Turns::new((cores * 4).max(8)),
+        left_over: tokio::sync::Notify::new(),
         settings,
-    })
+    }
 }
 
-fn cluster_settings(settings: &Settings, cni_dir: &Path) -> ClusterSettings {
+/// Where pods and networks come from.
+pub(crate) fn cluster_settings(settings: &Settings, cni_dir: &Path) -> ClusterSettings {
     let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
     let source = match (&settings.objects, &settings.kubeconfig) {
         (Some(folder), _) => Source::Folder(PathBuf::from(folder)),
@@ -172,6 +185,8 @@ fn cluster_settings(settings: &Settings, cni_dir: &Path) -> ClusterSettings {
         node_name: settings.node_name.clone().or_else(|| std::env::var("MULTUS_NODE_NAME").ok()),
         networks_dir: cni_dir.join("networks"),
         annotations_from_runtime: true,
+        once: false,
+        quiet: crate::kube::QUIET,
     }
 }
 
@@ -198,14 +213,10 @@ fn datapath_settings(settings: &DatapathSettings) -> Result<Option<datapath::Set
         crate::config::AttachMode::Clsact => datapath::AttachMode::Clsact,
     };
     // What annotations may ask for at most; each attachment's own list narrows it.
-    let wanted = settings.relay.allowed.as_ref().unwrap_or(&settings.relay.known);
-    let (protocols, others): (Vec<&String>, Vec<&String>) =
-        wanted.iter().partition(|name| crate::config::PROTOCOLS.contains(&name.as_str()));
-    for name in others {
-        tracing::warn!(
-            "datapath.relay: protocol \"{name}\" is counted as UDP and not relayed: custom protocols come later"
-        );
-    }
+    let allowed = settings.relay.allowed.as_ref().unwrap_or(&settings.relay.known);
+    let built_in: Vec<&String> =
+        allowed.iter().filter(|name| crate::config::PROTOCOLS.contains(&name.as_str())).collect();
+    let custom = settings.custom.iter().filter(|custom| allowed.contains(&custom.name));
     Ok(Some(datapath::Settings {
         mode,
         bpffs: PathBuf::from(&settings.bpffs),
@@ -213,12 +224,16 @@ fn datapath_settings(settings: &DatapathSettings) -> Result<Option<datapath::Set
         slots: settings.slots,
         log: settings.log,
         mark: datapath::Mark { value: settings.mark.value, mask: settings.mark.mask },
-        protocols: ProtocolSet::of(&protocols)?,
+        protocols: ProtocolSet::of(&built_in)?,
+        custom: custom.map(|c| datapath::Custom { name: c.name.clone(), v4: c.v4, v6: c.v6, port: c.port }).collect(),
     }))
 }
 
-fn plugin_folders(settings: &Settings) -> Vec<PathBuf> {
-    vec![PathBuf::from(settings.delegation.bin_dir.as_deref().unwrap_or("/opt/cni/bin"))]
+/// `binDir` as the host has it: a path below `chrootDir` is the host's as the agent's pod sees it.
+pub(crate) fn plugin_folders(settings: &Settings) -> Vec<PathBuf> {
+    let folder = Path::new(settings.delegation.bin_dir.as_deref().unwrap_or("/opt/cni/bin"));
+    let below = settings.chroot_dir.as_deref().and_then(|root| folder.strip_prefix(root).ok());
+    vec![below.map_or_else(|| folder.to_owned(), |below| Path::new("/").join(below))]
 }
 
 async fn now_and_then(context: Arc<Context>, mut host: Option<HostRunner>, mut stop: watch::Receiver<bool>) {
@@ -226,6 +241,7 @@ async fn now_and_then(context: Arc<Context>, mut host: Option<HostRunner>, mut s
         reconcile::now_and_then(&context, host.as_mut()).await;
         tokio::select! {
             () = tokio::time::sleep(NOW_AND_THEN) => {},
+            () = context.left_over.notified() => {},
             _ = stop.wait_for(|stop| *stop) => return,
         }
     }

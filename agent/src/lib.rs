@@ -47,3 +47,5 @@ pub mod telemetry;
 // Root: builds the parts and starts them in order.
 #[cfg(feature = "daemon")]
 pub mod daemon;
+#[cfg(feature = "daemon")]
+pub mod thin;

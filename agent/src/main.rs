@@ -1,12 +1,16 @@
-//! The program: parses arguments, runs the agent or one of the operator's commands.
+//! The program: a CNI plugin when a runtime starts it; else it parses arguments, and runs the agent or one of the
+//! operator's commands.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use multus_agent::cli::{self, Cli, Command};
-use multus_agent::daemon;
+use multus_agent::{daemon, thin};
 
 fn main() -> ExitCode {
+    if thin::is_asked() {
+        return thin::run();
+    }
     match Cli::parse().command {
         Command::Run { config } => match daemon::run(&config) {
             Ok(()) => ExitCode::SUCCESS,

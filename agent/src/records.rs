@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::quote;
 use crate::names::{ContainerId, IfName, NadRef, NetnsPath, PluginName, PodRef};
-use crate::sys::files::{Held, hold, private_folder, replace, thin_out};
+use crate::sys::files::{Held, hold, hold_together, private_folder, replace, thin_out};
 use results::Results;
 
 const HEAD: &str = "multus-ebpf record 1 ";
@@ -101,6 +101,9 @@ pub struct Attachment {
     /// Is it the one whose result the runtime sees?
     #[serde(default)]
     pub master: bool,
+    /// Was it attached while the pod ran? Then whoever asked for it tells the pod. Without a result it is only half there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hotplug: bool,
     /// The chain, in ADD order.
     pub delegates: Vec<Delegate>,
     /// The chain's result in CNI 1.1 form.
@@ -166,6 +169,15 @@ pub struct Link {
     /// The protocols relayed for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relay: Vec<String>,
+    /// Whether the host and the pod may talk.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub host_access: bool,
+    /// The host's ports that the pod may open; none given: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_ports: Option<Vec<String>>,
+    /// Whether the pod receives relayed frames as they were sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub plain_copy: bool,
     /// Why it is not counted or relayed although it should be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -194,6 +206,11 @@ impl Record {
             }
         }
         due
+    }
+
+    /// The first attachment that was begun while the pod ran, and not finished.
+    pub fn half_plugged(&self) -> Option<usize> {
+        self.attachments.iter().position(|attachment| attachment.hotplug && attachment.result.is_none())
     }
 
     /// Marks a delegate's stage.
@@ -354,6 +371,14 @@ impl Records {
         hold(&self.folder.join(".agent"), 0)
     }
 
+    /// Says that a process works with the records that is not the node's agent. `None`: the agent is there.
+    ///
+    /// # Errors
+    /// The folder is not there.
+    pub fn visit(&self) -> io::Result<Option<Held>> {
+        hold_together(&self.folder.join(".agent"), 0)
+    }
+
     /// Can a record be written here? Writes and removes a probe file of its own.
     pub fn writable(&self) -> io::Result<()> {
         static PROBES: AtomicU64 = AtomicU64::new(0);
@@ -413,6 +438,7 @@ mod tests {
             nad: None,
             ifname: IfName::new(ifname).unwrap(),
             master: ifname == "eth0",
+            hotplug: false,
             delegates: stages.iter().copied().map(delegate).collect(),
             result: None,
             link: None,
@@ -491,8 +517,12 @@ mod tests {
         drop(held);
         assert!(records.hold(&a).unwrap().is_some());
         let agent = records.own().unwrap().unwrap();
-        assert!(records.own().unwrap().is_none());
+        assert!(records.own().unwrap().is_none() && records.visit().unwrap().is_none());
         drop(agent);
+        let visits = [records.visit().unwrap().unwrap(), records.visit().unwrap().unwrap()];
+        assert!(records.own().unwrap().is_none(), "no agent begins beside them");
+        drop(visits);
+        assert!(records.own().unwrap().is_some());
         fs::remove_dir_all(folder).unwrap();
         assert!(records.hold(&a).is_err());
     }

@@ -9,8 +9,10 @@
 //! never sees maps it would misread.
 
 pub mod counters;
+pub mod host;
 pub mod mark;
+pub mod protocols;
 pub mod relay;
 
-/// Version of the map layouts in this crate; part of the pin folder's name (`<bpffs>/v1`).
-pub const LAYOUT: u32 = 1;
+/// Version of the map layouts in this crate; part of the pin folder's name (`<bpffs>/v2`).
+pub const LAYOUT: u32 = 2;

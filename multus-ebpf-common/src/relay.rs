@@ -1,15 +1,23 @@
 //! Which frames are relayed, between whom, and how is each decision counted?
 //!
-//! The rule table is data: the agent fills `relay_rules` from [`PROTOCOLS`]. Programs only look up.
+//! The rule table is data: the agent fills `relay_rules` from [`PROTOCOLS`](crate::protocols::PROTOCOLS) and from the
+//! operator's own protocols. Programs only look up.
 
-/// How many pods of one parent hear and are heard through the relay; further ones are counted as `fanout_full`.
+use crate::protocols::HOST_ACCESS;
+
+/// How many receivers one part of a fan-out holds.
 pub const MEMBERS: usize = 64;
+/// How many parts the fan-out of one parent can have: 256 pods hear and are heard through the relay; further ones are
+/// counted as `fanout_full`.
+pub const PARTS: usize = 4;
 
-/// Key of `relay_rules`: a multicast group and a destination port.
+/// Key of `relay_rules`: a destination group and port.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RuleKey {
-    /// The group: IPv6, or IPv4 mapped into it (`::ffff:a.b.c.d`), network byte order.
+    /// The group: IPv6, or IPv4 mapped into it (`::ffff:a.b.c.d`), network byte order. A broadcast of any subnet is
+    /// 255.255.255.255, and groups that differ by device stand under one address
+    /// ([`group_of`](crate::protocols::group_of)).
     pub addr: [u8; 16],
     /// UDP destination port in host byte order; 0 is the group's own entry.
     pub port: u16,
@@ -23,12 +31,14 @@ pub const RULE_WHOLE_GROUP: u32 = 1;
 pub const RULE_BY_PORT: u32 = 2;
 /// The payload is mDNS: check the header before relaying (RFC 6762 sections 6 and 18).
 pub const RULE_MDNS: u32 = 4;
+/// All the group's ports belong to the rule's protocol: a fragment without a port is relayed as that.
+pub const RULE_FRAGMENTS: u32 = 8;
 
 /// Value of `relay_rules`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
-    /// Index into [`PROTOCOLS`].
+    /// The protocol's number.
     pub protocol: u32,
     /// `RULE_*` bits.
     pub flags: u32,
@@ -40,7 +50,7 @@ pub struct Rule {
 pub struct MacKey {
     /// Interface index of the parent.
     pub parent: u32,
-    /// The child's MAC.
+    /// The child's MAC, or the parent's own.
     pub mac: [u8; 6],
     /// Zero.
     pub pad: u16,
@@ -48,6 +58,10 @@ pub struct MacKey {
 
 /// The member has a place in the fan-out.
 pub const MEMBER_IN_FANOUT: u32 = 1;
+/// Host access reaches only the host's ports in `host_ports`.
+pub const MEMBER_PORTS: u32 = 2;
+/// It is the parent's own MAC: the host's. There is such an entry while a member has host access.
+pub const MAC_OF_PARENT: u32 = 4;
 
 /// Value of `local_macs`: whose MAC it is and what it may relay.
 #[repr(C)]
@@ -55,13 +69,23 @@ pub const MEMBER_IN_FANOUT: u32 = 1;
 pub struct LocalMac {
     /// Instance number of the attachment: its counter slot, and the base of its stamp.
     pub slot: u32,
-    /// `MEMBER_*` bits.
+    /// `MEMBER_*` bits, or [`MAC_OF_PARENT`].
     pub flags: u32,
-    /// Bit `i`: protocol `i` of [`PROTOCOLS`] is relayed.
+    /// Bit `i`: protocol number `i` is relayed; bit [`HOST_ACCESS`](crate::protocols::HOST_ACCESS): it has host access.
     pub protocols: u32,
 }
 
-/// One receiver in a parent's fan-out.
+/// Key of `relay_fanout`: a part of a parent's receivers.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FanoutKey {
+    /// Interface index of the parent.
+    pub parent: u32,
+    /// Which part, from 0 and below [`PARTS`].
+    pub part: u32,
+}
+
+/// One receiver in a parent's fan-out. It keeps its place as long as it lives; a place nobody has wants nothing.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Member {
@@ -69,13 +93,13 @@ pub struct Member {
     pub mac: [u8; 6],
     /// Zero.
     pub pad: u16,
-    /// Bit `i`: it wants protocol `i`.
+    /// Bit `i`: it wants protocol number `i`. 0: the place is free.
     pub protocols: u32,
     /// Instance number of the attachment.
     pub slot: u32,
 }
 
-/// Value of `relay_fanout` (key: interface index of the parent): who gets a copy.
+/// Value of `relay_fanout`: who gets a copy.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fanout {
@@ -83,11 +107,13 @@ pub struct Fanout {
     pub mac: [u8; 6],
     /// Zero.
     pub pad: u16,
-    /// How many of `members` are in use, at most [`MEMBERS`].
+    /// How many of `members` are looked at, at most [`MEMBERS`]; the last of them is in use.
     pub count: u32,
-    /// How many pods found no place.
+    /// How many parts this parent has; in part 0 alone, as the two below.
+    pub parts: u32,
+    /// How many pods found no place in any part.
     pub overflow: u32,
-    /// What at least one member wants: the union of their `protocols`.
+    /// What at least one member of any part wants: the union of their `protocols`.
     pub protocols: u32,
     /// The receivers; those from `count` on are zero.
     pub members: [Member; MEMBERS],
@@ -99,6 +125,7 @@ impl Default for Fanout {
             mac: [0; 6],
             pad: 0,
             count: 0,
+            parts: 0,
             overflow: 0,
             protocols: 0,
             members: [Member { mac: [0; 6], pad: 0, protocols: 0, slot: 0 }; MEMBERS],
@@ -119,7 +146,7 @@ pub const PATHS: &[&str] = &["host_to_pod", "pod_to_host"];
 pub struct RelayKey {
     /// Interface index of the parent.
     pub parent: u32,
-    /// Index into [`PROTOCOLS`].
+    /// The protocol's number.
     pub protocol: u32,
     /// Index into [`PATHS`].
     pub path: u32,
@@ -169,70 +196,25 @@ outcomes! {
     UNKNOWN_SOURCE = 9, "unknown_source";
     /// The kernel could not make or deliver a copy (counted per copy).
     FAILED = 10, "failed";
+    /// Host access: the frame opens a connection to a port of the host that is not among the pod's `host-ports`.
+    PORT = 11, "port";
+    /// Host access: a kind of frame that it does not carry (router advertisements, redirects, groups, no IP).
+    KIND = 12, "kind";
+    /// Host access: the host asks whether an address is free; no pod hears that.
+    PROBE = 13, "probe";
+    /// Host access: the host is not the frame's sender but its router.
+    FORWARDED = 14, "forwarded";
 }
 
-/// A destination in the rule table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Group {
-    /// As in [`RuleKey::addr`].
-    pub addr: [u8; 16],
-    /// UDP port; 0: the whole group.
-    pub port: u16,
+/// Whether frames of a protocol can have this outcome: the last few belong to host access alone.
+#[must_use]
+pub const fn has_outcome(protocol: u32, outcome: u32) -> bool {
+    outcome <= FAILED || protocol == HOST_ACCESS
 }
-
-/// A protocol that can be relayed.
-#[derive(Clone, Copy, Debug)]
-pub struct Protocol {
-    /// The name users write in annotations and see in labels.
-    pub name: &'static str,
-    /// Relayed unless configured otherwise.
-    pub on: bool,
-    /// Whether the mDNS header check applies.
-    pub mdns: bool,
-    /// Where it is sent.
-    pub groups: &'static [Group],
-}
-
-const fn v4(a: u8, b: u8, c: u8, d: u8, port: u16) -> Group {
-    Group { addr: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d], port }
-}
-
-const fn v6(scope: u8, high: u16, low: u16, port: u16) -> Group {
-    let [h1, h0] = high.to_be_bytes();
-    let [l1, l0] = low.to_be_bytes();
-    Group { addr: [0xff, scope, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, h1, h0, l1, l0], port }
-}
-
-/// Every protocol the relay knows; a protocol's position is its number in maps and masks.
-///
-/// Single-purpose link-local groups are relayed whole, so that fragments need no port (RFC 6762 section 17 allows
-/// 9000-byte messages). Further entries of the field (KNXnet/IP, SLP, LLMNR) are off unless asked for.
-pub const PROTOCOLS: &[Protocol] = &[
-    Protocol { name: "mdns", on: true, mdns: true, groups: &[v4(224, 0, 0, 251, 0), v6(2, 0, 0xfb, 0)] },
-    Protocol {
-        name: "ssdp",
-        on: true,
-        mdns: false,
-        groups: &[v4(239, 255, 255, 250, 1900), v6(2, 0, 0xc, 1900), v6(5, 0, 0xc, 1900)],
-    },
-    Protocol { name: "wsd", on: true, mdns: false, groups: &[v4(239, 255, 255, 250, 3702), v6(2, 0, 0xc, 3702)] },
-    Protocol {
-        name: "coap",
-        on: true,
-        mdns: false,
-        groups: &[v4(224, 0, 1, 187, 5683), v6(2, 0, 0xfd, 5683), v6(5, 0, 0xfd, 5683)],
-    },
-    Protocol { name: "llmnr", on: false, mdns: false, groups: &[v4(224, 0, 0, 252, 5355), v6(2, 1, 3, 5355)] },
-    Protocol { name: "knx", on: false, mdns: false, groups: &[v4(224, 0, 23, 12, 3671)] },
-    Protocol { name: "slp", on: false, mdns: false, groups: &[v4(239, 255, 255, 253, 427), v6(2, 1, 0x1000, 427)] },
-    Protocol { name: "yeelight", on: false, mdns: false, groups: &[v4(239, 255, 255, 250, 1982)] },
-    Protocol { name: "govee", on: false, mdns: false, groups: &[v4(239, 255, 255, 250, 4001)] },
-];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
     use std::mem::{align_of, offset_of, size_of};
 
     #[test]
@@ -242,10 +224,11 @@ mod tests {
         assert_eq!((size_of::<MacKey>(), align_of::<MacKey>()), (12, 4));
         assert_eq!((size_of::<LocalMac>(), align_of::<LocalMac>()), (12, 4));
         assert_eq!((size_of::<Member>(), align_of::<Member>()), (16, 4));
-        assert_eq!((size_of::<Fanout>(), align_of::<Fanout>()), (20 + 16 * MEMBERS, 4));
+        assert_eq!((size_of::<Fanout>(), align_of::<Fanout>()), (24 + 16 * MEMBERS, 4));
+        assert_eq!((size_of::<FanoutKey>(), align_of::<FanoutKey>()), (8, 4));
         assert_eq!((size_of::<RelayKey>(), align_of::<RelayKey>()), (16, 4));
         assert_eq!((size_of::<RelayCount>(), align_of::<RelayCount>()), (16, 8));
-        assert_eq!(offset_of!(Fanout, members), 20);
+        assert_eq!(offset_of!(Fanout, members), 24);
         assert_eq!(offset_of!(MacKey, mac), 4);
         assert_eq!(offset_of!(RuleKey, port), 16);
     }
@@ -259,34 +242,12 @@ mod tests {
     }
 
     #[test]
-    fn protocols_fit_a_mask_and_no_group_is_listed_twice() {
-        assert!(PROTOCOLS.len() <= 32);
-        let mut seen = HashSet::new();
-        for protocol in PROTOCOLS {
-            for group in protocol.groups {
-                assert!(seen.insert((group.addr, group.port)), "{} repeats a group", protocol.name);
-                assert!(group.addr[0] == 0xff || group.addr[12] & 0xf0 == 0xe0, "{} is not multicast", protocol.name);
-            }
-        }
-    }
-
-    #[test]
-    fn the_table_names_the_addresses_of_the_standards() {
-        let group = |name: &str, at: usize| {
-            let protocol = PROTOCOLS.iter().find(|p| p.name == name).unwrap();
-            std::net::Ipv6Addr::from(protocol.groups[at].addr).to_canonical().to_string()
-        };
-        assert_eq!(group("mdns", 0), "224.0.0.251");
-        assert_eq!(group("mdns", 1), "ff02::fb");
-        assert_eq!(group("ssdp", 2), "ff05::c");
-        assert_eq!(group("llmnr", 1), "ff02::1:3");
-        assert_eq!(group("slp", 1), "ff02::1:1000");
-    }
-
-    #[test]
     fn outcomes_and_names_agree() {
-        for (index, name) in [(RELAYED, "relayed"), (FANOUT_FULL, "fanout_full"), (FAILED, "failed")] {
+        for (index, name) in
+            [(RELAYED, "relayed"), (FANOUT_FULL, "fanout_full"), (FAILED, "failed"), (FORWARDED, "forwarded")]
+        {
             assert_eq!(OUTCOMES.get(index as usize), Some(&name));
         }
+        assert!(has_outcome(0, FAILED) && !has_outcome(0, PORT) && has_outcome(HOST_ACCESS, PORT));
     }
 }

@@ -190,6 +190,13 @@ impl Frame {
         }
     }
 
+    /// Whether IPv6 extension headers go on beyond those that were followed: what comes behind them is unknown.
+    #[inline(always)]
+    pub(crate) fn is_extended(&self) -> bool {
+        let is_extension = matches!(self.transport, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION);
+        matches!(self.network, Network::Ipv6) && is_extension && !self.later_fragment
+    }
+
     /// Whether the packet is for an IP multicast group.
     #[inline(always)]
     pub(crate) fn is_ip_multicast(&self) -> bool {

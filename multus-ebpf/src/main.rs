@@ -1,6 +1,6 @@
 //! Which programs run in the kernel, and where? SCHED_CLS programs: two on a pod's interface that say whose frame it is,
-//! two behind them that count, two on the macvlan parent that relay. All of them answer "next" and leave the verdict to
-//! whoever comes after.
+//! two behind them that count, two on the macvlan parent that relay. They answer "next" and leave the verdict to whoever
+//! comes after; but what host access takes to its receiver on this node has arrived.
 //!
 //! They decide nothing about policy: who may relay what is in the maps, which the agent writes.
 #![no_std]
@@ -8,7 +8,9 @@
 
 mod counters;
 mod frame;
+mod host;
 mod mark;
+mod plain;
 mod relay;
 
 use aya_ebpf::macros::classifier;
@@ -24,6 +26,7 @@ pub(crate) const DROP: i32 = 2;
 /// stays as small as it can be: the verifier reads every instance, but the counting behind it only once.
 #[classifier]
 pub fn pod_ingress(ctx: TcContext) -> i32 {
+    plain::restore(&ctx);
     counters::hand_over(&ctx, RECEIVE);
     NEXT
 }
@@ -57,7 +60,8 @@ pub fn parent_ingress(ctx: TcContext) -> i32 {
     NEXT
 }
 
-/// On the parent, transmitting: copies discovery frames between the host and its pods.
+/// On the parent, transmitting: copies discovery frames between the host and its pods, and takes host access's frames to
+/// their receiver.
 #[classifier]
 pub fn parent_egress(ctx: TcContext) -> i32 {
     relay::egress(&ctx)

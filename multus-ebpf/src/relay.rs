@@ -1,5 +1,5 @@
 //! Who else on this link must hear this frame? Copies discovery frames between the host and its macvlan pods, which the
-//! kernel keeps apart.
+//! kernel keeps apart; with host access also ARP and neighbour discovery.
 //!
 //! A copy differs from the original in its destination MAC alone and re-enters through the parent's receive path, so
 //! exactly one receiver takes it. The original goes on to the wire as its sender made it. Nothing relayed is ever
@@ -10,14 +10,15 @@ use aya_ebpf::btf_maps::{HashMap, PerCpuHashMap};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::TcContext;
 use multus_ebpf_common::mark::{self as stamps, stamp_of};
+use multus_ebpf_common::protocols::{HOST_ACCESS, group_of};
 use multus_ebpf_common::relay::{
-    FAILED, FANOUT_FULL, FRAGMENT, Fanout, GSO, LocalMac, MALFORMED, MEMBER_IN_FANOUT, MEMBERS, MacKey, Member,
-    PATH_HOST_TO_POD, PATH_POD_TO_HOST, RELAYED, RULE_BY_PORT, RULE_MDNS, RULE_WHOLE_GROUP, RelayCount, RelayKey, Rule,
-    RuleKey, SPOOF, TRUNCATED, UNKNOWN_SOURCE, UNWANTED, VLAN,
+    FAILED, FANOUT_FULL, FRAGMENT, Fanout, FanoutKey, GSO, LocalMac, MAC_OF_PARENT, MALFORMED, MEMBER_IN_FANOUT,
+    MEMBERS, MacKey, Member, PARTS, PATH_HOST_TO_POD, PATH_POD_TO_HOST, PROBE, RELAYED, RULE_BY_PORT, RULE_FRAGMENTS,
+    RULE_MDNS, RULE_WHOLE_GROUP, RelayCount, RelayKey, Rule, RuleKey, SPOOF, TRUNCATED, UNKNOWN_SOURCE, UNWANTED, VLAN,
 };
 
-use crate::frame::{Frame, UDP, field, load, read};
-use crate::{DROP, NEXT, mark};
+use crate::frame::{Frame, Network, UDP, field, load, read};
+use crate::{DROP, NEXT, host, mark};
 
 const MDNS_PORT: u16 = 5353;
 const AF_PACKET: u32 = 17;
@@ -31,13 +32,13 @@ const REPLACED_WHOLE: usize = BPF_F_NO_PREALLOC as usize;
 static RELAY_RULES: HashMap<RuleKey, Rule, 256, REPLACED_WHOLE> = HashMap::new();
 
 #[btf_map(name = "relay_fanout")]
-static RELAY_FANOUT: HashMap<u32, Fanout, 256, REPLACED_WHOLE> = HashMap::new();
+static RELAY_FANOUT: HashMap<FanoutKey, Fanout, 1024, REPLACED_WHOLE> = HashMap::new();
 
 #[btf_map(name = "local_macs")]
 static LOCAL_MACS: HashMap<MacKey, LocalMac, 8192, REPLACED_WHOLE> = HashMap::new();
 
 #[btf_map(name = "relay_counters")]
-static RELAY_COUNTERS: PerCpuHashMap<RelayKey, RelayCount, 16384, REPLACED_WHOLE> = PerCpuHashMap::new();
+static RELAY_COUNTERS: PerCpuHashMap<RelayKey, RelayCount, 32768, REPLACED_WHOLE> = PerCpuHashMap::new();
 
 /// A frame that belongs to a protocol of the table.
 struct Match {
@@ -63,37 +64,45 @@ impl Match {
     }
 }
 
-/// Decides and copies; the answer is "next" for every frame that is still as its sender made it.
+/// Decides and copies; the answer is "next" for every frame that is still as its sender made it, but for those that host
+/// access takes to their receiver.
 #[inline(always)]
 pub(crate) fn egress(ctx: &TcContext) -> i32 {
     let stamp = mark::take(ctx);
     let Some(macs) = read::<[u8; 12]>(ctx, 0) else { return NEXT };
-    if macs[0] & 1 == 0 {
-        return NEXT;
-    }
-    let Some(matched) = Match::unpack(classify(ctx.skb.skb)) else { return NEXT };
-    let parent = field!(ctx, ifindex);
-    // SAFETY: values of this map are replaced whole and freed after a grace period: no aliasing write happens.
-    let Some(fanout) = (unsafe { RELAY_FANOUT.get(parent) }) else { return NEXT };
     let source = [macs[6], macs[7], macs[8], macs[9], macs[10], macs[11]];
     let original = [macs[0], macs[1], macs[2], macs[3], macs[4], macs[5]];
+    let parent = field!(ctx, ifindex);
+    if original[0] & 1 == 0 {
+        return host::unicast(ctx, parent, &original, &source, stamp);
+    }
+    let Some(matched) = Match::unpack(classify(ctx.skb.skb, u32::from(original[0] == 0xff))) else { return NEXT };
+    // SAFETY: values of this map are replaced whole and freed after a grace period: no aliasing write happens.
+    let Some(fanout) = (unsafe { RELAY_FANOUT.get(FanoutKey { parent, part: 0 }) }) else { return NEXT };
     if packed(&source) == packed(&fanout.mac) {
         if stamp.is_some() || is_handmade(ctx) {
             return skip(ctx, parent, &matched, PATH_POD_TO_HOST, SPOOF);
         }
         return host_to_pods(ctx, parent, &matched, fanout, &original);
     }
-    match authorize(parent, &source, stamp, &matched) {
+    match authorize(ctx, parent, &source, stamp, &matched) {
         RELAYED => pod_to_host(ctx, parent, &matched, fanout, &original),
         reason => skip(ctx, parent, &matched, PATH_POD_TO_HOST, reason),
     }
+}
+
+/// Who has a MAC on this parent, if it is somebody of ours.
+#[inline(always)]
+pub(crate) fn local(parent: u32, mac: &[u8; 6]) -> Option<&'static LocalMac> {
+    // SAFETY: as for the fan-out.
+    unsafe { LOCAL_MACS.get(MacKey { parent, mac: *mac, pad: 0 }) }
 }
 
 /// Whether a program wrote the whole frame, MACs and all, instead of the host's IP stack. Such a socket can pass the
 /// pod's egress hook by (`PACKET_QDISC_BYPASS`, `AF_XDP`), so a missing stamp proves nothing. The reference to the socket
 /// survives a macvlan, whatever namespace it is in; frames without a socket (IGMP, forwarded) are the kernel's own.
 #[inline(always)]
-fn is_handmade(ctx: &TcContext) -> bool {
+pub(crate) fn is_handmade(ctx: &TcContext) -> bool {
     // SAFETY: as for every field of the kernel's view; the pointer is null or a socket that lives as long as the frame.
     let socket = unsafe { core::ptr::read_volatile(&raw const (*ctx.skb.skb).__bindgen_anon_2.sk) };
     if socket.is_null() {
@@ -106,18 +115,21 @@ fn is_handmade(ctx: &TcContext) -> bool {
 
 /// Whether the sender is who its MAC says, and may relay this protocol.
 #[inline(always)]
-fn authorize(parent: u32, source: &[u8; 6], stamp: Option<u32>, matched: &Match) -> u32 {
-    let key = MacKey { parent, mac: *source, pad: 0 };
-    // SAFETY: as for the fan-out.
-    let Some(local) = (unsafe { LOCAL_MACS.get(key) }) else {
+fn authorize(ctx: &TcContext, parent: u32, source: &[u8; 6], stamp: Option<u32>, matched: &Match) -> u32 {
+    let Some(local) = local(parent, source) else {
         return if stamp.is_some() { SPOOF } else { UNKNOWN_SOURCE };
     };
-    if stamp != Some(stamp_of(local.slot)) {
+    if local.flags & MAC_OF_PARENT != 0 || stamp != Some(stamp_of(local.slot)) {
         SPOOF
     } else if local.protocols & (1 << (matched.protocol & 31)) == 0 {
         UNWANTED
     } else if local.flags & MEMBER_IN_FANOUT == 0 {
         FANOUT_FULL
+    } else if matched.protocol == HOST_ACCESS && !host::is_honest_arp(ctx, source) {
+        SPOOF
+    } else if matched.outcome == PROBE {
+        // The host is the one to say that an address is its own.
+        RELAYED
     } else {
         matched.outcome
     }
@@ -144,19 +156,26 @@ fn host_to_pods(ctx: &TcContext, parent: u32, matched: &Match, fanout: &Fanout, 
     unsafe { (*relayed).frames += 1 };
     let before = mark::get(ctx);
     mark::set(ctx, stamps::RELAYED);
-    // Nothing is remembered from round to round, and what came of an offer is added without a branch: either would be
-    // one more state for the verifier to walk.
-    for index in 0..MEMBERS {
-        if index as u32 >= fanout.count {
+    for part in 0..PARTS as u32 {
+        if part >= fanout.parts {
             break;
         }
-        // SAFETY: the loop's bound is the array's length.
-        let member = unsafe { fanout.members.get_unchecked(index) };
-        let came = offer(ctx.skb.skb, member, parent, wanted);
-        // SAFETY: values of a per-CPU map: only this CPU writes them.
-        unsafe {
-            (*relayed).copies += came & DELIVERED;
-            (*failed).frames += came >> 1;
+        // SAFETY: as in `egress`.
+        let Some(receivers) = (unsafe { RELAY_FANOUT.get(FanoutKey { parent, part }) }) else { continue };
+        // Nothing is remembered from round to round, and what came of an offer is added without a branch: either would
+        // be one more state for the verifier to walk.
+        for index in 0..MEMBERS {
+            if index as u32 >= receivers.count {
+                break;
+            }
+            // SAFETY: the loop's bound is the array's length.
+            let member = unsafe { receivers.members.get_unchecked(index) };
+            let came = offer(ctx.skb.skb, member, parent, wanted);
+            // SAFETY: values of a per-CPU map: only this CPU writes them.
+            unsafe {
+                (*relayed).copies += came & DELIVERED;
+                (*failed).frames += came >> 1;
+            }
         }
     }
     mark::restore(ctx, before);
@@ -212,18 +231,28 @@ fn skip(ctx: &TcContext, parent: u32, matched: &Match, path: u32, reason: u32) -
 /// Finds the frame's protocol in the rule table. A function of its own, not inlined: what it kept on the stack while
 /// parsing is forgotten when it returns, so the verifier walks the rest once and not once per kind of frame.
 #[inline(never)]
-fn classify(skb: *mut __sk_buff) -> u64 {
-    Match::pack(find(&TcContext::new(skb)))
+fn classify(skb: *mut __sk_buff, broadcast: u32) -> u64 {
+    Match::pack(find(&TcContext::new(skb), broadcast != 0))
 }
 
-/// `None` is everything that is not discovery traffic.
+/// `None` is everything that is neither discovery traffic nor a question for a neighbour.
 #[inline(always)]
-fn find(ctx: &TcContext) -> Option<Match> {
+fn find(ctx: &TcContext, broadcast: bool) -> Option<Match> {
     let frame = Frame::parse(ctx);
-    if !frame.is_ip_multicast() || frame.transport != UDP {
+    if let Some(outcome) = host::neighbour(ctx, &frame) {
+        let outcome = if is_tagged(ctx, &frame) { VLAN } else { outcome };
+        return Some(Match { protocol: HOST_ACCESS, outcome });
+    }
+    let is_broadcast = broadcast && matches!(frame.network, Network::Ipv4);
+    if !(frame.is_ip_multicast() || is_broadcast) || frame.transport != UDP {
         return None;
     }
-    let mut key = RuleKey { addr: bytes(&frame.destination), port: 0, pad: 0 };
+    let mut group = group_of(frame.destination);
+    if is_broadcast {
+        // A subnet's own broadcast address goes to whom 255.255.255.255 goes to.
+        group[3] = u32::MAX;
+    }
+    let mut key = RuleKey { addr: bytes(&group), port: 0, pad: 0 };
     // SAFETY: values of this map are replaced whole, as those of the fan-out.
     let group = *unsafe { RELAY_RULES.get(key) }?;
     let mut rule = group;
@@ -232,7 +261,8 @@ fn find(ctx: &TcContext) -> Option<Match> {
             return None;
         }
         if frame.later_fragment {
-            return Some(Match { protocol: group.protocol, outcome: FRAGMENT });
+            let outcome = if group.flags & RULE_FRAGMENTS == 0 { FRAGMENT } else { obstacle(ctx, &frame, 0) };
+            return Some(Match { protocol: group.protocol, outcome });
         }
         key.port = frame.destination_port;
         // SAFETY: as above.
@@ -241,10 +271,16 @@ fn find(ctx: &TcContext) -> Option<Match> {
     Some(Match { protocol: rule.protocol, outcome: obstacle(ctx, &frame, rule.flags) })
 }
 
+/// Whether the frame belongs to a VLAN, by a tag in it or beside it.
+#[inline(always)]
+pub(crate) fn is_tagged(ctx: &TcContext, frame: &Frame) -> bool {
+    frame.tagged || field!(ctx, vlan_present) != 0
+}
+
 /// What speaks against relaying a frame of the table; `RELAYED` when nothing does.
 #[inline(always)]
 fn obstacle(ctx: &TcContext, frame: &Frame, flags: u32) -> u32 {
-    if frame.tagged || field!(ctx, vlan_present) != 0 {
+    if is_tagged(ctx, frame) {
         return VLAN;
     }
     if field!(ctx, gso_segs) > 1 {
@@ -272,7 +308,7 @@ fn is_sane_mdns(ctx: &TcContext, frame: &Frame) -> bool {
 
 /// Counts an outcome, and in the tracing object says so.
 #[inline(always)]
-fn count(ctx: &TcContext, parent: u32, protocol: u32, path: u32, outcome: u32, copies: u64) {
+pub(crate) fn count(ctx: &TcContext, parent: u32, protocol: u32, path: u32, outcome: u32, copies: u64) {
     log(ctx.skb.skb, parent, protocol, path, outcome);
     add(parent, protocol, path, outcome, copies);
 }

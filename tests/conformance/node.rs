@@ -328,7 +328,7 @@ impl Node {
     /// Demands that nothing is left of `pod`, at once or a moment later.
     pub(crate) fn assert_gone(&self, pod: &Pod, after: &str) {
         let mut left = Vec::new();
-        let gone = wait_until(Duration::from_secs(5), || {
+        let gone = wait_until(SOON, || {
             left = self.traces(pod);
             left.is_empty()
         });

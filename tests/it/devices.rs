@@ -185,7 +185,7 @@ fn a_slow_kubelet_is_not_waited_for_beyond_the_deadline() {
     kubelet.set_latency(Duration::from_mins(1));
     let began = Instant::now();
     let text = world.add(&pod).expect_error(11);
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
     assert!(text.contains("no answer within") && text.contains("kubelet.sock"), "{text}");
 }
 
@@ -198,7 +198,7 @@ fn what_is_no_kubelet_is_said_to_be_none() {
     let refused = |why: &str, parts: &[&str]| {
         let began = Instant::now();
         let text = world.add(&pod).expect_error(11);
-        assert!(began.elapsed() < Duration::from_secs(4), "{why}: {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(6), "{why}: {:?}", began.elapsed());
         for part in parts.iter().copied().chain(["default/cam"]) {
             assert!(text.contains(part), "{why}: the sentence lacks {part}: {text}");
         }

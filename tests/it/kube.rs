@@ -38,6 +38,8 @@ impl Folder {
             node_name: Some(NODE.to_owned()),
             networks_dir: self.0.join("networks"),
             annotations_from_runtime: false,
+            once: false,
+            quiet: Duration::from_millis(400),
         }
     }
 
@@ -354,14 +356,47 @@ async fn events_are_posted_and_paced() {
     assert_eq!(event["involvedObject"]["uid"], "u");
     assert_eq!(event["metadata"]["namespace"], "x");
 
-    for _ in 0..1000 {
-        bench.cluster.event(&pod("a", Some("u")), EventKind::Warning, "NoNetworkFound", "x");
+    for number in 0..1000 {
+        bench.cluster.event(&pod("a", Some("u")), EventKind::Warning, "NoNetworkFound", &format!("x{number}"));
     }
     let health = bench.cluster.health();
     assert!(health.events_dropped >= 400, "the queue is bounded: {health:?}");
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let posted = bench.api.all(EVENTS).len();
     assert!((50..200).contains(&posted), "a burst of 100, then 20 a second: {posted}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_falls_silent_is_noticed_and_found_again() {
+    let bench = Bench::new().await;
+    bench.synced().await;
+    until("connected", || bench.cluster.health().connected).await;
+    let watches = bench.api.count_watches("network-attachment-definitions");
+    bench.api.stall_watches(true);
+    bench.api.set_latency(SOON);
+    until("missed", || !bench.cluster.health().connected).await;
+    let said = bench.cluster.health().last_error.unwrap_or_default();
+    assert!(said.contains("no answer within 400 ms"), "{said}");
+    bench.api.set_latency(Duration::ZERO);
+    bench.api.stall_watches(false);
+    bench.api.put_network("x", "new", "{}");
+    until("found again", || bench.cluster.health().connected && bench.cluster.network(&nad("x", "new")).is_some())
+        .await;
+    let again = bench.api.count_watches("network-attachment-definitions");
+    assert!(again > watches, "the old connection would hang for minutes: {again} watches");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_answers_is_asked_for_a_sign_of_life_only_in_silence() {
+    let bench = Bench::new().await;
+    bench.synced().await;
+    let asked = || bench.api.count("GET", "/version");
+    until("asked", || asked() >= 2).await;
+    let (before, began) = (asked(), Instant::now());
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    let most = 1 + began.elapsed().as_millis() as usize / 400;
+    assert!(asked() - before <= most, "{} questions in {:?}", asked() - before, began.elapsed());
+    assert!(bench.cluster.health().connected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -52,6 +52,8 @@ pub enum Home {
     Pod,
     /// On the host: it may.
     Host,
+    /// In its pod, with the right to enter the host's mount namespace: the host-exec component.
+    HostExec,
 }
 
 /// A running agent.
@@ -83,6 +85,14 @@ impl Agent {
     /// The same without waiting: for a node on which it cannot become ready yet.
     pub fn start_unready(home: Home, lab: &Lab, config: &Value) -> Self {
         let file = lab.dir.join("daemon-config.json");
+        let mut config = config.clone();
+        match home {
+            Home::Host => {}
+            // Whoever runs the tests may well have the right to enter process 1's namespaces.
+            Home::Pod => config["hostExec"] = "off".into(),
+            // Process 1 may hide its namespaces from us; this process lives on the same host.
+            Home::HostExec => config["hostExec"] = format!("/proc/{}/ns/mnt", std::process::id()).into(),
+        }
         fs::write(&file, format!("{config:#}")).expect("write daemon-config.json");
         Self::spawn(home, lab, file)
     }
@@ -93,7 +103,7 @@ impl Agent {
         let keep = lab.is_kept();
         let program_path = program("multus-agent");
         let mut command = if keep { lab.node.lasting_command(program_path) } else { lab.node.command(program_path) };
-        if home == Home::Pod {
+        if home != Home::Host {
             sys::own_mounts(&mut command);
         }
         command.args(["run", "--config"]).arg(&config).env("MULTUS_NODE_NAME", "lab-node");
@@ -177,6 +187,19 @@ impl Agent {
         memory_kib(self.child.id())
     }
 
+    /// Anonymous memory in KiB (`RssAnon`): what it allocated, without its program's pages.
+    pub fn allocated_kib(&self) -> u64 {
+        status_kib(self.child.id(), "RssAnon:")
+    }
+
+    /// How many descriptors it has open, and how many threads it runs.
+    pub fn descriptors_and_threads(&self) -> (usize, usize) {
+        let count = |what: &str| {
+            fs::read_dir(format!("/proc/{}/{what}", self.child.id())).into_iter().flatten().flatten().count()
+        };
+        (count("fd"), count("task"))
+    }
+
     /// Lets the peak of [`Self::memory_kib`] start anew.
     pub fn reset_memory_peak(&self) {
         let _ = fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
@@ -213,10 +236,11 @@ impl Drop for Agent {
 
 /// `VmRSS` and `VmHWM` of a process in KiB; zeros when it is gone.
 pub fn memory_kib(pid: u32) -> (u64, u64) {
+    (status_kib(pid, "VmRSS:"), status_kib(pid, "VmHWM:"))
+}
+
+fn status_kib(pid: u32, name: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let field = |name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name));
-        line.and_then(|line| line.split_whitespace().nth(1)).and_then(|n| n.parse().ok()).unwrap_or(0)
-    };
-    (field("VmRSS:"), field("VmHWM:"))
+    let line = text.lines().find(|line| line.starts_with(name));
+    line.and_then(|line| line.split_whitespace().nth(1)).and_then(|n| n.parse().ok()).unwrap_or(0)
 }

@@ -22,8 +22,8 @@ use self::http::Request;
 pub use self::store::{CLAIMS, EVENTS, NETWORKS, PODS, Resource, SLICES};
 use self::store::{Refusal, Store};
 
-/// The token in the kubeconfig's token file. Another one is refused; none at all is let in, because client-go sends no
-/// credentials over plain HTTP.
+/// The token in the kubeconfig's token file. Another one is refused, unless [`ApiServer::accept_token`] says otherwise;
+/// none at all is let in, because client-go sends no credentials over plain HTTP.
 const TOKEN: &str = "lab-token";
 
 /// One request as it came in.
@@ -69,6 +69,8 @@ struct Mood {
     cuts: u64,
     /// Watches send nothing.
     stalled: bool,
+    /// The only token there is; none: the first one.
+    token: Option<String>,
 }
 
 struct State {
@@ -190,6 +192,14 @@ impl ApiServer {
     pub fn fail(&self, method: &str, path: &str, times: usize, status: u16) {
         let fault = Fault { method: method.into(), path: path.into(), times, status };
         self.shared.change(|state| state.mood.faults.push(fault));
+    }
+
+    /// From now on only this token is accepted, and every watch ends, as after the first one was revoked.
+    pub fn accept_token(&self, token: &str) {
+        self.shared.change(|state| {
+            state.mood.token = Some(token.to_owned());
+            state.mood.cuts += 1;
+        });
     }
 
     /// Forgets the failures that [`ApiServer::fail`] asked for.
@@ -325,24 +335,24 @@ fn let_in(connection: TcpStream, shared: &Arc<Shared>) {
 fn serve(connection: TcpStream, shared: &Shared) -> io::Result<()> {
     let mut connection = http::Connection::new(connection);
     while let Some(request) = connection.read()? {
-        let (entry, latency, fault) = {
+        let (entry, latency, fault, is_known) = {
             let mut state = shared.lock();
+            let token = state.mood.token.as_deref().unwrap_or(TOKEN).to_owned();
+            let is_known = request.token.as_deref().is_none_or(|given| given == token);
             state.seen.push(Seen {
                 method: request.method.clone(),
                 path: request.path.clone(),
                 query: request.query.clone(),
                 body: request.body.clone(),
-                had_token: request.token.as_deref() == Some(TOKEN),
+                had_token: request.token.as_deref() == Some(token.as_str()),
                 status: 0,
             });
-            (state.seen.len() - 1, state.mood.latency, state.take_fault(&request))
+            (state.seen.len() - 1, state.mood.latency, state.take_fault(&request), is_known)
         };
         thread::sleep(latency);
         let answered = match fault {
             Some(status) => Err(Refusal::new(status, "InjectedFault", "as asked for")),
-            None if request.token.as_deref().is_some_and(|token| token != TOKEN) => {
-                Err(Refusal::new(401, "Unauthorized", "Unauthorized"))
-            }
+            None if !is_known => Err(Refusal::new(401, "Unauthorized", "Unauthorized")),
             None => answer(&request, shared),
         };
         let (status, body) = match answered {

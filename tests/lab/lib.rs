@@ -33,6 +33,7 @@ pub mod state;
 pub mod sys;
 pub mod traffic;
 pub mod udp;
+pub mod upstream;
 pub mod world;
 
 pub use agent::{Agent, Home};

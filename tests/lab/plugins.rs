@@ -41,7 +41,8 @@ pub fn install_fake(lab: &Lab, name: &str) {
 /// A configuration of the fake plugin `name` that behaves as `programme` says and keeps a journal.
 ///
 /// `programme` maps a verb, or `*`, to what to do: `result`, `error`, `exit`, `stdout`, `stdout_bytes`, `stderr`,
-/// `stderr_bytes`, `sleep_ms`, `hang`, `hold_pipe_ms`, `signal`, `link`, `until` (behave so until that file exists).
+/// `stderr_bytes`, `sleep_ms`, `hang`, `hold_pipe_ms`, `signal`, `link`, `wait_for` (go on
+/// when that file exists), `until` (behave so until that file exists).
 pub fn conf(lab: &Lab, name: &str, programme: &Value) -> Value {
     install_fake(lab, name);
     json!({"cniVersion": "1.0.0", "type": name, "fake": {"journal": journal_path(lab, name), "do": programme}})
@@ -80,6 +81,16 @@ impl Entry {
     /// Its stdin, parsed.
     pub fn conf(&self) -> Value {
         serde_json::from_str(self.stdin()).unwrap_or(Value::Null)
+    }
+
+    /// Its mount namespace, as `/proc` names it.
+    pub fn mounts(&self) -> &str {
+        self.0["mounts"].as_str().unwrap_or_default()
+    }
+
+    /// Its `RLIMIT_DATA` in bytes, or `unlimited`.
+    pub fn data_limit(&self) -> &str {
+        self.0["data"].as_str().unwrap_or_default()
     }
 
     /// Its process id.

@@ -54,6 +54,12 @@ impl Call {
         self
     }
 
+    /// The variables that are the specification's.
+    pub fn env_of_cni(&self) -> BTreeMap<&str, &str> {
+        let all = self.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        all.filter(|(name, _)| name.starts_with("CNI_")).collect()
+    }
+
     /// Runs it inside `netns` (the node's).
     pub fn run(&self, netns: &Netns) -> Answer {
         Answer {

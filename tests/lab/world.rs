@@ -37,6 +37,11 @@ impl Builder {
         Self::on(Lab::new(name))
     }
 
+    /// The same with no other lab beside it.
+    pub fn alone(name: &str) -> Self {
+        Self::on(Lab::alone(name))
+    }
+
     /// A node without networks on this lab.
     pub fn on(lab: Lab) -> Self {
         Self { config: agent::config(&lab), runtime: Runtime::new(&lab), lab, home: Home::Pod }
@@ -60,6 +65,13 @@ impl Builder {
     #[must_use]
     pub fn on_host(mut self) -> Self {
         self.home = Home::Host;
+        self
+    }
+
+    /// The agent in its pod, with the right to run plugins on the host.
+    #[must_use]
+    pub fn with_host_exec(mut self) -> Self {
+        self.home = Home::HostExec;
         self
     }
 
@@ -112,9 +124,17 @@ impl World {
     /// What the node looks like before anything of interest: after one pod came and went, so that what stays for good
     /// (the default bridge, pinned maps) is there.
     pub fn baseline(&self) -> NodeState {
-        let first = self.lab.pod("first").networks("lan");
-        self.add(&first).expect_ok();
-        self.del(&first).expect_ok();
+        self.after_one(&self.lab.pod("first").networks("lan"))
+    }
+
+    /// The same for a node that has no network `lan`.
+    pub fn baseline_without_networks(&self) -> NodeState {
+        self.after_one(&self.lab.pod("first"))
+    }
+
+    fn after_one(&self, first: &Pod) -> NodeState {
+        self.add(first).expect_ok();
+        self.del(first).expect_ok();
         NodeState::capture(&self.lab, &[])
     }
 }

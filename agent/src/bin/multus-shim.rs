@@ -7,6 +7,8 @@
 mod agent;
 #[path = "multus-shim/offline.rs"]
 mod offline;
+#[path = "multus-shim/upstream.rs"]
+mod upstream;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -184,6 +186,9 @@ fn carry(request: &Request, mut call: Call, conf: &Conf, deadline: Instant) -> R
             Ok(Step::Done { output }) => return Ok(output),
             Ok(Step::Fail { error }) => return Err(error),
             Ok(Step::Run(_)) => io::Error::other("the agent left the conversation"),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                return elsewhere(request, &call, conf, &mine, patience);
+            }
             Err(error) => error,
         };
         call.again = true;
@@ -196,6 +201,33 @@ fn carry(request: &Request, mut call: Call, conf: &Conf, deadline: Instant) -> R
         std::thread::sleep(pause);
         pause = (pause * 2).min(PAUSES.1);
     }
+}
+
+/// Somebody is there who does not know our conversation: upstream's daemon. What we recorded is ours to delete.
+fn elsewhere(
+    request: &Request,
+    call: &Call,
+    conf: &Conf,
+    mine: &Mine,
+    deadline: Instant,
+) -> Result<Option<String>, CniError> {
+    let is_del = request.command == Command::Del;
+    let is_ours = |container| !matches!(Records::at(&conf.cni_dir).load(container), Ok(None));
+    if is_del && request.container_id.as_ref().is_some_and(is_ours) {
+        return away(request, conf, mine, &io::Error::other("another daemon has its socket"));
+    }
+    let failed = match upstream::ask(&conf.daemon_socket_dir, call, &conf.cni_version, deadline) {
+        Ok(Step::Done { output }) => return Ok(output),
+        Ok(Step::Fail { error }) => error,
+        Ok(Step::Run(_)) => CniError::new(code::INTERNAL, "the daemon left its protocol"),
+        Err(error) => return away(request, conf, mine, &error),
+    };
+    if is_del {
+        // As upstream's own plugin does: a pod must not hang for ever on what its daemon cannot do.
+        let _ = writeln!(io::stderr(), "multus-shim: DEL by the Multus daemon: {}", failed.msg);
+        return Ok(None);
+    }
+    Err(failed)
 }
 
 /// What each verb answers when the agent cannot be had (CNI SPEC 1.1, "Error": 11 try again later, 50 not available).

@@ -82,7 +82,10 @@ fn relay(items: &[Value]) -> String {
         let list = |key: &str| item.pointer(key).and_then(Value::as_array).cloned().unwrap_or_default();
         for member in list("/members") {
             let mut line = vec![parent.clone()];
-            line.extend(row(&member, &["/namespace", "/pod", "/interface", "/mac", "/protocols", "/relayed"]));
+            line.extend(row(
+                &member,
+                &["/namespace", "/pod", "/interface", "/mac", "/protocols", "/relayed", "/hostAccess"],
+            ));
             members.push(line);
         }
         for count in list("/frames").iter().filter(|count| cell(count, "/frames") != "0") {
@@ -91,7 +94,7 @@ fn relay(items: &[Value]) -> String {
             frames.push(line);
         }
     }
-    let heads = ["PARENT", "NAMESPACE", "POD", "INTERFACE", "MAC", "PROTOCOLS", "RELAYED"];
+    let heads = ["PARENT", "NAMESPACE", "POD", "INTERFACE", "MAC", "PROTOCOLS", "RELAYED", "HOST"];
     let members = output::table(&heads, members);
     if frames.is_empty() {
         return members;

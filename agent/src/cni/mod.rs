@@ -8,6 +8,7 @@ mod fields;
 #[cfg(test)]
 pub(crate) mod mutation;
 pub mod object;
+pub mod passthru;
 pub mod request;
 pub mod result;
 pub mod version;

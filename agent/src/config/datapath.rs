@@ -9,9 +9,33 @@ use super::section::{ConfigError, Section};
 use crate::names::{IfName, ObjectName};
 
 /// Every discovery protocol with a built-in rule.
-pub const PROTOCOLS: [&str; 9] = ["mdns", "ssdp", "wsd", "coap", "llmnr", "knx", "slp", "yeelight", "govee"];
+pub const PROTOCOLS: [&str; 18] = [
+    "mdns",
+    "ssdp",
+    "wsd",
+    "coap",
+    "llmnr",
+    "knx",
+    "slp",
+    "yeelight",
+    "govee",
+    "sonos",
+    "lifx",
+    "kasa",
+    "tuya",
+    "miio",
+    "wiz",
+    "roon",
+    "hdhomerun",
+    "matter",
+];
 /// Those relayed unless configured otherwise.
 pub const RELAYED: [&str; 4] = ["mdns", "ssdp", "wsd", "coap"];
+
+/// What host access is called where protocols are.
+const HOST_ACCESS: &str = "host-access";
+/// The most protocols of the operator's own: the datapath tells 31 apart.
+pub const MOST_CUSTOM: usize = 12;
 
 /// `datapath.mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,8 +125,6 @@ pub struct DatapathSettings {
     pub relay: RelayPolicy,
     /// The operator's own protocols.
     pub custom: Vec<CustomProtocol>,
-    /// Whether a NAD's `host-access` annotation counts.
-    pub host_access: bool,
     /// Uplinks that cross-link reflection may use.
     pub reflect_uplinks: Vec<IfName>,
     /// Namespaces whose pods may ask for cross-link reflection.
@@ -137,7 +159,8 @@ impl DatapathSettings {
             _ => None,
         })?;
         let mark_fits = "value/mask, the value inside the mask and not 0, the mask without its low 16 bits";
-        let (relay, custom) = read_relay(section.section("relay")?, warnings)?;
+        let (mut relay, custom) = read_relay(section.section("relay")?, warnings)?;
+        relay.host_access = host_access.unwrap_or(true);
         let mut reflect = section.section("reflect")?;
         let settings = Self {
             mode: mode.unwrap_or(DatapathMode::Full),
@@ -150,7 +173,6 @@ impl DatapathSettings {
                 .unwrap_or(Mark { value: 0x4d55_0000, mask: 0xffff_0000 }),
             relay,
             custom,
-            host_access: host_access.unwrap_or(true),
             reflect_uplinks: reflect
                 .list("uplinks", "interface names", |text| IfName::new(text).ok())?
                 .unwrap_or_default(),
@@ -171,7 +193,10 @@ fn read_relay(
 ) -> Result<(RelayPolicy, Vec<CustomProtocol>), ConfigError> {
     let mut custom = Vec::new();
     for (name, fields) in section.sections("custom")? {
-        let is_free = !PROTOCOLS.contains(&name.as_str()) && !matches!(name.as_str(), "none" | "default");
+        let is_free = !PROTOCOLS.contains(&name.as_str()) && !matches!(name.as_str(), "none" | "default" | HOST_ACCESS);
+        if custom.len() == MOST_CUSTOM {
+            return Err(section.refuse("custom", &name, "at most 12 protocols"));
+        }
         if !is_free || !is_protocol_name(&name) {
             let fits = "a name of a-z, 0-9 and '-', at most 31 characters, that no other protocol has";
             return Err(section.refuse("custom", &name, fits));
@@ -186,6 +211,7 @@ fn read_relay(
         protocols: section.list("protocols", &fits, name)?.unwrap_or_else(|| RELAYED.map(str::to_owned).into()),
         allowed: section.list("allowed", &fits, name)?,
         known: known.clone(),
+        host_access: true,
     };
     section.finish(warnings);
     Ok((relay, custom))

@@ -38,6 +38,8 @@ pub struct RelayPolicy {
     pub allowed: Option<Vec<String>>,
     /// Every name there is: the built-in ones and the configured ones.
     pub known: Vec<String>,
+    /// Whether a network's `host-access` counts.
+    pub host_access: bool,
 }
 
 impl Default for Policy {
@@ -54,7 +56,12 @@ impl Default for Policy {
 
 impl Default for RelayPolicy {
     fn default() -> Self {
-        Self { protocols: RELAYED.map(str::to_owned).into(), allowed: None, known: PROTOCOLS.map(str::to_owned).into() }
+        Self {
+            protocols: RELAYED.map(str::to_owned).into(),
+            allowed: None,
+            known: PROTOCOLS.map(str::to_owned).into(),
+            host_access: true,
+        }
     }
 }
 

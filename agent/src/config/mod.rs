@@ -9,7 +9,9 @@ mod section;
 mod settings;
 mod words;
 
-pub use datapath::{AttachMode, CustomProtocol, DatapathMode, DatapathSettings, Guard, Mark, PROTOCOLS, RELAYED};
+pub use datapath::{
+    AttachMode, CustomProtocol, DatapathMode, DatapathSettings, Guard, MOST_CUSTOM, Mark, PROTOCOLS, RELAYED,
+};
 pub use delegation::{Delegation, NetConf, Policy, RelayPolicy};
 pub use section::ConfigError;
-pub use settings::{Generator, LogLevel, LogSettings, NodeCertificate, Settings};
+pub use settings::{Generator, HostExec, LogLevel, LogSettings, NodeCertificate, Settings};

@@ -38,6 +38,8 @@ pub struct Settings {
     pub device_info_dir: String,
     /// `chrootDir`: delegates that the agent runs itself see this as their root.
     pub chroot_dir: Option<String>,
+    /// `hostExec`: where the agent may run delegates by itself.
+    pub host_exec: HostExec,
     /// `connectionLimit`: connections served at once.
     pub connection_limit: Option<u32>,
     /// `enablePprof`: known, and without meaning here.
@@ -66,6 +68,17 @@ pub enum LogLevel {
     Error,
     Verbose,
     Debug,
+}
+
+/// `hostExec`: where the agent may run delegates by itself, for callers that cannot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostExec {
+    /// `auto`: on the host, or in the mount namespace of process 1 where the agent has the right to enter it.
+    Auto,
+    /// `off`: nowhere.
+    Off,
+    /// In the mount namespace that this file is, for nodes whose process 1 is not the machine's.
+    Namespace(String),
 }
 
 /// Where the log goes.
@@ -157,6 +170,7 @@ impl Settings {
                 .folder("deviceInfoDir")?
                 .unwrap_or_else(|| "/var/run/k8s.cni.cncf.io/devinfo".to_owned()),
             chroot_dir: top.folder("chrootDir")?,
+            host_exec: read_host_exec(&mut top)?,
             connection_limit: top.number("connectionLimit", 1, u32::MAX)?,
             enable_pprof: top.flag("enablePprof")?.unwrap_or(false),
             node_certificate: read_certificate(&mut top, &mut warnings)?,
@@ -178,6 +192,16 @@ fn read_metrics_address(top: &mut Section) -> Result<Option<SocketAddr>, ConfigE
     let address = top.word("metricsAddress", LISTEN, words::listen_address)?;
     let port = top.number("metricsPort", 1, 65535)?.and_then(|port| u16::try_from(port).ok());
     Ok(address.or(port.map(words::every_address)))
+}
+
+fn read_host_exec(top: &mut Section) -> Result<HostExec, ConfigError> {
+    let host_exec =
+        top.word("hostExec", "auto, off, or the absolute path of a mount namespace", |text| match text {
+            "auto" => Some(HostExec::Auto),
+            "off" => Some(HostExec::Off),
+            path => path.starts_with('/').then(|| HostExec::Namespace(path.to_owned())),
+        })?;
+    Ok(host_exec.unwrap_or(HostExec::Auto))
 }
 
 fn read_timeout(top: &mut Section) -> Result<Duration, ConfigError> {
@@ -299,7 +323,7 @@ mod tests {
         assert_eq!((settings.datapath.mode, settings.datapath.slots), (DatapathMode::Full, 512));
         assert_eq!(settings.datapath.relay.protocols, ["mdns", "ssdp", "wsd", "coap"]);
         assert_eq!(settings.datapath.relay.allowed, None);
-        assert!(settings.datapath.host_access && settings.log.to_stderr);
+        assert!(settings.datapath.relay.host_access && settings.log.to_stderr);
         let null =
             parse(r#"{"cniVersion":null,"datapath":null,"logOptions":null,"requestTimeout":null,"metricsPort":null}"#);
         assert_eq!(null, (settings, warnings));
@@ -309,7 +333,7 @@ mod tests {
     fn every_key_is_read() {
         let (settings, warnings) = parse(
             r#"{"name":"x","type":"multus-shim","objects":"/o","kubeconfig":"/k","nodeName":"n1","metricsAddress":"127.0.0.1:9091",
-            "metricsPort":9092,"pageAddress":":8080","requestTimeout":"1m30s","socketDir":"/s","chrootDir":"/host",
+            "metricsPort":9092,"pageAddress":":8080","requestTimeout":"1m30s","socketDir":"/s","chrootDir":"/host","hostExec":"/proc/1/ns/mnt",
             "kubeletDir":"/kub","deviceInfoDir":"/dev",
             "connectionLimit":10,"enablePprof":true,"retryDeleteOnError":true,"readinessindicatorfile":"/r",
             "perNodeCertificate":{"enabled":true,"bootstrapKubeconfig":"/b","certDir":"/c","certDuration":"24h"},
@@ -348,7 +372,7 @@ mod tests {
         assert_eq!(datapath.mark, Mark { value: 0x1_0000, mask: 0xff_0000 });
         assert_eq!(datapath.relay.protocols, ["mdns", "mine"]);
         assert_eq!(datapath.relay.known.last().map(String::as_str), Some("mine"));
-        assert_eq!((datapath.custom[0].port, datapath.host_access), (5000, false));
+        assert_eq!((datapath.custom[0].port, datapath.relay.host_access), (5000, false));
         assert_eq!(datapath.reflect_uplinks[0].as_str(), "eth0");
     }
 

@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::protocols::ProtocolSet;
+use super::protocols::{Custom, ProtocolSet};
+use crate::objects::HostAccess;
 
 /// How much the datapath does. (`off` never opens it.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +54,10 @@ pub struct Settings {
     pub log: bool,
     /// The marks we own.
     pub mark: Mark,
-    /// Protocols that any attachment may relay; an attachment's own set narrows it.
+    /// Built-in protocols that any attachment may relay; an attachment's own set narrows it.
     pub protocols: ProtocolSet,
+    /// Protocols of the operator's own, which any attachment may relay too.
+    pub custom: Vec<Custom>,
 }
 
 /// A MAC address; text form `aa:bb:cc:dd:ee:ff`.
@@ -112,7 +115,7 @@ pub struct Parent {
 }
 
 /// A pod's interface that gets programs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
     /// The pod's network namespace.
     pub netns: PathBuf,
@@ -124,10 +127,14 @@ pub struct Attachment {
     pub parent: Option<Parent>,
     /// What the pod wants to relay; cut down to what the settings allow.
     pub protocols: ProtocolSet,
+    /// What the pod and the host may say to each other; `None`: nothing but what is relayed.
+    pub host_access: Option<HostAccess>,
+    /// Whether the pod receives relayed frames with the group's MAC, as they were sent, instead of its own.
+    pub plain_copy: bool,
 }
 
 /// An attachment that has its programs; what a record keeps, and what adoption and detaching need.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attached {
     /// What was asked for.
     pub attachment: Attachment,

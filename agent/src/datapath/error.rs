@@ -81,6 +81,20 @@ pub enum DatapathError {
         /// The names that exist.
         known: String,
     },
+    /// A protocol of the operator's own is sent where another one is.
+    #[error(
+        "datapath.relay.custom.{name}: group {group} port {port} belongs to protocol {other:?}: use that one, or another group"
+    )]
+    CustomProtocol {
+        /// The protocol's name.
+        name: String,
+        /// Its group.
+        group: String,
+        /// Its port.
+        port: u16,
+        /// Whose group it is.
+        other: String,
+    },
     /// Every stamp is given out.
     #[error("attach eBPF programs: {0} attachments already have them, and no more can be told apart")]
     NoInstance(u32),

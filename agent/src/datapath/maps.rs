@@ -10,14 +10,25 @@ use aya::maps::{HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, PerCpuHas
 use aya::programs::ProgramFd;
 use aya::util::nr_cpus;
 use multus_ebpf_common::counters::{InterfaceCounters, RECEIVE, TRANSMIT};
-use multus_ebpf_common::relay::{Fanout, LocalMac, MacKey, OUTCOMES, PATHS, RelayCount, RelayKey, Rule, RuleKey};
+use multus_ebpf_common::host::{FlowKey, HostPorts};
+use multus_ebpf_common::relay::{
+    Fanout, FanoutKey, LocalMac, MacKey, OUTCOMES, PARTS, PATHS, RelayCount, RelayKey, Rule, RuleKey, has_outcome,
+};
 
 use super::attachment::Mac;
 use super::error::{DatapathError, chain};
 
 /// Every map's name, as bpftool shows it and as it is pinned.
-pub(super) const NAMES: [&str; 6] =
-    ["if_counters", "count_progs", "relay_rules", "relay_fanout", "local_macs", "relay_counters"];
+pub(super) const NAMES: [&str; 8] = [
+    "if_counters",
+    "count_progs",
+    "relay_rules",
+    "relay_fanout",
+    "local_macs",
+    "relay_counters",
+    "host_ports",
+    "host_flows",
+];
 
 const BPF_ANY: u64 = 0;
 const BPF_NOEXIST: u64 = 1;
@@ -31,6 +42,8 @@ struct Plain<T>(T);
 trait KernelValue: Copy + 'static {}
 impl KernelValue for InterfaceCounters {}
 impl KernelValue for Fanout {}
+impl KernelValue for FanoutKey {}
+impl KernelValue for HostPorts {}
 impl KernelValue for LocalMac {}
 impl KernelValue for MacKey {}
 impl KernelValue for RelayCount {}
@@ -48,9 +61,10 @@ pub(super) struct Maps {
     counters: PerCpuArray<MapData, Plain<InterfaceCounters>>,
     count: ProgramArray<MapData>,
     rules: HashMap<MapData, Plain<RuleKey>, Plain<Rule>>,
-    fanout: HashMap<MapData, u32, Plain<Fanout>>,
+    fanout: HashMap<MapData, Plain<FanoutKey>, Plain<Fanout>>,
     macs: HashMap<MapData, Plain<MacKey>, Plain<LocalMac>>,
     relay: PerCpuHashMap<MapData, Plain<RelayKey>, Plain<RelayCount>>,
+    ports: HashMap<MapData, u32, Plain<HostPorts>>,
     cpus: usize,
 }
 
@@ -59,9 +73,11 @@ impl Maps {
     pub(super) fn take(object: &mut Ebpf, folder: &Path) -> Result<Self, DatapathError> {
         check::<u32, InterfaceCounters>(folder, "if_counters")?;
         check::<RuleKey, Rule>(folder, "relay_rules")?;
-        check::<u32, Fanout>(folder, "relay_fanout")?;
+        check::<FanoutKey, Fanout>(folder, "relay_fanout")?;
         check::<MacKey, LocalMac>(folder, "local_macs")?;
         check::<RelayKey, RelayCount>(folder, "relay_counters")?;
+        check::<u32, HostPorts>(folder, "host_ports")?;
+        check::<FlowKey, u64>(folder, "host_flows")?;
         let cpus =
             nr_cpus().map_err(|(what, error)| failed("count CPUs for", "if_counters")(format!("{what}: {error}")))?;
         Ok(Self {
@@ -71,6 +87,7 @@ impl Maps {
             fanout: open(object, "relay_fanout")?,
             macs: open(object, "local_macs")?,
             relay: open(object, "relay_counters")?,
+            ports: open(object, "host_ports")?,
             cpus,
         })
     }
@@ -97,19 +114,49 @@ impl Maps {
         Ok(())
     }
 
-    /// Writes a parent's fan-out; programs see the old value or the new one, whole.
-    pub(super) fn set_fanout(&mut self, parent: u32, fanout: &Fanout) -> Result<(), DatapathError> {
-        self.fanout.insert(parent, Plain(*fanout), BPF_ANY).map_err(on("write", "relay_fanout"))
+    /// Writes a parent's fan-out. Programs see each part old or new, whole, and no part before it is written: the first
+    /// says how many there are, and is written last when they grow and first when they shrink.
+    pub(super) fn set_fanout(&mut self, parent: u32, parts: &[Fanout]) -> Result<(), DatapathError> {
+        let numbered = || (0u32..).zip(parts);
+        for (part, fanout) in numbered().skip(1).chain(numbered().take(1)) {
+            let key = Plain(FanoutKey { parent, part });
+            self.fanout.insert(key, Plain(*fanout), BPF_ANY).map_err(on("write", "relay_fanout"))?;
+        }
+        self.cut_fanout(parent, u32::try_from(parts.len()).unwrap_or(u32::MAX))
     }
 
     /// Removes a parent's fan-out.
     pub(super) fn remove_fanout(&mut self, parent: u32) -> Result<(), DatapathError> {
-        gone_is_fine(self.fanout.remove(&parent)).map_err(on("delete from", "relay_fanout"))
+        self.cut_fanout(parent, 0)
+    }
+
+    fn cut_fanout(&mut self, parent: u32, from: u32) -> Result<(), DatapathError> {
+        for part in from..u32::try_from(PARTS).unwrap_or(u32::MAX) {
+            let key = Plain(FanoutKey { parent, part });
+            gone_is_fine(self.fanout.remove(&key)).map_err(on("delete from", "relay_fanout"))?;
+        }
+        Ok(())
     }
 
     /// The parents that have a fan-out.
     pub(super) fn fanout_parents(&self) -> Vec<u32> {
-        self.fanout.keys().filter_map(Result::ok).collect()
+        self.fanout.keys().filter_map(Result::ok).map(|key| key.0.parent).collect()
+    }
+
+    /// Writes the ports of the host that an instance may open.
+    pub(super) fn set_host_ports(&mut self, instance: u32, ports: &HostPorts) -> Result<(), DatapathError> {
+        self.ports.insert(instance, Plain(*ports), BPF_ANY).map_err(on("write", "host_ports"))
+    }
+
+    /// Removes an instance's list of ports.
+    pub(super) fn remove_host_ports(&mut self, instance: u32) -> Result<(), DatapathError> {
+        gone_is_fine(self.ports.remove(&instance)).map_err(on("delete from", "host_ports"))
+    }
+
+    /// Removes the lists of ports of every instance that `keep` does not name.
+    pub(super) fn keep_host_ports(&mut self, keep: &[u32]) -> Result<(), DatapathError> {
+        let instances: Vec<u32> = self.ports.keys().filter_map(Result::ok).collect();
+        instances.iter().filter(|instance| !keep.contains(instance)).try_for_each(|each| self.remove_host_ports(*each))
     }
 
     /// Makes `local_macs` hold exactly `wanted` for `parent`, writing only what differs.
@@ -149,7 +196,7 @@ impl Maps {
     ) -> Result<(), DatapathError> {
         for protocol in protocols {
             for path in numbers(PATHS) {
-                for outcome in numbers(OUTCOMES) {
+                for outcome in numbers(OUTCOMES).filter(|outcome| has_outcome(protocol, *outcome)) {
                     let zero = self.zeroes(RelayCount::default(), "relay_counters")?;
                     let key = RelayKey { parent, protocol, path, outcome };
                     match self.relay.insert(Plain(key), zero, BPF_NOEXIST) {
@@ -165,8 +212,17 @@ impl Maps {
 
     /// Removes the relay counters of every parent that `keep` does not name.
     pub(super) fn keep_relay_counters(&mut self, keep: &[u32]) -> Result<(), DatapathError> {
+        self.remove_relay_counters(|key| !keep.contains(&key.parent))
+    }
+
+    /// Removes the relay counters of a protocol.
+    pub(super) fn forget_protocol(&mut self, protocol: u32) -> Result<(), DatapathError> {
+        self.remove_relay_counters(|key| key.protocol == protocol)
+    }
+
+    fn remove_relay_counters(&mut self, is_gone: impl Fn(&RelayKey) -> bool) -> Result<(), DatapathError> {
         let keys: Vec<RelayKey> = self.relay.keys().filter_map(Result::ok).map(|key| key.0).collect();
-        for key in keys.into_iter().filter(|key| !keep.contains(&key.parent)) {
+        for key in keys.into_iter().filter(is_gone) {
             gone_is_fine(self.relay.remove(&Plain(key))).map_err(on("delete from", "relay_counters"))?;
         }
         Ok(())

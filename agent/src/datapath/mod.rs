@@ -8,9 +8,11 @@ mod attachment;
 mod error;
 mod hooks;
 mod instances;
+mod layouts;
 mod lines;
 mod maps;
 mod members;
+mod numbers;
 mod object;
 mod protocols;
 mod report;
@@ -28,15 +30,17 @@ use multus_ebpf_common::mark::STAMPS;
 pub use attachment::{AttachMode, Attached, Attachment, Mac, Mark, Mode, Parent, Settings};
 pub use error::DatapathError;
 pub use hooks::Method;
-pub use protocols::ProtocolSet;
+pub use protocols::{Custom, ProtocolSet};
 pub use report::{Facts, Interface, ParentFacts, ProgramFacts, RelayCount};
 
+use crate::objects::HostAccess;
 use crate::sys::netns::{self, NetnsError};
 use instances::{Instances, Owner};
 use lines::Lines;
 use maps::Maps;
 use members::{Sharer, Sharers};
 use object::Objects;
+use protocols::Table;
 
 /// How many attachments beyond the counted ones can have programs: uncounted, but stamped and relayed.
 const UNCOUNTED: u32 = 1024;
@@ -44,6 +48,10 @@ const UNCOUNTED: u32 = 1024;
 /// The datapath of this node, open.
 pub struct Datapath {
     settings: Settings,
+    /// Every protocol's name and number.
+    table: Table,
+    /// Those that attachments may relay.
+    allowed: ProtocolSet,
     links: PathBuf,
     objects: Objects,
     /// The parents' programs and on which parents they are.
@@ -76,15 +84,21 @@ impl Datapath {
     /// Nothing that runs is touched before [`Datapath::adopt`] has said what belongs to somebody.
     pub fn open(settings: &Settings) -> Result<Self, DatapathError> {
         let root = settings.bpffs.join(format!("v{LAYOUT}"));
-        let (pins, links) = (root.join("maps"), root.join("links"));
-        for folder in [&root, &pins, &root.join("progs"), &links] {
+        let (pins, links, numbers) = (root.join("maps"), root.join("links"), root.join("protocols"));
+        for folder in [&root, &pins, &root.join("progs"), &links, &numbers] {
             make_private(folder)?;
         }
+        let names: Vec<&str> = settings.custom.iter().map(|custom| custom.name.as_str()).collect();
+        let (given, gone) = numbers::assign(&numbers::remembered(&numbers), &names, Table::free_numbers());
+        let table = Table::new(&settings.custom, &given)?;
+        let allowed = settings.protocols.union(table.custom());
         let limit = settings.slots.saturating_add(UNCOUNTED).min(STAMPS);
         let objects = Objects::new(&pins, settings.slots, limit, settings.mark);
         let mut object = objects.parents(settings.log)?;
         let mut maps = Maps::take(&mut object, &pins)?;
-        maps.set_rules(&settings.protocols.rules())?;
+        gone.iter().try_for_each(|(number, _)| maps.forget_protocol(*number))?;
+        numbers::remember(&numbers, &given, &gone)?;
+        maps.set_rules(&table.rules(allowed))?;
         for (direction, name) in (0..).zip(object::COUNT) {
             object::load(&mut object, name)?;
             maps.set_count(direction, object::fd(&mut object, name)?)?;
@@ -107,6 +121,8 @@ impl Datapath {
         let instances = Instances::new(slots, limit);
         Ok(Self {
             settings: settings.clone(),
+            table,
+            allowed,
             links,
             objects,
             parents: Mutex::new(Parents { object, methods: BTreeMap::new() }),
@@ -183,13 +199,32 @@ impl Datapath {
     pub fn parent_changed(&self, parent: &Parent) -> Result<(), DatapathError> {
         let mut state = self.state();
         let Some(sharers) = state.sharers.get_mut(&parent.ifindex) else { return Ok(()) };
-        sharers.parent = parent.clone();
+        sharers.set_parent(parent.clone());
         write_parent(&mut state, parent.ifindex)
+    }
+
+    /// The set of protocols with these names, the operator's own among them; an unknown name is an error.
+    pub fn protocols<S: AsRef<str>>(&self, names: &[S]) -> Result<ProtocolSet, DatapathError> {
+        self.table.set_of(names)
+    }
+
+    /// Changes what the host and an attachment may say to each other, from one frame to the next. Nothing happens to one
+    /// that has no parent here.
+    pub fn set_host_access(&self, attached: &Attached, access: Option<HostAccess>) -> Result<(), DatapathError> {
+        let Some(parent) = &attached.attachment.parent else { return Ok(()) };
+        let mut state = self.state();
+        let state = &mut *state;
+        let Some(sharers) = state.sharers.get_mut(&parent.ifindex) else { return Ok(()) };
+        if !sharers.set_host(attached.instance, access) {
+            return Ok(());
+        }
+        state.maps.make_relay_counters(parent.ifindex, sharers.wanted().numbers())?;
+        write_parent(state, parent.ifindex)
     }
 
     fn describe(&self, attachment: &Attachment, number: u32) -> Attached {
         let parent = attachment.parent.clone().filter(|_| self.settings.mode == Mode::Full);
-        let protocols = attachment.protocols.intersection(self.settings.protocols);
+        let protocols = attachment.protocols.intersection(self.allowed);
         Attached {
             attachment: Attachment { parent, protocols, ..attachment.clone() },
             instance: number,
@@ -227,7 +262,7 @@ impl Datapath {
 
     fn attach_pod(&self, attached: &Attached) -> Result<(), DatapathError> {
         let Attachment { netns, ifname, .. } = &attached.attachment;
-        let mut object = self.objects.pod(attached.instance)?;
+        let mut object = self.objects.pod(attached.instance, attached.attachment.plain_copy)?;
         netns::inside(netns, || {
             if netns::interface_index(ifname).is_none() {
                 return Err(DatapathError::NoInterface { interface: ifname.clone(), netns: netns.clone() });
@@ -241,6 +276,7 @@ impl Datapath {
         if parents.methods.contains_key(&parent.ifindex) {
             return Ok(());
         }
+        layouts::take_over_parent(&self.settings.bpffs, &self.links, parent.ifindex);
         let method = hooks::attach_parent(&mut parents.object, parent, self.settings.attach, &self.links)?;
         parents.methods.insert(parent.ifindex, method);
         Ok(())
@@ -249,13 +285,14 @@ impl Datapath {
     fn join(&self, parent: &Parent, attached: &Attached) -> Result<(), DatapathError> {
         let mut state = self.state();
         let state = &mut *state;
-        if !state.sharers.contains_key(&parent.ifindex) {
-            state.maps.make_relay_counters(parent.ifindex, self.settings.protocols.numbers())?;
-        }
         let sharers = state.sharers.entry(parent.ifindex).or_insert_with(|| Sharers::new(parent.clone()));
-        sharers.parent = parent.clone();
-        let Attachment { mac, protocols, .. } = attached.attachment;
-        sharers.add(Sharer { instance: attached.instance, mac, protocols });
+        sharers.set_parent(parent.clone());
+        let Attachment { mac, protocols, host_access, .. } = &attached.attachment;
+        let (instance, host) = (attached.instance, host_access.clone());
+        sharers.add(Sharer { instance, mac: *mac, protocols: *protocols, host });
+        // A protocol is counted on a parent once somebody there has wanted it; the usual ones from the first member on.
+        let counted = sharers.wanted().union(ProtocolSet::standard().intersection(self.allowed));
+        state.maps.make_relay_counters(parent.ifindex, counted.numbers())?;
         write_parent(state, parent.ifindex)
     }
 
@@ -264,6 +301,7 @@ impl Datapath {
         // Held throughout, so that a member that joins meanwhile attaches after us, not before.
         let mut parents = self.parents.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.state();
+        state.maps.remove_host_ports(instance)?;
         let Some(sharers) = state.sharers.get_mut(&parent.ifindex) else { return Ok(()) };
         if !sharers.remove(instance) {
             return write_parent(&mut state, parent.ifindex);
@@ -299,6 +337,9 @@ impl Datapath {
         for slot in state.instances.free_slots() {
             state.maps.zero(slot)?;
         }
+        let members: Vec<u32> = state.sharers.values().flat_map(Sharers::all).map(|sharer| sharer.instance).collect();
+        state.maps.keep_host_ports(&members)?;
+        layouts::remove_others(&self.settings.bpffs);
         state.maps.keep_relay_counters(&kept)
     }
 
@@ -307,13 +348,18 @@ impl Datapath {
     }
 }
 
-/// Writes what follows from a parent's members: who is known before who receives.
+/// Writes what follows from a parent's members: limits before those whom they bind, who is known before who receives.
 fn write_parent(state: &mut State, parent: u32) -> Result<(), DatapathError> {
     let Some(sharers) = state.sharers.get(&parent) else { return Ok(()) };
-    let macs: Vec<_> = sharers.local_macs().collect();
-    let fanout = sharers.fanout();
+    let (macs, fanout) = (sharers.local_macs(), sharers.fanout());
+    let (limited, free): (Vec<_>, Vec<_>) =
+        sharers.all().map(|sharer| (sharer.instance, sharer.ports())).partition(|(_, ports)| ports.is_some());
+    for (instance, ports) in limited {
+        ports.map_or(Ok(()), |ports| state.maps.set_host_ports(instance, &ports))?;
+    }
     state.maps.set_macs(parent, &macs)?;
-    state.maps.set_fanout(parent, &fanout)
+    state.maps.set_fanout(parent, &fanout)?;
+    free.into_iter().try_for_each(|(instance, _)| state.maps.remove_host_ports(instance))
 }
 
 fn make_private(folder: &Path) -> Result<(), DatapathError> {

@@ -24,6 +24,9 @@ pub(super) const COUNT: [&str; 2] = ["count_receive", "count_transmit"];
 /// Programs of the parent.
 pub(super) const PARENT: [&str; 2] = ["parent_ingress", "parent_egress"];
 
+static NO: u32 = 0;
+static YES: u32 = 1;
+
 /// The loader with everything it lends to the objects.
 pub(super) struct Objects {
     loader: Mutex<EbpfLoader<'static>>,
@@ -49,24 +52,26 @@ impl Objects {
 
     /// The object with the parents' programs; the maps come into being with it. No program is loaded yet.
     pub(super) fn parents(&self, tracing: bool) -> Result<Ebpf, DatapathError> {
-        self.open(if tracing { TRACING } else { SILENT }, "object for parents", 0)
+        self.open(if tracing { TRACING } else { SILENT }, "object for parents", 0, false)
     }
 
-    /// The pod's two programs for instance `number`, loaded. Dropping the result unloads what is not attached.
-    pub(super) fn pod(&self, number: u32) -> Result<Ebpf, DatapathError> {
-        let mut object = self.open(SILENT, "object for a pod", number)?;
+    /// The pod's two programs for instance `number`, loaded; with `plain` they give relayed frames the group's MAC back.
+    /// Dropping the result unloads what is not attached.
+    pub(super) fn pod(&self, number: u32, plain: bool) -> Result<Ebpf, DatapathError> {
+        let mut object = self.open(SILENT, "object for a pod", number, plain)?;
         for name in POD {
             load(&mut object, name)?;
         }
         Ok(object)
     }
 
-    fn open(&self, bytes: &[u8], what: &'static str, number: u32) -> Result<Ebpf, DatapathError> {
+    fn open(&self, bytes: &[u8], what: &'static str, number: u32, plain: bool) -> Result<Ebpf, DatapathError> {
         let mut loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
         let refused = |reason: String| DatapathError::Load { what, reason };
         let number = usize::try_from(number).ok().and_then(|index| self.instances.get(index));
         let number = number.ok_or_else(|| refused("instance number out of range".to_owned()))?;
         loader.override_global("SLOT", number, true);
+        loader.override_global("PLAIN", if plain { &YES } else { &NO }, true);
         loader.load(bytes).map_err(|error| refused(brief(&error)))
     }
 }

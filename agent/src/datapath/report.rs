@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use aya::programs::Program;
 use multus_ebpf_common::LAYOUT;
 use multus_ebpf_common::counters::InterfaceCounters;
-use multus_ebpf_common::relay::{OUTCOMES, PATHS, PROTOCOLS, RELAYED};
+use multus_ebpf_common::relay::{OUTCOMES, PATHS, RELAYED};
 
 use super::{Attached, Datapath, DatapathError, Method};
 
@@ -25,8 +25,8 @@ pub struct RelayCount {
     pub parent: u32,
     /// Its name.
     pub parent_name: String,
-    /// Protocol name of the rule table.
-    pub protocol: &'static str,
+    /// The protocol's name; `host-access` is one.
+    pub protocol: String,
     /// `host_to_pod` or `pod_to_host`.
     pub path: &'static str,
     /// `relayed` or `skipped`; a skipped frame still goes where it went without us.
@@ -104,7 +104,7 @@ impl Datapath {
                 Some(RelayCount {
                     parent: key.parent,
                     parent_name: state.sharers.get(&key.parent)?.parent.name.clone(),
-                    protocol: PROTOCOLS.get(usize::try_from(key.protocol).ok()?)?.name,
+                    protocol: self.table.name(key.protocol)?.to_owned(),
                     path: PATHS.get(usize::try_from(key.path).ok()?)?,
                     verdict: if relayed { "relayed" } else { "skipped" },
                     reason: if relayed { "" } else { OUTCOMES.get(usize::try_from(key.outcome).ok()?)? },
@@ -113,7 +113,8 @@ impl Datapath {
                 })
             })
             .collect();
-        counts.sort_by(|a, b| (a.parent, a.protocol, a.path, a.reason).cmp(&(b.parent, b.protocol, b.path, b.reason)));
+        counts
+            .sort_by(|a, b| (a.parent, &a.protocol, a.path, a.reason).cmp(&(b.parent, &b.protocol, b.path, b.reason)));
         Ok(counts)
     }
 

@@ -14,7 +14,7 @@ use ::kube::Api;
 use ::kube::api::ListParams;
 use ::kube::core::{ApiResource, GroupVersionKind, Object, ObjectList};
 
-use self::allocation::{Claim, ClaimStatus, Given, Nothing, PodSpec, PodStatus, SliceSpec, devices_of};
+use self::allocation::{Claim, ClaimStatus, Given, Nothing, PodSpec, PodStatus, SliceSpec, found};
 use super::client::{CallError, Server};
 use super::{Cluster, ClusterError, Source};
 use crate::fault::quote;
@@ -33,19 +33,24 @@ type PodObject = Object<PodSpec, PodStatus>;
 type ClaimObject = Object<Nothing, ClaimStatus>;
 type SliceObject = Object<SliceSpec, Nothing>;
 
+/// What the claims of a pod come to.
+#[derive(Debug, Default)]
+pub struct Claimed {
+    /// Devices that are a network's business, each with the resource a network knows it by.
+    pub devices: Vec<(String, DeviceId)>,
+    /// [`ClusterError::Claim`] for each device that no ResourceSlice of the node tells of: no harm, unless one is missed.
+    pub unlisted: Vec<ClusterError>,
+}
+
 impl Cluster {
-    /// The devices that the claims of `pod` were given, each with the resource a network knows it by. Devices that are
-    /// no network's business (a GPU beside a network card) are left out. None without an API server.
+    /// The devices that the claims of `pod` were given. Those that are no network's business (a GPU beside a network
+    /// card) are left out. None without an API server.
     ///
     /// # Errors
     /// [`ClusterError::Claim`] for a claim that cannot be used, and what [`Cluster::pod`] says.
-    pub async fn claimed_devices(
-        &self,
-        pod: &PodRef,
-        deadline: Instant,
-    ) -> Result<Vec<(String, DeviceId)>, ClusterError> {
+    pub async fn claimed_devices(&self, pod: &PodRef, deadline: Instant) -> Result<Claimed, ClusterError> {
         let (Source::Api { .. }, Some(server)) = (&self.0.settings.source, &self.0.server) else {
-            return Ok(Vec::new());
+            return Ok(Claimed::default());
         };
         let reader = Reader { cluster: self, server, deadline: deadline.min(Instant::now() + PATIENCE) };
         let object = reader.pod(pod).await?;
@@ -58,12 +63,13 @@ impl Cluster {
             }
         }
         let all = slices.into_values().flatten().collect::<Vec<_>>();
-        let mut devices = Vec::new();
+        let mut claimed = Claimed::default();
         for claim in &claims {
-            let of_claim = devices_of(claim, &all);
-            devices.extend(of_claim.map_err(|reason| refused(pod, &claim.name, reason))?);
+            let of_claim = found(claim, &all).map_err(|reason| refused(pod, &claim.name, reason))?;
+            claimed.devices.extend(of_claim.devices);
+            claimed.unlisted.extend(of_claim.unlisted.into_iter().map(|text| refused(pod, &claim.name, text)));
         }
-        Ok(devices)
+        Ok(claimed)
     }
 }
 
@@ -77,7 +83,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     async fn pod(&self, pod: &PodRef) -> Result<PodObject, ClusterError> {
         let kind = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Pod"), "pods");
-        let api = Api::namespaced_with(self.server.client.clone(), pod.namespace.as_str(), &kind);
+        let api = Api::namespaced_with(self.server.client(), pod.namespace.as_str(), &kind);
         let gets = &self.cluster.0.gets;
         gets.fetch_add(1, Ordering::Relaxed);
         let object: Result<PodObject, _> = self.read(|| api.get(pod.name.as_str())).await;
@@ -111,7 +117,7 @@ impl Reader<'_> {
         // A name goes into a path.
         let name = ObjectName::new(name).map_err(|bad| refused(pod, name, bad.to_string()))?;
         let kind = resource("ResourceClaim", "resourceclaims");
-        let api = Api::namespaced_with(self.server.client.clone(), pod.namespace.as_str(), &kind);
+        let api = Api::namespaced_with(self.server.client(), pod.namespace.as_str(), &kind);
         let object: Result<ClaimObject, _> = self.read(|| api.get(name.as_str())).await;
         let object = object.map_err(|error| match error {
             CallError::Refused(404, _) => {
@@ -134,8 +140,7 @@ impl Reader<'_> {
             ObjectName::new(part)
                 .map_err(|bad| ClusterError::Unavailable { action: action(), reason: bad.to_string() })?;
         }
-        let api: Api<SliceObject> =
-            Api::all_with(self.server.client.clone(), &resource("ResourceSlice", "resourceslices"));
+        let api: Api<SliceObject> = Api::all_with(self.server.client(), &resource("ResourceSlice", "resourceslices"));
         let mut page =
             ListParams::default().fields(&format!("spec.nodeName={node},spec.driver={driver}")).limit(PAGE.0);
         let mut slices = Vec::new();

@@ -1,33 +1,25 @@
-//! How an API server is reached and followed, and how that is going.
+//! How an API server is reached, with which credentials, and how that is going.
 //!
-//! Every call has a deadline; every watch comes back by itself after whatever ended it. Nothing here keeps objects.
+//! Every call has a deadline; refused credentials are read again. Nothing here keeps objects.
 
 use std::fmt::Debug;
 use std::future::Future;
 use std::path::Path;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use ::kube::config::{KubeConfigOptions, Kubeconfig};
-use ::kube::runtime::watcher::{self, Event};
-use ::kube::{Api, Client, Config, Resource};
-use futures_util::StreamExt;
-use serde::de::DeserializeOwned;
+use ::kube::{Client, Config};
 use tokio::sync::watch;
 
-use super::{ClusterError, stopped};
+use super::ClusterError;
 use crate::fault::{escape, quote};
 
 /// Longest wait for a TCP connection and TLS.
 const CONNECT: Duration = Duration::from_secs(5);
-/// A watch that is silent longer than the server was asked to keep it open (290 s) is given up after this.
-const SILENCE: Duration = Duration::from_secs(330);
-/// Longest wait for one page of a list.
-const LIST: Duration = Duration::from_mins(1);
-/// First and longest pause after a failure.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// Refused credentials are read again at most this often.
+const RENEWAL: Duration = Duration::from_secs(5);
 
 /// When the API server last answered, and what went wrong last.
 #[derive(Debug, Default)]
@@ -35,6 +27,7 @@ pub(super) struct Contact {
     connected: AtomicBool,
     last: Mutex<Option<Instant>>,
     error: Mutex<Option<String>>,
+    losses: watch::Sender<u64>,
 }
 
 impl Contact {
@@ -57,6 +50,16 @@ impl Contact {
     /// Something is wrong that does not say the server is away.
     pub(super) fn noted(&self, reason: &str) {
         *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(escape(reason));
+    }
+
+    /// A sign of life was asked for and did not come: whoever waits for the server in silence waits in vain.
+    pub(super) fn lost(&self) {
+        self.losses.send_modify(|losses| *losses = losses.wrapping_add(1));
+    }
+
+    /// Tells of every [`Self::lost`] from now on.
+    pub(super) fn losses(&self) -> watch::Receiver<u64> {
+        self.losses.subscribe()
     }
 
     /// What is wrong with the folder of manifests, if anything.
@@ -94,7 +97,7 @@ pub(super) enum CallError {
 impl CallError {
     pub(super) fn text(&self) -> String {
         match self {
-            Self::Refused(code, text) => format!("API server answered {code}: {}", escape(text)),
+            Self::Refused(code, text) => format!("API server answered {code}: {}{}", escape(text), advice(*code)),
             Self::Unreached(text) => escape(text),
         }
     }
@@ -108,10 +111,21 @@ impl CallError {
     }
 }
 
+/// What the operator can do about a refusal that is about us.
+pub(super) fn advice(code: u16) -> &'static str {
+    match code {
+        401 => "; it does not accept our credentials: renew the token or certificate, the files are read again",
+        403 => "; allow it in the ClusterRole of the agent's service account",
+        _ => "",
+    }
+}
+
 /// An API server, and how it is doing.
 #[derive(Clone)]
 pub(super) struct Server {
-    pub(super) client: Client,
+    client: Arc<RwLock<Client>>,
+    kubeconfig: Option<Arc<Path>>,
+    renewed: Arc<Mutex<Option<Instant>>>,
     pub(super) contact: Arc<Contact>,
 }
 
@@ -124,20 +138,28 @@ impl Debug for Server {
 impl Server {
     /// Reads the configuration; contacts nobody.
     pub(super) async fn new(kubeconfig: Option<&Path>, contact: Arc<Contact>) -> Result<Self, ClusterError> {
-        let mut config = match kubeconfig {
-            Some(path) => from_file(path).await?,
-            None => Config::incluster().map_err(|error| {
-                ClusterError::Settings(format!(
-                    "read the in-cluster service account: {error}; set kubeconfig or objects"
-                ))
-            })?,
-        };
-        config.connect_timeout = Some(CONNECT);
-        // Who asks decides about asking again: a request has a deadline, a report has its queue.
-        config.default_retry = false;
-        let client = Client::try_from(config)
-            .map_err(|error| ClusterError::Settings(format!("build the API client: {}", chain(&error))))?;
-        Ok(Self { client, contact })
+        let client = Arc::new(RwLock::new(build(kubeconfig).await?));
+        Ok(Self { client, kubeconfig: kubeconfig.map(Arc::from), renewed: Arc::default(), contact })
+    }
+
+    /// The client with the credentials as last read; ask for it again with every call.
+    pub(super) fn client(&self) -> Client {
+        self.client.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Our credentials were refused: reads kubeconfig, token and certificates again, unless that was done just now.
+    pub(super) async fn renew(&self) {
+        {
+            let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+            if renewed.is_some_and(|at| at.elapsed() < RENEWAL) {
+                return;
+            }
+            *renewed = Some(Instant::now());
+        }
+        match build(self.kubeconfig.as_deref()).await {
+            Ok(client) => *self.client.write().unwrap_or_else(PoisonError::into_inner) = client,
+            Err(error) => self.contact.noted(&error.to_string()),
+        }
     }
 
     /// One call, ended at `limit`; tells [`Contact`] how it went.
@@ -159,8 +181,24 @@ impl Server {
             CallError::Refused(code, _) if is_answer(*code) => self.contact.worked(),
             _ => self.contact.failed(&error.text()),
         }
+        if matches!(error, CallError::Refused(401, _)) {
+            self.renew().await;
+        }
         Err(error)
     }
+}
+
+async fn build(kubeconfig: Option<&Path>) -> Result<Client, ClusterError> {
+    let mut config = match kubeconfig {
+        Some(path) => from_file(path).await?,
+        None => Config::incluster().map_err(|error| {
+            ClusterError::Settings(format!("read the in-cluster service account: {error}; set kubeconfig or objects"))
+        })?,
+    };
+    config.connect_timeout = Some(CONNECT);
+    // Who asks decides about asking again: a request has a deadline, a report has its queue.
+    config.default_retry = false;
+    Client::try_from(config).map_err(|error| ClusterError::Settings(format!("build the API client: {}", chain(&error))))
 }
 
 async fn from_file(path: &Path) -> Result<Config, ClusterError> {
@@ -179,7 +217,7 @@ async fn from_file(path: &Path) -> Result<Config, ClusterError> {
 }
 
 /// An error with its causes, each said once, escaped.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {
@@ -192,117 +230,14 @@ fn chain(error: &dyn std::error::Error) -> String {
     escape(&text)
 }
 
-/// Follows `api` until `stop`: `see` gets every event, after a restart from `Init` on again.
-pub(super) async fn follow<K>(
-    api: Api<K>,
-    config: watcher::Config,
-    contact: &Contact,
-    mut stop: watch::Receiver<bool>,
-    mut see: impl FnMut(Event<K>),
-) where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-{
-    let mut pause = PAUSE.0;
-    while !*stop.borrow() {
-        let mut events = pin!(watcher::watcher(api.clone(), config.clone()));
-        let mut patience = LIST;
-        loop {
-            let next = tokio::select! {
-                () = stopped(&mut stop) => return,
-                next = tokio::time::timeout(patience, events.next()) => next,
-            };
-            let error = match next {
-                Ok(Some(Ok(event))) => {
-                    // `Init` only announces the list request.
-                    if !matches!(event, Event::Init) {
-                        contact.worked();
-                        pause = PAUSE.0;
-                    }
-                    patience = if matches!(event, Event::InitDone | Event::Apply(_) | Event::Delete(_)) {
-                        SILENCE
-                    } else {
-                        LIST
-                    };
-                    see(event);
-                    continue;
-                }
-                Ok(Some(Err(error))) => error,
-                Ok(None) => break,
-                Err(_) => {
-                    contact.failed("the watch gave no sign of life");
-                    break;
-                }
-            };
-            match status_of(&error) {
-                Some(code) if is_answer(code) => contact.noted(&chain(&error)),
-                _ => contact.failed(&chain(&error)),
-            }
-            let gone = is_gone(&error);
-            tokio::select! {
-                () = stopped(&mut stop) => return,
-                () = tokio::time::sleep(jittered(pause)) => {}
-            }
-            pause = (pause * 2).min(PAUSE.1);
-            if gone {
-                break;
-            }
-        }
-    }
-}
-
-/// The version we are at is no longer served and only a new list helps. The watcher knows that of an `ERROR` event, but
-/// would repeat a watch that is answered 410 as a whole.
-fn is_gone(error: &watcher::Error) -> bool {
-    matches!(error, watcher::Error::WatchStartFailed(::kube::Error::Api(status)) if status.code == 410)
-}
-
-fn status_of(error: &watcher::Error) -> Option<u16> {
-    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
-    match error {
-        WatchError(status) => Some(status.code),
-        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => match error {
-            ::kube::Error::Api(status) => Some(status.code),
-            _ => None,
-        },
-        NoResourceVersion => None,
-    }
-}
-
 /// The server works and knows us: what it says is about the request.
-fn is_answer(code: u16) -> bool {
+pub(super) fn is_answer(code: u16) -> bool {
     code < 500 && code != 401
-}
-
-/// Between half of `pause` and all of it, so that a cluster's agents do not come back in step.
-pub(super) fn jittered(pause: Duration) -> Duration {
-    use std::hash::{BuildHasher, RandomState};
-    let share = u32::try_from(RandomState::new().hash_one(0) % 512).unwrap_or(0);
-    pause / 2 + pause * share / 1024
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn jitter_stays_within_half_and_all() {
-        for _ in 0..100 {
-            let pause = jittered(Duration::from_secs(1));
-            assert!(pause >= Duration::from_millis(500) && pause <= Duration::from_secs(1), "{pause:?}");
-        }
-    }
-
-    #[test]
-    fn a_410_is_an_answer() {
-        let status = |code| {
-            let status = ::kube::core::Status { code, ..::kube::core::Status::success() };
-            watcher::Error::WatchStartFailed(::kube::Error::Api(status.boxed()))
-        };
-        for (code, gone, answer) in [(410, true, true), (403, false, true), (401, false, false), (500, false, false)] {
-            let error = status(code);
-            assert_eq!((is_gone(&error), status_of(&error).is_some_and(is_answer)), (gone, answer), "{code}");
-        }
-    }
 
     #[test]
     fn what_may_pass() {

@@ -15,7 +15,8 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::client::{CallError, Server, jittered};
+use super::client::{CallError, Server};
+use super::follow::jittered;
 use super::told::{Next, Told, What};
 use super::{Inner, stopped};
 use crate::names::PodRef;
@@ -54,6 +55,8 @@ pub(super) struct Post {
     at: Timestamp,
     /// Tells events of one moment apart.
     number: u64,
+    /// Held by every event that is not posted yet.
+    ticket: Arc<()>,
 }
 
 /// The reading end of the queue.
@@ -65,21 +68,28 @@ pub(super) struct Events {
     queue: mpsc::Sender<Post>,
     dropped: AtomicU64,
     numbers: AtomicU64,
+    ticket: Arc<()>,
 }
 
 impl Events {
     pub(super) fn new() -> (Self, Posts) {
         let (queue, posts) = mpsc::channel(MOST_WAITING);
-        (Self { queue, dropped: AtomicU64::new(0), numbers: AtomicU64::new(0) }, posts)
+        (Self { queue, dropped: AtomicU64::new(0), numbers: AtomicU64::new(0), ticket: Arc::default() }, posts)
     }
 
     pub(super) fn put(&self, pod: &PodRef, kind: Kind, reason: &str, message: &str) {
         let (reason, message) = (cut(reason, MOST_REASON), cut(message, MOST_MESSAGE));
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let post = Post { pod: pod.clone(), kind, reason, message, at: Timestamp::now(), number };
+        let ticket = Arc::clone(&self.ticket);
+        let post = Post { pod: pod.clone(), kind, reason, message, at: Timestamp::now(), number, ticket };
         if self.queue.try_send(post).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// How many wait or are being posted.
+    pub(super) fn waiting(&self) -> usize {
+        Arc::strong_count(&self.ticket).saturating_sub(1)
     }
 
     pub(super) fn dropped(&self) -> u64 {
@@ -104,6 +114,7 @@ pub(super) async fn post_events(inner: Arc<Inner>, mut posts: Posts) {
             }
             Some(post) = posts.recv(), if allowance > 0 => post,
         };
+        let _not_posted_yet = Arc::clone(&post.ticket);
         if allowance == BURST {
             // Time spent idle with a full allowance earns nothing.
             pace.reset();
@@ -124,7 +135,7 @@ pub(super) async fn post_events(inner: Arc<Inner>, mut posts: Posts) {
 /// The event's count is raised where it is there already, else it is posted.
 async fn say(inner: &Inner, server: &Server, told: &mut Told, (what, next): (What, Next), post: Post) {
     if let Next::Raise(name, count) = next {
-        let api: Api<v1::Event> = Api::namespaced(server.client.clone(), what.pod.namespace.as_str());
+        let api: Api<v1::Event> = Api::namespaced(server.client(), what.pod.namespace.as_str());
         let more = Patch::Merge(json!({ "count": count, "lastTimestamp": Time(post.at) }));
         match server.call(POST, api.patch(&name, &PatchParams::default(), &more)).await {
             Err(CallError::Refused(404, _)) => told.forget(&what),
@@ -142,9 +153,9 @@ async fn say(inner: &Inner, server: &Server, told: &mut Told, (what, next): (Wha
 /// Until it is there, which is answered, or refused for good.
 async fn send(inner: &Inner, server: &Server, event: &v1::Event) -> bool {
     let namespace = event.metadata.namespace.clone().unwrap_or_default();
-    let api: Api<v1::Event> = Api::namespaced(server.client.clone(), &namespace);
     let mut pause = PAUSE.0;
     loop {
+        let api: Api<v1::Event> = Api::namespaced(server.client(), &namespace);
         match server.call(POST, api.create(&PostParams::default(), event)).await {
             // A conflict is our own earlier attempt, whose answer was lost.
             Ok(_) | Err(CallError::Refused(409, _)) => return true,
@@ -164,7 +175,7 @@ fn refused(inner: &Inner, error: &CallError) -> bool {
 }
 
 fn event_of(post: Post) -> v1::Event {
-    let Post { pod, kind, reason, message, at, number } = post;
+    let Post { pod, kind, reason, message, at, number, .. } = post;
     let namespace = Some(pod.namespace.as_str().to_owned());
     let head = cut(pod.name.as_str(), 220);
     v1::Event {

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::documents::Manifest;
 use super::folder::Folder;
@@ -38,12 +38,23 @@ impl Cluster {
 
     /// One look, off the executor; `None` only when the runtime is going down.
     async fn look_into(&self, mut folder: Folder) -> Option<Folder> {
+        self.0.looks.send_modify(|looks| looks.begun += 1);
         let looked = tokio::task::spawn_blocking(move || (folder.look(), folder)).await;
         let (changed, folder) = looked.ok()?;
         if changed {
             self.adopt(&folder);
         }
+        self.0.looks.send_modify(|looks| looks.done = looks.begun);
         Some(folder)
+    }
+
+    /// Returns when the folder was read by a look that began after this call: what is not known then is not there. At
+    /// `deadline` at the latest.
+    pub(super) async fn look_again(&self, deadline: Instant) {
+        let mut looks = self.0.looks.subscribe();
+        let next = looks.borrow().begun + 1;
+        self.0.look.notify_one();
+        drop(tokio::time::timeout_at(deadline.into(), looks.wait_for(|looks| looks.done >= next)).await);
     }
 
     /// What is wrong is told first: whoever then sees an object also sees what was said of its neighbours.

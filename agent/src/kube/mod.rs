@@ -10,9 +10,11 @@ mod documents;
 mod error;
 mod events;
 mod folder;
+mod follow;
 mod known;
 mod manifests;
 mod networks;
+mod once;
 mod pods;
 mod report;
 mod shelf;
@@ -28,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
+pub use self::claims::Claimed;
 use self::client::{Contact, Server};
 pub use self::error::ClusterError;
 use self::events::Events;
@@ -43,6 +46,10 @@ use crate::objects::{Network, Pod, annotation};
 const WATCH_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a request waits for the first full list after a start.
 const FIRST_LIST_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long an API server may be silent before it is asked for a sign of life. With the ten seconds that the answer may
+/// take, a partition shows within a minute.
+pub const QUIET: Duration = Duration::from_secs(30);
 
 /// Where Pods and NetworkAttachmentDefinitions come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +76,11 @@ pub struct ClusterSettings {
     pub networks_dir: PathBuf,
     /// True when the runtime passes the pods' annotations: the pod watch then starts only if somebody asks for a pod.
     pub annotations_from_runtime: bool,
+    /// True for a process that answers one request and ends: objects are read when they are asked for, one GET each, and
+    /// nothing is followed or kept on disk.
+    pub once: bool,
+    /// How long an API server may be silent before it is asked for a sign of life; [`QUIET`] but for tests.
+    pub quiet: Duration,
 }
 
 /// How the connection to the cluster is doing.
@@ -123,8 +135,16 @@ struct Inner {
     events: Events,
     /// Asks for a look at the folder before its time.
     look: Notify,
+    looks: watch::Sender<Looks>,
     refusals: Mutex<Vec<String>>,
     stop: watch::Receiver<bool>,
+}
+
+/// Looks at the folder so far.
+#[derive(Debug, Default, Clone, Copy)]
+struct Looks {
+    begun: u64,
+    done: u64,
 }
 
 impl Cluster {
@@ -148,6 +168,7 @@ impl Cluster {
             reports: Reports::new(),
             events,
             look: Notify::new(),
+            looks: watch::Sender::default(),
             refusals: Mutex::default(),
             stop,
         }));
@@ -164,6 +185,11 @@ impl Cluster {
         self.0.networks.get(id)
     }
 
+    /// Tells of every change of a network from now on.
+    pub fn network_changes(&self) -> watch::Receiver<u64> {
+        self.0.networks.changes()
+    }
+
     /// All known networks, in order.
     pub fn networks(&self) -> Vec<Arc<Network>> {
         let mut all = self.0.networks.all();
@@ -176,10 +202,21 @@ impl Cluster {
         if let Some(found) = self.network(id) {
             return Ok(found);
         }
-        self.0.look.notify_one();
-        let patience = if self.has_source() { WATCH_PATIENCE } else { Duration::ZERO };
-        let deadline = deadline.min(Instant::now() + FIRST_LIST_PATIENCE).into();
-        if let Some(found) = self.0.networks.wait(patience, deadline, |known| known.get(id)).await {
+        if let (true, Some(server)) = (self.0.settings.once, &self.0.server) {
+            return self.read_network(server, id, deadline).await;
+        }
+        let found = match &self.0.settings.source {
+            Source::Folder(_) => {
+                self.look_again(deadline).await;
+                self.network(id)
+            }
+            Source::Api { .. } => {
+                let deadline = deadline.min(Instant::now() + FIRST_LIST_PATIENCE).into();
+                self.0.networks.wait(WATCH_PATIENCE, deadline, |known| known.get(id)).await
+            }
+            Source::None => None,
+        };
+        if let Some(found) = found {
             return Ok(found);
         }
         let may_be_new = self.0.server.is_some() && !self.0.contact.is_connected();
@@ -245,10 +282,17 @@ impl Cluster {
 
     /// Networks from disk at once, then the watches and the writers.
     async fn follow_server(&self, posts: events::Posts) {
-        self.load_networks().await;
-        self.follow_networks();
+        if self.0.settings.once {
+            self.0.networks.listed(&HashSet::new());
+        } else {
+            self.load_networks().await;
+            self.follow_networks();
+        }
         if !self.0.settings.annotations_from_runtime {
             self.watch_pods();
+        }
+        if let Some(server) = self.0.server.clone() {
+            tokio::spawn(follow::listen(server, self.0.settings.quiet, self.0.stop.clone()));
         }
         tokio::spawn(report::write_reports(Arc::clone(&self.0)));
         tokio::spawn(events::post_events(Arc::clone(&self.0), posts));

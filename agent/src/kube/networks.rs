@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::documents::MOST_CONFIG_BYTES;
+use super::follow::follow;
 use super::shelf::Shelf;
-use super::{Cluster, Inner, bad_object, client, kept};
+use super::{Cluster, Inner, bad_object, kept};
 use crate::names::NadRef;
 use crate::objects::Network;
 
@@ -24,7 +25,7 @@ const MOST_NETWORKS: usize = 16 << 10;
 
 /// A NetworkAttachmentDefinition as the API server sends it. `spec` may be anything: the CRD's schema is not ours.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct NetworkAttachmentDefinition {
+pub(super) struct NetworkAttachmentDefinition {
     metadata: ObjectMeta,
     #[serde(default)]
     spec: Value,
@@ -62,7 +63,7 @@ impl NetworkAttachmentDefinition {
             .ok()
     }
 
-    fn trimmed(self) -> Option<Network> {
+    pub(super) fn trimmed(self) -> Option<Network> {
         let id = self.id()?;
         let config = match self.spec {
             Value::Object(mut spec) => match spec.remove("config") {
@@ -105,10 +106,10 @@ impl Cluster {
         let inner = Arc::clone(&self.0);
         let Some(server) = inner.server.clone() else { return };
         tokio::spawn(async move {
-            let api: Api<NetworkAttachmentDefinition> = Api::all(server.client);
             let mut listed = HashSet::new();
             let see = |event| see(&inner, &mut listed, event);
-            client::follow(api, watcher::Config::default(), &server.contact, inner.stop.clone(), see).await;
+            let (config, stop) = (watcher::Config::default(), inner.stop.clone());
+            follow(Api::<NetworkAttachmentDefinition>::all, config, &server, stop, see).await;
         });
     }
 }

@@ -12,8 +12,9 @@ use ::kube::core::{ObjectMeta, PartialObjectMeta};
 use ::kube::runtime::watcher::{self, Event};
 use k8s_openapi::api::core::v1;
 
-use super::client::{self, CallError, Server};
-use super::{Cluster, ClusterError, Inner, PodKey, Source, WATCH_PATIENCE, bad_object, is_static, kept};
+use super::client::{CallError, Server};
+use super::follow::follow;
+use super::{Cluster, ClusterError, Inner, PodKey, Source, bad_object, is_static, kept};
 use crate::names::{ObjectName, PodRef};
 use crate::objects::Pod;
 
@@ -50,10 +51,11 @@ impl Cluster {
 
     async fn pod_of_folder(&self, pod: &PodRef, deadline: Instant) -> Result<Pod, ClusterError> {
         let key = super::key(pod);
-        if self.0.pods.get(&key).is_none() {
-            self.0.look.notify_one();
+        // Not there, or another one of the name: its file may have been written since the last look.
+        if self.0.pods.get(&key).is_none_or(|known| !is_meant(&known, pod)) {
+            self.look_again(deadline).await;
         }
-        match self.0.pods.wait(WATCH_PATIENCE, deadline.into(), |known| known.get(&key)).await {
+        match self.0.pods.get(&key) {
             Some(found) => checked((*found).clone(), pod),
             None => Err(not_found(pod, true)),
         }
@@ -75,8 +77,8 @@ impl Cluster {
     /// One GET; more only while the API server does not answer and the deadline allows.
     async fn read_pod(&self, server: &Server, pod: &PodRef, deadline: Instant) -> Result<Pod, ClusterError> {
         let deadline = deadline.min(Instant::now() + READ);
-        let api: Api<PartialObjectMeta<v1::Pod>> = Api::namespaced(server.client.clone(), pod.namespace.as_str());
         loop {
+            let api: Api<PartialObjectMeta<v1::Pod>> = Api::namespaced(server.client(), pod.namespace.as_str());
             self.0.gets.fetch_add(1, Ordering::Relaxed);
             let limit = deadline.saturating_duration_since(Instant::now());
             let error = match server.call(limit, api.get(pod.name.as_str())).await {
@@ -103,11 +105,10 @@ impl Cluster {
         };
         if !inner.pods_watched.swap(true, Ordering::AcqRel) {
             tokio::spawn(async move {
-                let api: Api<PartialObjectMeta<v1::Pod>> = Api::all(server.client);
                 let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
                 let mut listed = HashSet::new();
                 let see = |event| see(&inner, &mut listed, event);
-                client::follow(api, config, &server.contact, inner.stop.clone(), see).await;
+                follow(Api::<PartialObjectMeta<v1::Pod>>::all, config, &server, inner.stop.clone(), see).await;
             });
         }
         true

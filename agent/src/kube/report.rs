@@ -16,7 +16,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::client::{CallError, Server, jittered};
+use super::client::{CallError, Server};
+use super::follow::jittered;
 use super::{Inner, PodKey, stopped};
 use crate::names::PodRef;
 use crate::objects::annotation;
@@ -215,7 +216,7 @@ async fn patch(server: &Server, report: &Report, uid: Option<&str>) -> Result<()
 }
 
 fn pods(server: &Server, pod: &PodRef) -> Api<PartialObjectMeta<v1::Pod>> {
-    Api::namespaced(server.client.clone(), pod.namespace.as_str())
+    Api::namespaced(server.client(), pod.namespace.as_str())
 }
 
 fn dropped(pod: &PodRef, why: &str) -> Outcome {

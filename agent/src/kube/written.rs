@@ -50,7 +50,7 @@ impl Cluster {
     pub async fn written_statuses(&self) -> Result<Option<WrittenStatuses>, ClusterError> {
         let node = self.0.settings.node_name.as_deref().map(ObjectName::new);
         let (Some(server), Some(Ok(node))) = (&self.0.server, node) else { return Ok(None) };
-        let api: Api<v1::Pod> = Api::all(server.client.clone());
+        let api: Api<v1::Pod> = Api::all(server.client());
         let mut params = ListParams::default().fields(&format!("spec.nodeName={node}")).limit(PAGE);
         let mut written = WrittenStatuses::default();
         for _ in 0..MOST_PAGES {

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::value::RawValue;
 
-use crate::cni::{CniResult, Command, Request};
+use crate::cni::{CniResult, Command, Request, passthru};
 use crate::fault::{CniError, code, quote};
 use crate::kube::EventKind;
 use crate::names::{ContainerId, IfName, NadRef, NetnsPath};
@@ -18,7 +18,7 @@ use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
 use crate::ops::{
-    chain, default_network, default_route, device_info, devices, links, pods, preflight, result_cache, undo,
+    auxiliary, chain, default_network, default_route, device_info, devices, links, pods, preflight, result_cache, undo,
 };
 use crate::plan::{self, Attachment, Choice, Demand, Plan, Wanted};
 use crate::records::{self, Origin, Record, Stage, State};
@@ -85,16 +85,24 @@ async fn carry_out<R: Runner>(
 ) -> Result<(String, Vec<CniResult>), CniError> {
     let results = attach_all(context, call, plan, record, runner).await?;
     let answer = results.first().cloned().unwrap_or_default().print(call.version)?;
-    if runner.is_gone() {
+    if !runner.is_heard() {
         return Err(CniError::new(code::TRY_LATER, "the CNI plugin that asked is gone"));
     }
     result_cache::write(context, record, plan, &results);
     let infos: Vec<_> = plan.attachments.iter().map(|each| device_info::shown(context, call, each)).collect();
-    let made: Vec<_> = plan.attachments.iter().zip(&results).zip(&infos).map(made).collect();
+    let told = plan.attachments.iter().zip(&results).zip(&infos);
+    let told = told.filter(|((attachment, result), _)| is_told(attachment, result));
+    let made: Vec<_> = told.map(made).collect();
     record.status = Some(plan::status::network_status(&made));
     record.state = State::Added;
     save(context, record)?;
     Ok((answer, results))
+}
+
+/// The auxiliary chain works on what others made: without an interface of its own it is no news to the pod.
+fn is_told(attachment: &Attachment, result: &CniResult) -> bool {
+    let is_chain = attachment.config.plugins.first().is_some_and(|first| first.plugin.as_str() == passthru::PLUGIN);
+    !is_chain || attachment.nad.is_some() || attachment.master || !result.interfaces.is_empty()
 }
 
 fn made<'a>(
@@ -180,7 +188,7 @@ async fn make_plan(
         cluster: cluster_network::all(context, &call.conf, call.deadline).await?,
         defaults: cluster_network::defaults(context, &call.conf, call.deadline).await?,
         choice,
-        auxiliary: None,
+        auxiliary: auxiliary::chain(context, &call.conf)?,
         devices: Allocated::new(),
     };
     wanted.devices = devices::allocated(context, call, pod, &Demand::of(&wanted, known)).await?;
@@ -229,10 +237,8 @@ async fn remove_remains(sandbox: &Sandbox<'_>, plan: &Plan) {
 
 /// Writes down what is about to be done.
 fn begin(context: &Context, call: &Invocation, sandbox: &Sandbox<'_>, plan: &Plan) -> Result<Record, CniError> {
-    let mut attachments = Vec::new();
-    for attachment in &plan.attachments {
-        attachments.push(recorded(attachment, &call.request, Stage::Planned)?);
-    }
+    let planned = |attachment| recorded(attachment, &call.request, Stage::Planned);
+    let attachments = plan.attachments.iter().map(planned).collect::<Result<_, _>>()?;
     let record = Record {
         container: sandbox.container.clone(),
         netns: Some(sandbox.netns.clone()),
@@ -262,6 +268,7 @@ pub(super) fn recorded(
         nad: attachment.nad.clone(),
         ifname: attachment.ifname.clone(),
         master: attachment.master,
+        hotplug: false,
         delegates: delegates(attachment, args, None, stage)?,
         result: None,
         link: None,
@@ -289,7 +296,7 @@ fn delegates(
     config.plugins.iter().enumerate().map(delegate).collect()
 }
 
-fn save(context: &Context, record: &Record) -> Result<(), CniError> {
+pub(super) fn save(context: &Context, record: &Record) -> Result<(), CniError> {
     context.ledger.save(record).map_err(|error| {
         CniError::new(code::IO, format!("write the record of container {}: {error}", record.container))
             .remedy("free space below cniDir, or mount it writable")
@@ -310,7 +317,7 @@ async fn attach_all<R: Runner>(
         if !attachment.master
             && let Some(netns) = &call.request.netns
         {
-            let link = links::follow(context, netns, &attachment.ifname, &attachment.relay).await;
+            let link = links::follow(context, netns, attachment).await;
             if let Some(recorded) = record.attachments.get_mut(at) {
                 recorded.link = link;
             }
@@ -334,7 +341,7 @@ async fn attach_all<R: Runner>(
 }
 
 /// One network: its plugins in order, each given the result of the one before.
-async fn attach<R: Runner>(
+pub(super) async fn attach<R: Runner>(
     context: &Context,
     call: &Invocation,
     attachment: &Attachment,
@@ -358,7 +365,15 @@ async fn attach<R: Runner>(
             stdin: plan::stdin::stdin(Command::Add, attachment, index, result.as_ref())?,
             timeout_ms: left_ms(call.work_until),
         };
-        let said = chain::run(context, runner, job).await.map_err(|error| failure(call, attachment, error))?;
+        let said = match chain::attempt(context, runner, job).await {
+            Ok(said) => said,
+            Err(failed) => {
+                if !failed.ran {
+                    record.mark((at, index), Stage::Planned);
+                }
+                return Err(failure(call, attachment, failed.error));
+            }
+        };
         let unreadable = |error: CniError| {
             failure(call, attachment, error.within(format_args!("result of plugin {}", quote(plugin.plugin.as_str()))))
         };

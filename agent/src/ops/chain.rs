@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cni::Command;
+use crate::cni::{Command, passthru};
 use crate::fault::{CniError, code, escape, is_hidden, quote};
 use crate::metrics::DelegateLabels;
 use crate::ops::context::Context;
@@ -12,19 +12,40 @@ use crate::wire::{Job, Outcome, Problem};
 /// Most characters of a plugin's standard error that go into a sentence.
 const MOST_SAID: usize = 400;
 
+/// A delegate call that failed.
+#[derive(Debug)]
+pub struct Failed {
+    /// The plugin's own error object, code kept; else code 103 with what is known. Code 11 when the runner is gone.
+    pub error: CniError,
+    /// Did anything run at all? What did not has nothing to undo.
+    pub ran: bool,
+}
+
 /// Runs `job` and answers its standard output.
 ///
 /// # Errors
-/// The plugin's own error object, code kept; else code 103 with what is known. Code 11 when the runner is gone.
+/// As [`Failed::error`] says.
 pub async fn run<R: Runner>(context: &Context, runner: &mut R, job: Job) -> Result<String, CniError> {
+    attempt(context, runner, job).await.map_err(|failed| failed.error)
+}
+
+/// The same, and on failure whether there is anything to undo.
+///
+/// # Errors
+/// What failed.
+pub async fn attempt<R: Runner>(context: &Context, runner: &mut R, job: Job) -> Result<String, Failed> {
     let (plugin, verb, timeout_ms) = (job.plugin.clone(), job.verb, job.timeout_ms);
+    if plugin.as_str() == passthru::PLUGIN {
+        return passthru::answer(verb, &job.stdin).map_err(|error| Failed { error, ran: false });
+    }
     let label = runner.label();
-    let outcome = runner.run(job).await.map_err(|Gone| gone())?;
+    let outcome = runner.run(job).await.map_err(|Gone| Failed { error: gone(), ran: true })?;
     let labels =
         DelegateLabels { r#type: context.metrics.type_label(plugin.as_str()), verb: verb.as_str(), runner: label };
     let took = Duration::from_millis(outcome.took_ms).as_secs_f64();
     context.metrics.delegate_duration.get_or_create(&labels).observe(took);
-    read(outcome, plugin.as_str(), verb, timeout_ms)
+    let ran = !matches!(outcome.problem, Some(Problem::NotFound(_)));
+    read(outcome, plugin.as_str(), verb, timeout_ms).map_err(|error| Failed { error, ran })
 }
 
 fn gone() -> CniError {

@@ -1,8 +1,10 @@
 //! CHECK: is every attachment still as its ADD left it? First our own look at the kernel, then the delegates'.
 
+use std::time::Instant;
+
 use crate::cni::{CniResult, Command, Version};
 use crate::fault::{CniError, code, quote};
-use crate::names::mac_text;
+use crate::names::{NetnsPath, mac_text};
 use crate::ops::chain;
 use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::invocation::Invocation;
@@ -27,16 +29,45 @@ pub async fn check<R: Runner>(context: &Context, call: &Invocation, runner: &mut
         )
         .remedy("it was never added, or its ADD did not finish")
     })?;
-    for attachment in &record.attachments {
+    // What is still joining, or did not quite leave, is not promised to anybody.
+    let whole = || record.attachments.iter().filter(|attachment| !attachment.hotplug || attachment.result.is_some());
+    for attachment in whole() {
         link(netns.as_path(), attachment).await?;
     }
-    for attachment in &record.attachments {
-        for job in jobs(&record, attachment, call) {
-            let plugin = job.plugin.clone();
-            let context_of =
-                format!("check network {} ({plugin}) on {}", quote(&attachment.network), attachment.ifname);
-            chain::run(context, runner, job).await.map_err(|error| error.within(context_of))?;
-        }
+    for attachment in whole() {
+        delegates(context, &record, attachment, netns, call.deadline, runner).await?;
+    }
+    Ok(())
+}
+
+/// Checks one attachment of `record`.
+///
+/// # Errors
+/// As [`check`].
+pub async fn one<R: Runner>(
+    context: &Context,
+    record: &Record,
+    attachment: &Attachment,
+    netns: &NetnsPath,
+    deadline: Instant,
+    runner: &mut R,
+) -> Result<(), CniError> {
+    link(netns.as_path(), attachment).await?;
+    delegates(context, record, attachment, netns, deadline, runner).await
+}
+
+async fn delegates<R: Runner>(
+    context: &Context,
+    record: &Record,
+    attachment: &Attachment,
+    netns: &NetnsPath,
+    deadline: Instant,
+    runner: &mut R,
+) -> Result<(), CniError> {
+    for job in jobs(record, attachment, netns, deadline) {
+        let plugin = job.plugin.clone();
+        let context_of = format!("check network {} ({plugin}) on {}", quote(&attachment.network), attachment.ifname);
+        chain::run(context, runner, job).await.map_err(|error| error.within(context_of))?;
     }
     Ok(())
 }
@@ -73,7 +104,7 @@ async fn link(netns: &std::path::Path, attachment: &Attachment) -> Result<(), Cn
     Ok(())
 }
 
-fn jobs(record: &Record, attachment: &Attachment, call: &Invocation) -> Vec<Job> {
+fn jobs(record: &Record, attachment: &Attachment, netns: &NetnsPath, deadline: Instant) -> Vec<Job> {
     let speaks = |version: &str| Version::parse(version).is_ok_and(Version::has_check);
     attachment
         .delegates
@@ -84,11 +115,11 @@ fn jobs(record: &Record, attachment: &Attachment, call: &Invocation) -> Vec<Job>
             plugin: delegate.plugin.clone(),
             verb: Command::Check,
             container: Some(record.container.clone()),
-            netns: call.request.netns.clone(),
+            netns: Some(netns.clone()),
             ifname: Some(attachment.ifname.clone()),
             args: delegate.args.clone(),
             stdin: delegate.stdin.clone(),
-            timeout_ms: left_ms(call.deadline),
+            timeout_ms: left_ms(deadline),
         })
         .collect()
 }

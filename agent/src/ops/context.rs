@@ -1,10 +1,11 @@
 //! What an operation may use: settings, the cluster, the datapath, the ledger, and its turn.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Settings;
 use crate::datapath::Datapath;
@@ -42,6 +43,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Whose turn it is.
     pub turns: Turns,
+    /// Something was left over just now, by a shim that is gone: a reason to look before it is time.
+    pub left_over: Notify,
 }
 
 impl Context {
@@ -60,6 +63,8 @@ pub struct Turns {
     containers: Mutex<HashMap<ContainerId, Arc<tokio::sync::Mutex<()>>>>,
     /// When an undo that failed is tried again, and the pause after that.
     again: Mutex<HashMap<ContainerId, (Instant, Duration)>>,
+    /// Somebody was at work since the last rest.
+    worked: AtomicBool,
 }
 
 /// First and longest pause between two tries to undo the same thing.
@@ -90,6 +95,7 @@ impl Turns {
             most,
             containers: Mutex::default(),
             again: Mutex::default(),
+            worked: AtomicBool::new(false),
         }
     }
 
@@ -98,6 +104,7 @@ impl Turns {
     /// # Errors
     /// Code 11 at the deadline.
     pub async fn take(&self, pool: Pool, container: Option<&ContainerId>, deadline: Instant) -> Result<Turn, CniError> {
+        self.worked.store(true, Ordering::Relaxed);
         let wait = deadline.saturating_duration_since(Instant::now());
         let turn = async {
             // The container first: a second request for it must not occupy a place while it waits for the first.
@@ -136,6 +143,8 @@ impl Turns {
             again.remove(container);
             return;
         }
+        // A container that was undone in another way is forgotten with time.
+        again.retain(|_, (when, _)| when.elapsed() < PAUSES.1);
         let pause = again.get(container).map_or(PAUSES.0, |(_, pause)| (*pause * 2).min(PAUSES.1));
         again.insert(container.clone(), (Instant::now() + pause, pause));
     }
@@ -156,6 +165,11 @@ impl Turns {
             let _others = self.others.acquire_many(all).await;
         })
         .await;
+    }
+
+    /// True once after work, when nobody is at work any more.
+    pub fn rests(&self) -> bool {
+        self.free() == (self.most, self.most) && self.worked.swap(false, Ordering::Relaxed)
     }
 
     /// Operations at work and places, per pool: for the status.

@@ -34,7 +34,7 @@ pub async fn del<R: Runner>(context: &Context, call: &Invocation, runner: &mut R
         None => by_the_plan(context, call, container, runner).await,
     }
     drop(turn);
-    undo::leftovers(context, runner).await;
+    undo::leftovers(context, runner, undo::RIDE).await;
     Ok(())
 }
 

@@ -29,14 +29,19 @@ pub async fn allocated(
         Err(absent @ KubeletError::Absent { .. }) => (Said::default(), Some(absent)),
         Err(error) => return Err(error.into()),
     };
-    let mut devices = said.devices;
+    let (mut devices, mut unlisted) = (said.devices, None);
     if said.has_claims || demand.lacks(&devices) {
-        for (resource, id) in context.cluster.claimed_devices(id, call.work_until).await? {
+        let claimed = context.cluster.claimed_devices(id, call.work_until).await?;
+        for (resource, id) in claimed.devices {
             devices.entry(resource).or_default().insert(id);
         }
+        unlisted = claimed.unlisted.into_iter().next();
     }
-    match absent {
-        Some(absent) if demand.lacks(&devices) => Err(absent.into()),
-        _ => Ok(devices),
+    match (unlisted, absent) {
+        _ if !demand.lacks(&devices) => Ok(devices),
+        (Some(unlisted), _) => Err(unlisted.into()),
+        (None, Some(absent)) => Err(absent.into()),
+        // Planning refuses it, by the network's name.
+        (None, None) => Ok(devices),
     }
 }

@@ -54,7 +54,7 @@ pub async fn gc<R: Runner>(context: &Context, call: &Invocation, runner: &mut R)
             refused.extend(tell(context, call, &told, &stays, runner).await);
         }
     }
-    undo::leftovers(context, runner).await;
+    undo::leftovers(context, runner, undo::RIDE).await;
     let count = undone.len() + refused.len();
     if let Some(first) = refused.into_iter().next().filter(|_| undone.is_empty()) {
         return Err(first);
@@ -92,8 +92,8 @@ async fn undo_unlisted<R: Runner>(
             continue;
         }
         let _turn = context.turns.take(Pool::Others, Some(&record.container), call.deadline).await?;
-        let Some(record) = context.ledger.get(&record.container) else { continue };
         let Some(_held) = context.ledger.hold(&record.container) else { continue };
+        let Some(record) = context.ledger.get(&record.container) else { continue };
         let mut record = Record::clone(&record);
         let netns = record.netns.clone().filter(|path| path.as_path().exists());
         failed.extend(undo::undo(context, &mut record, netns.as_ref(), runner, call.deadline).await);

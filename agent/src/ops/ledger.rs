@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::cni::{Command, Request};
 use crate::names::ContainerId;
-use crate::records::{Record, Records};
+use crate::records::results::Results;
+use crate::records::{Attachment, Record, Records, State};
 use crate::sys::files::Held;
 
 /// All records of this node.
@@ -15,6 +17,8 @@ use crate::sys::files::Held;
 pub struct Ledger {
     records: Records,
     _own: Held,
+    /// Others work with the same records beside us.
+    is_visit: bool,
     index: Mutex<BTreeMap<ContainerId, Arc<Record>>>,
 }
 
@@ -37,7 +41,30 @@ impl Ledger {
         records.sweep()?;
         let (all, torn) = records.all()?;
         let index = all.into_iter().map(|record| (record.container.clone(), Arc::new(record))).collect();
-        Ok((Self { records, _own: own, index: Mutex::new(index) }, torn))
+        Ok((Self { records, _own: own, is_visit: false, index: Mutex::new(index) }, torn))
+    }
+
+    /// For one request beside others that work with the same records: what it is about is read, and for a DEL what is
+    /// left over. Its own container must be held by then.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn visit(records: Records, visit: Held, request: &Request) -> io::Result<Self> {
+        let mut found = Vec::new();
+        if let Some(container) = &request.container_id {
+            match records.load(container) {
+                Ok(record) => found.extend(record),
+                // Setting aside what is torn belongs to reading all.
+                Err(_torn) => drop(records.all()?),
+            }
+        }
+        if matches!(request.command, Command::Del | Command::Gc) {
+            let all = records.all()?.0.into_iter();
+            let others = all.filter(|record| Some(&record.container) != request.container_id.as_ref());
+            found.extend(others.filter(|record| request.command == Command::Gc || record.state == State::Undo));
+        }
+        let index = found.into_iter().map(|record| (record.container.clone(), Arc::new(record))).collect();
+        Ok(Self { records, _own: visit, is_visit: true, index: Mutex::new(index) })
     }
 
     fn index(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Arc<Record>>> {
@@ -68,6 +95,11 @@ impl Ledger {
         Ok(())
     }
 
+    /// Removes libcni's result of one attachment of a container that goes on living.
+    pub fn forget_result(&self, container: &ContainerId, attachment: &Attachment) -> io::Result<()> {
+        Results::at(&self.cni_dir()).remove(&attachment.conf_name, container, &attachment.ifname)
+    }
+
     /// What others keep about containers is in this folder.
     pub fn cni_dir(&self) -> PathBuf {
         self.records.cni_dir()
@@ -88,7 +120,11 @@ impl Ledger {
 
     /// Keeps uninvited clean-up away from `container`; `None` while a shim is at work for it.
     pub fn hold(&self, container: &ContainerId) -> Option<Held> {
-        self.records.hold(container).ok().flatten()
+        let held = self.records.hold(container).ok().flatten();
+        if self.is_visit && held.is_some() {
+            self.reread(container);
+        }
+        held
     }
 
     /// Makes a record survive power loss. Slow; for after the reply.

@@ -4,14 +4,17 @@
 
 use std::sync::Arc;
 
-use crate::datapath::{self, Attached, Mac, ProtocolSet};
+use crate::datapath::{self, Attached, Datapath, Mac, ProtocolSet};
 use crate::names::{IfName, NetnsPath};
+use crate::objects::HostAccess;
 use crate::ops::context::Context;
+use crate::plan;
 use crate::records::{Attachment, Link, Parent, Record, State};
 use crate::sys::links::{self, Facts};
 
 /// Looks at an interface after its ADD and attaches the datapath to it. `None`: there is no such interface.
-pub async fn follow(context: &Context, netns: &NetnsPath, ifname: &IfName, relay: &[String]) -> Option<Link> {
+pub async fn follow(context: &Context, netns: &NetnsPath, planned: &plan::Attachment) -> Option<Link> {
+    let ifname = &planned.ifname;
     let facts = match links::find(Some(netns.as_path()), ifname.as_str()).await {
         Ok(facts) => facts?,
         Err(error) => {
@@ -20,7 +23,8 @@ pub async fn follow(context: &Context, netns: &NetnsPath, ifname: &IfName, relay
         }
     };
     let parent = parent_of(&facts).await;
-    let relay = if parent.is_some() { relay.to_vec() } else { Vec::new() };
+    let relay = if parent.is_some() { planned.relay.clone() } else { Vec::new() };
+    let access = planned.host_access.as_ref().filter(|_| parent.is_some());
     let mut link = Link {
         ifindex: facts.ifindex,
         mac: facts.mac,
@@ -29,8 +33,12 @@ pub async fn follow(context: &Context, netns: &NetnsPath, ifname: &IfName, relay
         instance: None,
         slot: None,
         relay,
+        host_access: false,
+        host_ports: None,
+        plain_copy: planned.plain_copy,
         note: None,
     };
+    note_host_access(&mut link, access);
     attach(context, netns, ifname, &mut link).await;
     Some(link)
 }
@@ -47,7 +55,7 @@ async fn attach(context: &Context, netns: &NetnsPath, ifname: &IfName, link: &mu
         link.note.clone_from(&context.datapath_fault);
         return;
     };
-    let wanted = describe(netns, ifname, link);
+    let wanted = describe(datapath, netns, ifname, link);
     let datapath = Arc::clone(datapath);
     let attached = tokio::task::spawn_blocking(move || datapath.attach(&wanted)).await;
     match attached.map_err(|error| error.to_string()).and_then(|attached| attached.map_err(|error| error.to_string())) {
@@ -62,15 +70,43 @@ async fn attach(context: &Context, netns: &NetnsPath, ifname: &IfName, link: &mu
 fn note(link: &mut Link, attached: &Attached) {
     link.instance = Some(attached.instance);
     link.slot = attached.slot;
-    link.note = match (attached.slot, attached.relayed || link.relay.is_empty() || attached.attachment.parent.is_none())
-    {
-        (None, _) => Some("uncounted: every slot of datapath.slots is in use".into()),
-        (_, false) => Some("not relayed: the parent's fan-out is full".into()),
-        _ => None,
+    let wants = attached.attachment.parent.is_some() && (link.host_access || !link.relay.is_empty());
+    let has_parents_mac = link.parent.as_ref().is_some_and(|parent| parent.mac == link.mac);
+    link.note = match attached.slot {
+        None => Some("uncounted: every slot of datapath.slots is in use".into()),
+        Some(_) if attached.relayed || !wants => None,
+        Some(_) if has_parents_mac => Some("not relayed: the interface has its parent's hardware address".into()),
+        Some(_) => Some("not relayed: the parent's fan-out is full".into()),
     };
 }
 
-fn describe(netns: &NetnsPath, ifname: &IfName, link: &Link) -> datapath::Attachment {
+/// What the record says the host and the pod may say to each other.
+pub fn host_access(link: &Link) -> Option<HostAccess> {
+    // Only ranges are written, so only ranges are read; anything else would open nothing.
+    let range = |text: &String| text.parse().ok();
+    let ports = link.host_ports.as_ref().map(|ports| ports.iter().filter_map(range).collect());
+    link.host_access.then_some(HostAccess { ports })
+}
+
+/// Writes that into the record.
+pub fn note_host_access(link: &mut Link, access: Option<&HostAccess>) {
+    link.host_access = access.is_some();
+    let text = |ports: &Vec<_>| ports.iter().map(ToString::to_string).collect();
+    link.host_ports = access.and_then(|access| access.ports.as_ref()).map(text);
+}
+
+/// Has the datapath give or take host access.
+///
+/// # Errors
+/// What the datapath said.
+pub async fn set_host_access(context: &Context, attached: Attached, access: Option<HostAccess>) -> Result<(), String> {
+    let Some(datapath) = &context.datapath else { return Ok(()) };
+    let datapath = Arc::clone(datapath);
+    let done = tokio::task::spawn_blocking(move || datapath.set_host_access(&attached, access)).await;
+    done.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}
+
+fn describe(datapath: &Datapath, netns: &NetnsPath, ifname: &IfName, link: &Link) -> datapath::Attachment {
     let parent = link.parent.as_ref().map(|parent| datapath::Parent {
         ifindex: parent.ifindex,
         name: parent.name.clone(),
@@ -81,17 +117,24 @@ fn describe(netns: &NetnsPath, ifname: &IfName, link: &Link) -> datapath::Attach
         ifname: ifname.to_string(),
         mac: Mac(link.mac),
         parent,
-        // Names the planner let through are names the datapath has.
-        protocols: ProtocolSet::of(&link.relay).unwrap_or_default(),
+        // Names the planner let through are names the datapath has; one of an earlier configuration is gone with it.
+        protocols: link
+            .relay
+            .iter()
+            .filter_map(|name| datapath.protocols(&[name]).ok())
+            .fold(ProtocolSet::NONE, ProtocolSet::union),
+        host_access: host_access(link),
+        plain_copy: link.plain_copy,
     }
 }
 
 /// The datapath's own description of a recorded attachment.
-pub fn attached(record: &Record, attachment: &Attachment) -> Option<Attached> {
+pub fn attached(context: &Context, record: &Record, attachment: &Attachment) -> Option<Attached> {
+    let datapath = context.datapath.as_ref()?;
     let link = attachment.link.as_ref()?;
     let netns = record.netns.as_ref()?;
     Some(Attached {
-        attachment: describe(netns, &attachment.ifname, link),
+        attachment: describe(datapath, netns, &attachment.ifname, link),
         instance: link.instance?,
         slot: link.slot,
         relayed: link.note.is_none() && !link.relay.is_empty(),
@@ -101,7 +144,7 @@ pub fn attached(record: &Record, attachment: &Attachment) -> Option<Attached> {
 /// Takes the datapath off everything in `record`.
 pub async fn forget(context: &Context, record: &Record) {
     let Some(datapath) = &context.datapath else { return };
-    let all: Vec<Attached> = record.attachments.iter().filter_map(|a| attached(record, a)).collect();
+    let all: Vec<Attached> = record.attachments.iter().filter_map(|a| attached(context, record, a)).collect();
     if all.is_empty() {
         return;
     }
@@ -128,7 +171,7 @@ pub async fn adopt(context: &Context) {
     let mut all = Vec::new();
     for (r, record) in records.iter().enumerate() {
         for (a, attachment) in record.attachments.iter().enumerate() {
-            if let Some(attached) = attached(record, attachment) {
+            if let Some(attached) = attached(context, record, attachment) {
                 places.push((r, a));
                 all.push(attached);
             }

@@ -4,6 +4,7 @@
 
 pub mod add;
 pub mod anew;
+pub mod auxiliary;
 pub mod chain;
 pub mod check;
 pub mod cluster_network;
@@ -14,6 +15,8 @@ pub mod del;
 pub mod device_info;
 pub mod devices;
 pub mod gc;
+pub mod host_access;
+pub mod hotplug;
 pub mod invocation;
 pub mod ledger;
 pub mod links;
@@ -29,6 +32,7 @@ pub mod takeover;
 pub mod undo;
 pub mod view;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -42,12 +46,37 @@ use runner::Runner;
 
 /// Answers one call, counts it and logs it.
 pub async fn answer<R: Runner>(context: &Arc<Context>, call: Call, runner: &mut R) -> Step {
-    let began = Instant::now();
     let verb = call.env.get("CNI_COMMAND").and_then(|verb| Command::parse(verb).ok());
-    let outcome = match Invocation::read(call, &context.settings) {
-        Ok(invocation) => perform(context, &invocation, runner).await,
-        Err(error) => Err(error),
-    };
+    counted(context, verb, async {
+        let invocation = Invocation::read(call, &context.settings)?;
+        perform(context, &invocation, runner).await
+    })
+    .await
+}
+
+/// The same for a caller that converts results itself: whatever version it asks in, the answer is in the newest.
+pub async fn answer_in_newest<R: Runner>(context: &Arc<Context>, call: Call, runner: &mut R) -> Step {
+    let verb = call.env.get("CNI_COMMAND").and_then(|verb| Command::parse(verb).ok());
+    counted(context, verb, async {
+        let invocation = Invocation::read(call, &context.settings)?;
+        perform(context, &Invocation { version: Version::NEWEST, ..invocation }, runner).await
+    })
+    .await
+}
+
+/// Answers what `/delegate` is asked: one network of a running pod, counted and logged as the runtime's requests are.
+pub async fn answer_delegate<R: Runner>(context: &Arc<Context>, asked: hotplug::Asked, runner: &mut R) -> Step {
+    let verb = asked.env.get("CNI_COMMAND").and_then(|verb| Command::parse(verb).ok());
+    counted(context, verb, hotplug::perform(context, asked, runner)).await
+}
+
+async fn counted(
+    context: &Context,
+    verb: Option<Command>,
+    work: impl Future<Output = Result<Option<String>, CniError>>,
+) -> Step {
+    let began = Instant::now();
+    let outcome = work.await;
     let verb = verb.map_or("unknown", Command::as_str);
     let labels =
         RequestLabels { verb, code: outcome.as_ref().err().map_or(0, |error| context.metrics.code_label(error.code)) };

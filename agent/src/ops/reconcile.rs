@@ -5,6 +5,7 @@ use crate::ops::runner::HostRunner;
 use crate::ops::{device_info, links, takeover, undo};
 use crate::records::{Record, State};
 use crate::spool::Note;
+use crate::sys;
 
 /// Takes over what Multus, an earlier agent and the shim left: what has no record gets one, notes are replayed, half
 /// ADDs are marked for undo, the datapath adopts what is attached.
@@ -66,11 +67,16 @@ fn mark(context: &Context, note: &Note) -> bool {
     saved.is_ok()
 }
 
-/// Now and then: replay, and undo what is left over where the agent may run delegates itself.
+/// Now and then: replay, undo what is left over where the agent may run delegates itself, and give memory back.
 pub async fn now_and_then(context: &Context, host: Option<&mut HostRunner>) {
     replay(context).await;
     takeover::forget_gone(context).await;
     if let Some(runner) = host {
+        undo::half_plugged(context, runner).await;
         undo::leftovers_on_host(context, runner).await;
+    }
+    if context.turns.rests() {
+        // What a burst needed goes back to the system. A task that cannot be joined has nothing to say.
+        drop(tokio::task::spawn_blocking(sys::memory::trim).await);
     }
 }

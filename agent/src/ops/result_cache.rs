@@ -11,8 +11,13 @@ use crate::records::results::{Entry, Results};
 
 /// Writes the entries of a container whose networks are attached. They are gone with its record.
 pub fn write(context: &Context, record: &Record, plan: &Plan, results: &[CniResult]) {
+    write_from(context, record, 0, plan, results);
+}
+
+/// The same for what joins a container that is attached already: the record's attachments from position `first` on.
+pub fn write_from(context: &Context, record: &Record, first: usize, plan: &Plan, results: &[CniResult]) {
     let folder = Results::at(&context.ledger.cni_dir());
-    for ((recorded, attachment), result) in record.attachments.iter().zip(&plan.attachments).zip(results) {
+    for ((recorded, attachment), result) in record.attachments.iter().skip(first).zip(&plan.attachments).zip(results) {
         let Ok(network) = NetworkName::new(recorded.conf_name.as_str()) else { continue };
         let mut capabilities = RawObject::default();
         for (key, value) in attachment.runtime_config.iter().filter(|(key, _)| attachment.config.declares(key)) {

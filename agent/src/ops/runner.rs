@@ -1,9 +1,13 @@
 //! Who runs delegates: the shim that asked, or the agent itself on the host. Operations never know which.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 
-use crate::sys::exec;
+use crate::cni::Command;
+use crate::config::HostExec;
+use crate::sys::exec::{self, Confines};
+use crate::sys::mounts::MountNamespace;
 use crate::wire::{Job, Outcome, Problem};
 
 /// The runner is gone: the shim's connection ended.
@@ -20,19 +24,67 @@ pub trait Runner: Send {
 
     /// Has the runner gone already? A cheap look between two steps.
     fn is_gone(&self) -> bool;
+
+    /// Does anybody still wait for the answer? An ADD that nobody waits for is undone.
+    fn is_heard(&self) -> bool {
+        !self.is_gone()
+    }
 }
 
-/// Runs delegates as children of the agent: only where the agent lives in the host's own namespaces, or a plugin would
-/// see another file system than the one its state is in.
+/// Most private memory of a delegate that the agent runs by itself: it counts against the agent's own limit. A reference
+/// plugin (Go) needs 70 to 90 MiB of address space that counts as such before it does anything, and touches 5 of them.
+const MEMORY: u64 = 512 << 20;
+
+/// Runs delegates as children of the agent: only with the host's file system before their eyes, or a plugin would see
+/// another one than its state is in.
 #[derive(Debug, Clone)]
 pub struct HostRunner {
     folders: Vec<PathBuf>,
+    /// The host's mount namespace, where it is not our own.
+    host: Option<Arc<MountNamespace>>,
+    confines: Confines,
+    /// Who asked; gone when nobody holds it any more.
+    asker: Option<Weak<Asker>>,
 }
 
+/// Whoever waits for an answer keeps this.
+#[derive(Debug)]
+pub struct Asker;
+
 impl HostRunner {
-    /// A runner over the plugins in `folders`, if the agent is on the host.
-    pub fn new(folders: Vec<PathBuf>) -> Option<Self> {
-        is_on_host().then_some(Self { folders })
+    /// A runner over the plugins in `folders`, if `host_exec` and the agent's rights allow one.
+    pub fn new(folders: Vec<PathBuf>, host_exec: &HostExec) -> Option<Self> {
+        let confines = Confines { bare: true, memory: Some(MEMORY) };
+        let of = |host| Self { folders, host, confines, asker: None };
+        let namespace = match host_exec {
+            HostExec::Off => return None,
+            HostExec::Auto if !sees_first_processes() => return None,
+            HostExec::Auto if shares_first_mounts() => return Some(of(None)),
+            HostExec::Auto => "/proc/1/ns/mnt",
+            HostExec::Namespace(path) => path,
+        };
+        match MountNamespace::open(Path::new(namespace)) {
+            Ok(host) => Some(of(Some(Arc::new(host)))),
+            Err(error) if *host_exec == HostExec::Auto => {
+                tracing::debug!("plugins are not run by the agent itself: enter {namespace}: {error}");
+                None
+            }
+            Err(error) => {
+                tracing::error!("hostExec: enter the mount namespace {namespace}: {error}");
+                None
+            }
+        }
+    }
+
+    /// A runner where the process is, whatever that is: for a plugin that the runtime itself started.
+    pub fn here(folders: Vec<PathBuf>) -> Self {
+        Self { folders, host: None, confines: Confines::default(), asker: None }
+    }
+
+    /// The same for somebody who waits: once the other value is dropped, nobody does.
+    pub fn asked(&self) -> (Self, Arc<Asker>) {
+        let asker = Arc::new(Asker);
+        (Self { asker: Some(Arc::downgrade(&asker)), ..self.clone() }, asker)
     }
 }
 
@@ -42,9 +94,16 @@ impl Runner for HostRunner {
     }
 
     async fn run(&mut self, job: Job) -> Result<Outcome, Gone> {
-        let folders = self.folders.clone();
+        if job.verb == Command::Add && !self.is_heard() {
+            return Err(Gone);
+        }
+        let Self { folders, host, confines, .. } = self.clone();
         let id = job.id;
-        let ran = tokio::task::spawn_blocking(move || exec::run(&job, &folders)).await;
+        let run = move || match host {
+            None => Ok(exec::run_within(&job, &folders, confines)),
+            Some(host) => host.inside(|| exec::run_within(&job, &folders, confines)),
+        };
+        let ran = tokio::task::spawn_blocking(run).await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
         Ok(ran.unwrap_or_else(|error| Outcome {
             id,
             problem: Some(Problem::NotStarted(error.to_string())),
@@ -55,14 +114,21 @@ impl Runner for HostRunner {
     fn is_gone(&self) -> bool {
         false
     }
+
+    fn is_heard(&self) -> bool {
+        self.asker.as_ref().is_none_or(|asker| asker.strong_count() > 0)
+    }
 }
 
-/// Are we in the first pid namespace (its inode is fixed, `PROC_PID_INIT_INO`) and in the mount namespace of process 1?
-/// A container has another of at least one of them.
-fn is_on_host() -> bool {
+/// Are we in the first pid namespace (its inode is fixed, `PROC_PID_INIT_INO`), so that process 1 is the machine's?
+fn sees_first_processes() -> bool {
     let pids = std::fs::read_link("/proc/self/ns/pid");
-    let first_pids = pids.is_ok_and(|ns| ns.as_os_str() == "pid:[4026531836]");
-    first_pids && first_mount("self").is_some_and(|mine| Some(mine) == first_mount("1"))
+    pids.is_ok_and(|ns| ns.as_os_str() == "pid:[4026531836]")
+}
+
+/// Are we in the mount namespace of process 1? A container is not.
+fn shares_first_mounts() -> bool {
+    first_mount("self").is_some_and(|mine| Some(mine) == first_mount("1"))
 }
 
 /// The number of the first mount that `process` sees (proc(5), `mountinfo`). The kernel gives no number twice, so two

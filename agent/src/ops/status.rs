@@ -10,17 +10,28 @@ use crate::ops::context::Context;
 use crate::ops::default_network;
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
+use crate::ops::undo;
 use crate::plan;
 use crate::wire::Job;
 
 /// Most time the delegates' own STATUS may take.
 const DELEGATES: Duration = Duration::from_secs(1);
 
-/// Answers STATUS.
+/// Most time that clean-up may ride along.
+const RIDE: Duration = Duration::from_millis(700);
+
+/// Answers STATUS. What was left over is undone on the way: the runtime asks often, and brings somebody who may.
 ///
 /// # Errors
 /// Code 50 with the reason; a delegate's own error as it is.
 pub async fn status<R: Runner>(context: &Context, call: &Invocation, runner: &mut R) -> Result<(), CniError> {
+    let began = Instant::now();
+    let answer = judge(context, call, runner).await;
+    undo::leftovers(context, runner, RIDE.saturating_sub(began.elapsed())).await;
+    answer
+}
+
+async fn judge<R: Runner>(context: &Context, call: &Invocation, runner: &mut R) -> Result<(), CniError> {
     ready(context)?;
     let deadline = call.deadline.min(Instant::now() + DELEGATES);
     let not_available = |error: CniError| CniError { code: code::NOT_AVAILABLE, ..error };

@@ -141,20 +141,7 @@ fn attachment(
     trace: Trace,
     master: bool,
 ) -> Result<records::Attachment, crate::fault::CniError> {
-    let attachment = Attachment {
-        master,
-        network: trace.config.name.to_string(),
-        nad: None,
-        config: trace.config,
-        ifname: trace.ifname,
-        runtime_config: trace.capabilities,
-        extra_args: Vec::new(),
-        default_route: None,
-        device_id: None,
-        resource: None,
-        device_info: None,
-        relay: Vec::new(),
-    };
+    let attachment = plain(trace.config, trace.ifname, trace.capabilities, master);
     let named =
         [("CNI_COMMAND", "DEL"), ("CNI_CONTAINERID", container.as_str()), ("CNI_IFNAME", "eth0"), ("CNI_PATH", "/")];
     let mut recorded = add::recorded(&attachment, &Request::parse(&named.into_iter().collect())?, Stage::Called)?;
@@ -165,6 +152,26 @@ fn attachment(
         add::note(&mut recorded, &attachment, result)?;
     }
     Ok(recorded)
+}
+
+/// An attachment without wishes.
+fn plain(config: NetworkConfig, ifname: IfName, capabilities: RawObject, master: bool) -> Attachment {
+    Attachment {
+        master,
+        network: config.name.to_string(),
+        nad: None,
+        config,
+        ifname,
+        runtime_config: capabilities,
+        extra_args: Vec::new(),
+        default_route: None,
+        device_id: None,
+        resource: None,
+        device_info: None,
+        relay: Vec::new(),
+        host_access: None,
+        plain_copy: false,
+    }
 }
 
 /// Makes records of what has none: containers that Multus attached, and those whose records were lost or torn. Says
@@ -205,7 +212,10 @@ pub async fn follow(context: &Context) {
         let Some(_turn) = context.turns.try_container(&record.container) else { continue };
         let mut record = Record::clone(&record);
         for attachment in record.attachments.iter_mut().filter(|attachment| !attachment.master) {
-            attachment.link = links::follow(context, &netns, &attachment.ifname, &[]).await;
+            let stdin = attachment.delegates.first().map(|delegate| delegate.stdin.as_bytes()).unwrap_or_default();
+            let Ok(config) = NetworkConfig::parse(stdin, Some(&attachment.conf_name)) else { continue };
+            let planned = plain(config, attachment.ifname.clone(), RawObject::default(), false);
+            attachment.link = links::follow(context, &netns, &planned).await;
         }
         if let Err(error) = context.ledger.save(&record) {
             tracing::warn!(container = %record.container, "update a record: {error}");

@@ -16,8 +16,8 @@ use crate::sys::links::LinkError;
 use crate::sys::netns::NetnsError;
 use crate::wire::Job;
 
-/// Most time of somebody else's conversation that leftovers may take.
-const RIDE: Duration = Duration::from_secs(2);
+/// Most time of somebody else's DEL that leftovers may take.
+pub const RIDE: Duration = Duration::from_secs(2);
 
 /// Runs every DEL that is due. What succeeded is marked; the sentences of what did not are returned, and the record
 /// stays for another try. With nothing left the record is gone.
@@ -31,24 +31,7 @@ pub async fn undo<R: Runner>(
     links::forget(context, record).await;
     let mut failed = Vec::new();
     for at in record.due() {
-        let Some(job) = job(record, at, netns, deadline) else { continue };
-        let ifname = job.ifname.clone().map(String::from).unwrap_or_default();
-        match chain::run(context, runner, job).await {
-            Ok(_) => record.mark(at, Stage::Deleted),
-            Err(error) => match without_its_link(context, record, at, netns, runner, deadline).await {
-                Some(Remains::Nothing) => {
-                    record.mark(at, Stage::Deleted);
-                    tracing::warn!(
-                        container = %record.container,
-                        "DEL of {ifname}: {error}; its link is gone already and its addresses are freed, so it counts as deleted"
-                    );
-                }
-                Some(Remains::PluginsOwn) => {
-                    failed.push(format!("DEL of {ifname}, whose addresses are freed: {error}"));
-                }
-                None => failed.push(format!("DEL of {ifname}: {error}")),
-            },
-        }
+        failed.extend(delete(context, record, at, netns, runner, deadline).await);
     }
     if runner.is_gone() {
         // Whoever ran the delegates may have gone on by itself: what is on disk is newer than what we know.
@@ -64,7 +47,38 @@ pub async fn undo<R: Runner>(
     if let Err(error) = kept {
         failed.push(format!("update the record of container {}: {error}", record.container));
     }
+    if runner.is_gone() && !is_undone {
+        context.left_over.notify_one();
+    }
     failed
+}
+
+/// One DEL: what succeeded is marked, the sentence of what did not is the answer.
+async fn delete<R: Runner>(
+    context: &Context,
+    record: &mut Record,
+    at: (usize, usize),
+    netns: Option<&NetnsPath>,
+    runner: &mut R,
+    deadline: Instant,
+) -> Option<String> {
+    let job = job(record, at, netns, deadline)?;
+    let ifname = job.ifname.clone().map(String::from).unwrap_or_default();
+    let Err(error) = chain::run(context, runner, job).await else {
+        record.mark(at, Stage::Deleted);
+        return None;
+    };
+    match without_its_link(context, record, at, netns, runner, deadline).await {
+        Some(Remains::Nothing) => {
+            record.mark(at, Stage::Deleted);
+            let (container, why) =
+                (&record.container, "its link is gone and its addresses are freed, so it counts as deleted");
+            tracing::warn!(%container, "DEL of {ifname}: {error}; {why}");
+            None
+        }
+        Some(Remains::PluginsOwn) => Some(format!("DEL of {ifname}, whose addresses are freed: {error}")),
+        None => Some(format!("DEL of {ifname}: {error}")),
+    }
 }
 
 /// What is left of a delegate that refused its DEL, after its addresses were freed.
@@ -127,9 +141,42 @@ pub(super) fn job(record: &Record, at: (usize, usize), netns: Option<&NetnsPath>
     })
 }
 
-/// Undoes what earlier operations left over, on `runner`'s time, for a moment at most. Whoever is busy is left alone.
-pub async fn leftovers<R: Runner>(context: &Context, runner: &mut R) {
-    let until = Instant::now() + RIDE;
+/// Undoes one attachment of a container that goes on living. What is undone is gone from the record; else it stays there
+/// for another try, and the sentences say why.
+pub async fn one<R: Runner>(
+    context: &Context,
+    record: &mut Record,
+    at: usize,
+    runner: &mut R,
+    deadline: Instant,
+) -> Vec<String> {
+    let Some(attachment) = record.attachments.get(at).cloned() else { return Vec::new() };
+    let mut only = Record { attachments: vec![attachment], ..record.clone() };
+    let netns = record.netns.clone().filter(|path| path.as_path().exists());
+    links::forget(context, &only).await;
+    let mut failed = Vec::new();
+    for due in only.due() {
+        failed.extend(delete(context, &mut only, due, netns.as_ref(), runner, deadline).await);
+    }
+    failed.extend(device_info::forget(&mut only));
+    match only.attachments.pop().filter(|_| !failed.is_empty()) {
+        Some(left) => record.attachments.get_mut(at).into_iter().for_each(|place| *place = left.clone()),
+        None => {
+            let removed = record.attachments.remove(at);
+            if let Err(error) = context.ledger.forget_result(&record.container, &removed) {
+                failed.push(format!("remove the cached result of {}: {error}", removed.ifname));
+            }
+        }
+    }
+    if let Err(error) = context.ledger.save(record) {
+        failed.push(format!("update the record of container {}: {error}", record.container));
+    }
+    failed
+}
+
+/// Undoes what earlier operations left over, on `runner`'s time, for `ride` at most. Whoever is busy is left alone.
+pub async fn leftovers<R: Runner>(context: &Context, runner: &mut R, ride: Duration) {
+    let until = Instant::now() + ride;
     for record in context.ledger.all() {
         if runner.is_gone() || Instant::now() >= until {
             return;
@@ -148,11 +195,29 @@ pub async fn leftovers_on_host(context: &Context, runner: &mut HostRunner) {
     }
 }
 
+/// What was begun at running pods and not finished, because the agent or its plugin ended.
+pub async fn half_plugged(context: &Context, runner: &mut HostRunner) {
+    for record in context.ledger.all().into_iter().filter(|record| record.half_plugged().is_some()) {
+        let deadline = Instant::now() + context.settings.request_timeout;
+        let container = &record.container;
+        let Ok(_turn) = context.turns.take(Pool::Others, Some(container), deadline).await else { continue };
+        let Some(record) = context.ledger.get(container).filter(|record| record.state == State::Added) else {
+            continue;
+        };
+        let (Some(at), true) = (record.half_plugged(), context.turns.is_due(container)) else { continue };
+        let failed = one(context, &mut Record::clone(&record), at, runner, deadline).await;
+        context.turns.tried(container, failed.is_empty());
+        for line in failed {
+            tracing::warn!(%container, "still not undone: {line}");
+        }
+    }
+}
+
 /// One record, whose turn it is: only if it still is to be undone, no shim is at work for it, and it is due again.
 async fn leftover<R: Runner>(context: &Context, seen: &Record, runner: &mut R, deadline: Instant) {
     let container = &seen.container;
-    let Some(record) = context.ledger.get(container).filter(|record| record.state == State::Undo) else { return };
     let (Some(_held), true) = (context.ledger.hold(container), context.turns.is_due(container)) else { return };
+    let Some(record) = context.ledger.get(container).filter(|record| record.state == State::Undo) else { return };
     let mut record = Record::clone(&record);
     let netns = record.netns.clone().filter(|path| path.as_path().exists());
     let failed = undo(context, &mut record, netns.as_ref(), runner, deadline).await;

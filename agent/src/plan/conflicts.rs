@@ -4,8 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::value::RawValue;
-
 use super::delegates::Attachment;
 use crate::fault::{CniError, code, quote};
 use crate::names::IfName;
@@ -43,11 +41,7 @@ fn refuse_shared_names(attachments: &[Attachment]) -> Result<(), CniError> {
 fn refuse_shared_parents(attachments: &[Attachment]) -> Result<(), CniError> {
     let mut seen: BTreeMap<String, (&str, &str)> = BTreeMap::new();
     for attachment in attachments {
-        let in_container = attachment.config.plugins.first().and_then(|plugin| plugin.raw.get("linkInContainer"));
-        if in_container.map(RawValue::get) == Some("true") {
-            continue;
-        }
-        let Some((kind, parent)) = attachment.parent() else { continue };
+        let Some((kind, parent)) = attachment.parent_in_question() else { continue };
         let (other_kind, other) = *seen.entry(parent.clone()).or_insert((kind, &attachment.network));
         if other_kind != kind {
             return Err(CniError::new(

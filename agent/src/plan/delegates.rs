@@ -8,12 +8,12 @@ use std::net::IpAddr;
 
 use super::selection::{Choice, Selection};
 use super::wishes::Devices;
-use super::{conflicts, device_info, isolation, relay};
+use super::{conflicts, device_info, host_access, isolation, relay};
 use crate::cni::{NetworkConfig, PluginConfig, RawObject};
 use crate::config::Policy;
 use crate::fault::{CniError, code, quote};
 use crate::names::{IfName, NadRef, PodRef};
-use crate::objects::{Allocated, Network, annotation};
+use crate::objects::{Allocated, HostAccess, Network, annotation};
 
 /// Most warnings about one pod: each becomes an event.
 const MOST_WARNINGS: usize = 16;
@@ -139,23 +139,30 @@ pub struct Attachment {
     pub device_info: Option<device_info::Files>,
     /// The discovery protocols that are relayed.
     pub relay: Vec<String>,
+    /// What the host and the pod may say to each other; `None`: nothing but what is relayed.
+    pub host_access: Option<HostAccess>,
+    /// Whether the pod receives relayed frames as they were sent.
+    pub plain_copy: bool,
 }
 
 impl Attachment {
-    /// The first plugin's parent, for kinds that have one: (`macvlan` or `ipvlan`, the parent's name or `""` for the
-    /// interface of the default route).
-    pub fn parent(&self) -> Option<(&str, String)> {
-        let plugin = self.config.plugins.first()?;
-        let kind = plugin.plugin.as_str();
-        matches!(kind, "macvlan" | "ipvlan").then(|| (kind, plugin.word("master").unwrap_or_default()))
+    /// [`parent_in_question`] of the first plugin.
+    pub(super) fn parent_in_question(&self) -> Option<(&str, String)> {
+        self.config.plugins.first().and_then(parent_in_question)
     }
 
-    /// [`parent`](Self::parent) where it is named and is a link of the node, not of the pod.
+    /// [`parent_in_question`](Self::parent_in_question) where it is named.
     pub fn parent_on_node(&self) -> Option<(&str, String)> {
-        let in_pod = |plugin: &PluginConfig| plugin.raw.flag("linkInContainer").ok().flatten().unwrap_or(false);
-        let on_node = self.config.plugins.first().is_some_and(|plugin| !in_pod(plugin));
-        self.parent().filter(|(_, parent)| on_node && !parent.is_empty())
+        self.parent_in_question().filter(|(_, parent)| !parent.is_empty())
     }
+}
+
+/// Kind and parent of a plugin that makes children of a link of the node; `""` is the interface of the default route.
+/// One link carries children of one kind only.
+pub fn parent_in_question(plugin: &PluginConfig) -> Option<(&str, String)> {
+    let kind = plugin.plugin.as_str();
+    let in_pod = plugin.raw.flag("linkInContainer").ok().flatten().unwrap_or(false);
+    (matches!(kind, "macvlan" | "ipvlan") && !in_pod).then(|| (kind, plugin.word("master").unwrap_or_default()))
 }
 
 /// Decides. `network` gives a NAD, with its configuration filled in from `confDir` where the spec is empty.
@@ -173,11 +180,16 @@ pub fn plan(mut wanted: Wanted<'_>, network: impl Fn(&NadRef) -> Option<Network>
     let mut plan = Plan { attachments: Vec::new(), warnings: Vec::new() };
     let mut devices = Devices::new(wanted.devices);
     for (position, draft) in drafts.into_iter().enumerate() {
+        let within = |error: CniError| error.within(format_args!("network {}", quote(&draft.known.label)));
         let mut attachment = Attachment {
             master: position == 0,
             ifname: name_interface(position, draft.selection.as_ref(), wanted.ifname)?,
             relay: relay::protocols(draft.relay_of_network(), wanted.choice.relay.as_deref(), &wanted.policy.relay)
-                .map_err(|error| error.within(format_args!("network {}", quote(&draft.known.label))))?,
+                .map_err(within)?,
+            host_access: host_access::host_access(&draft.known.annotations, wanted.policy.relay.host_access)
+                .map_err(within)?,
+            plain_copy: host_access::plain_copy(draft.copies_of_network(), wanted.choice.relay_copy.as_deref())
+                .map_err(within)?,
             default_route: draft.selection.as_ref().and_then(|selection| selection.default_route.clone()),
             device_id: devices.next_for(&draft.known, draft.selection.as_ref())?,
             resource: draft.known.resource().map(str::to_owned),
@@ -213,6 +225,10 @@ struct Draft {
 }
 
 impl Draft {
+    fn copies_of_network(&self) -> Option<&str> {
+        self.known.annotations.get(annotation::RELAY_COPY).map(String::as_str)
+    }
+
     fn relay_of_network(&self) -> Option<&str> {
         self.known.annotations.get(annotation::RELAY).map(String::as_str)
     }

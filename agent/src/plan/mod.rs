@@ -5,6 +5,8 @@
 mod conflicts;
 pub mod delegates;
 pub mod device_info;
+pub mod host_access;
+pub mod hotplug;
 pub mod isolation;
 mod item;
 pub mod master;
@@ -15,6 +17,6 @@ pub mod status;
 pub mod stdin;
 mod wishes;
 
-pub use delegates::{Attachment, KnownNetwork, Plan, Wanted, Warning, plan};
+pub use delegates::{Attachment, KnownNetwork, Plan, Wanted, Warning, parent_in_question, plan};
 pub use selection::{Choice, Selection};
 pub use wishes::Demand;

@@ -57,6 +57,7 @@ mod tests {
             protocols: all(&["mdns", "ssdp"]),
             allowed: Some(all(&["mdns", "ssdp", "coap"])),
             known: all(&["mdns", "ssdp", "wsd", "coap"]),
+            host_access: true,
         };
         let table: [(Option<&str>, Option<&str>, &[&str]); 11] = [
             (None, None, &["mdns", "ssdp"]),

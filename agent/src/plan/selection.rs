@@ -99,6 +99,8 @@ pub struct Choice {
     pub networks: Vec<Selection>,
     /// The pod's `multus-ebpf.io/relay`.
     pub relay: Option<String>,
+    /// The pod's `multus-ebpf.io/relay-copy`.
+    pub relay_copy: Option<String>,
 }
 
 impl Choice {
@@ -119,6 +121,7 @@ impl Choice {
                 .flatten(),
             networks: of(annotation::NETWORKS).map_or_else(|| Ok(Vec::new()), |text| networks(text, namespace))?,
             relay: of(annotation::RELAY).map(str::to_owned),
+            relay_copy: of(annotation::RELAY_COPY).map(str::to_owned),
         })
     }
 

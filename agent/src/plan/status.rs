@@ -52,6 +52,34 @@ pub fn network_status(made: &[Made<'_>]) -> String {
     format!("[{}]", entries.join(","))
 }
 
+/// A network-status with one more attachment at its end; the rest stays as it is, byte for byte.
+pub fn with(status: &str, made: &Made<'_>) -> String {
+    let mut entries: Vec<String> = raw_entries(status).iter().map(|entry| entry.get().to_owned()).collect();
+    entries.extend(self::entries(made).iter().map(pretty));
+    format!("[{}]", entries.join(","))
+}
+
+/// A network-status without what it says of `network` on `ifname`; the rest stays as it is, byte for byte.
+pub fn without(status: &str, network: &str, ifname: &IfName) -> String {
+    #[derive(serde::Deserialize)]
+    struct About {
+        name: String,
+        #[serde(default)]
+        interface: String,
+    }
+    let is_it = |entry: &RawValue| {
+        serde_json::from_str::<About>(entry.get())
+            .is_ok_and(|about| about.name == network && about.interface == ifname.as_str())
+    };
+    let entries = raw_entries(status);
+    let kept: Vec<&str> = entries.iter().filter(|entry| !is_it(entry)).map(|entry| entry.get()).collect();
+    format!("[{}]", kept.join(","))
+}
+
+fn raw_entries(status: &str) -> Vec<Box<RawValue>> {
+    serde_json::from_str(status).unwrap_or_default()
+}
+
 /// Must `ours` be written to a pod that has the text `found`? What is there is left alone, for others add their own
 /// entries; unless the attachment `is_young` and the text is that of an earlier sandbox: of another default interface.
 pub fn is_owed(ours: &str, found: Option<&str>, is_young: bool) -> bool {
@@ -187,7 +215,12 @@ mod tests {
     "mac": "be:ef:00:00:00:02",
     "dns": {}
 }]"#;
-        assert_eq!(network_status(&[made("kindnet", true, &first), made("default/iot", false, &second)]), wanted);
+        let both = network_status(&[made("kindnet", true, &first), made("default/iot", false, &second)]);
+        assert_eq!(both, wanted);
+        let alone = network_status(&[made("kindnet", true, &first)]);
+        assert_eq!(with(&alone, &made("default/iot", false, &second)), both);
+        assert_eq!(without(&both, "default/iot", &IfName::new("net1").unwrap()), alone);
+        assert_eq!(without(&both, "default/iot", &IfName::new("net2").unwrap()), both);
         assert_eq!(network_status(&[]), "[]");
     }
 

@@ -172,6 +172,8 @@ mod tests {
             resource: None,
             device_info: None,
             relay: Vec::new(),
+            host_access: None,
+            plain_copy: false,
         }
     }
 

@@ -4,6 +4,7 @@ pub mod conversation;
 pub mod metrics_page;
 pub mod routes;
 pub mod socket;
+mod upstream;
 
 use std::pin::pin;
 use std::sync::Arc;

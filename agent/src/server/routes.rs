@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use base64::Engine;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -15,14 +14,14 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 
-use crate::fault::CniError;
 use crate::metrics::ServerLabels;
 use crate::ops;
 use crate::ops::context::Context;
 use crate::ops::runner::HostRunner;
 use crate::ops::view;
 use crate::server::conversation::Conversation;
-use crate::wire::{self, Call, Outcome, Step, UpstreamRequest};
+use crate::server::upstream;
+use crate::wire::{self, Call, Outcome};
 
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(10);
@@ -64,10 +63,8 @@ impl Routes {
         match path.as_str() {
             wire::CALL_PATH => self.call(talk, request).await,
             wire::OUTCOME_PATH => outcome(talk, request).await,
-            "/cni" => self.upstream(request).await,
-            "/delegate" => {
-                text(StatusCode::NOT_IMPLEMENTED, "attaching to a running pod is not available in this version")
-            }
+            "/cni" => upstream::cni(self, request).await,
+            "/delegate" => upstream::delegate(self, request).await,
             "/readyz" => self.ready(),
             "/v1/status" => json(&view::status(&self.context)),
             "/v1/attachments" => json(&view::attachments(&self.context)),
@@ -103,39 +100,6 @@ impl Routes {
         });
         json(&talk.next().await)
     }
-
-    /// Upstream's shim: one request, one answer, delegates run by the agent where it may.
-    async fn upstream(&self, request: Request<Incoming>) -> Answer {
-        let request: UpstreamRequest = match decode(request).await {
-            Ok(request) => request,
-            Err(refusal) => return refusal,
-        };
-        let Some(mut runner) = self.host.clone() else {
-            return upstream_error(
-                &CniError::new(
-                    crate::fault::code::NOT_AVAILABLE,
-                    "this agent may not run plugins on the host, which upstream's shim asks it to",
-                )
-                .remedy("install multus-shim of this agent, or add the host-exec component"),
-            );
-        };
-        let config = base64::engine::general_purpose::STANDARD.decode(request.config.as_bytes());
-        let Some(config) = config.ok().and_then(|bytes| String::from_utf8(bytes).ok()) else {
-            return text(StatusCode::BAD_REQUEST, "the field config is not base64 of UTF-8");
-        };
-        let env = request.env.into_iter().filter(|(key, _)| key.starts_with("CNI_")).collect();
-        let timeout_ms = u64::try_from(self.context.settings.request_timeout.as_millis()).unwrap_or(u64::MAX);
-        let call = Call { protocol: wire::PROTOCOL, shim: "upstream".into(), env, config, timeout_ms, again: false };
-        match ops::answer(&self.context, call, &mut runner).await {
-            Step::Done { output: Some(output) } => {
-                let result: serde_json::Value = serde_json::from_str(&output).unwrap_or_default();
-                json(&serde_json::json!({ "Result": result }))
-            }
-            Step::Done { output: None } => text(StatusCode::OK, ""),
-            Step::Fail { error } => upstream_error(&error),
-            Step::Run(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the operation did not end"),
-        }
-    }
 }
 
 async fn outcome(talk: &Conversation, request: Request<Incoming>) -> Answer {
@@ -150,7 +114,7 @@ async fn outcome(talk: &Conversation, request: Request<Incoming>) -> Answer {
     }
 }
 
-async fn decode<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Result<T, Answer> {
+pub(super) async fn decode<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Result<T, Answer> {
     let body = Limited::new(request.into_body(), wire::MOST_BODY).collect();
     let refused = |why: &str| text(StatusCode::BAD_REQUEST, why);
     let body = tokio::time::timeout(BODY_TIME, body)
@@ -162,13 +126,7 @@ async fn decode<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> R
     })
 }
 
-fn upstream_error(error: &CniError) -> Answer {
-    let mut answer = json(error);
-    *answer.status_mut() = StatusCode::BAD_REQUEST;
-    answer
-}
-
-fn json<T: Serialize>(value: &T) -> Answer {
+pub(super) fn json<T: Serialize>(value: &T) -> Answer {
     match serde_json::to_vec(value) {
         Ok(body) => {
             let mut answer = Response::new(Full::new(Bytes::from(body)));
@@ -179,7 +137,7 @@ fn json<T: Serialize>(value: &T) -> Answer {
     }
 }
 
-fn text(status: StatusCode, body: &str) -> Answer {
+pub(super) fn text(status: StatusCode, body: &str) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::copy_from_slice(body.as_bytes())));
     *answer.status_mut() = status;
     answer

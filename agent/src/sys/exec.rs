@@ -16,6 +16,8 @@ use crate::wire::{Job, MOST_STDERR, MOST_STDOUT, Outcome, Problem};
 
 /// How often "text file busy" is met with another try, while an installer replaces the plugin (libcni does the same).
 const BUSY_TRIES: u32 = 5;
+/// Where a plugin finds the programs of the host, if we do not know better.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How long output may still come after the plugin has ended.
 const DRAIN: Duration = Duration::from_millis(50);
 
@@ -24,11 +26,25 @@ pub fn find(plugin: &PluginName, folders: &[PathBuf]) -> Option<PathBuf> {
     folders.iter().map(|folder| folder.join(plugin.as_str())).find(|path| path.is_file())
 }
 
+/// What a plugin is kept to, beyond its time and what it may say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Confines {
+    /// Of our own environment it gets `PATH` alone.
+    pub bare: bool,
+    /// Most bytes of private writable memory (`RLIMIT_DATA`, `getrlimit(2)`), for it and each of its children.
+    pub memory: Option<u64>,
+}
+
 /// Runs `job` with the plugins of `folders`. Blocks until the plugin ended, at the latest at the job's timeout.
 pub fn run(job: &Job, folders: &[PathBuf]) -> Outcome {
+    run_within(job, folders, Confines::default())
+}
+
+/// [`run`] within `confines`.
+pub fn run_within(job: &Job, folders: &[PathBuf], confines: Confines) -> Outcome {
     let began = Instant::now();
     let mut outcome = match find(&job.plugin, folders) {
-        Some(path) => run_at(&path, job, folders, began + Duration::from_millis(job.timeout_ms)),
+        Some(path) => run_at(&path, job, (folders, confines), began + Duration::from_millis(job.timeout_ms)),
         None => failed(Problem::NotFound(join(folders))),
     };
     outcome.id = job.id;
@@ -44,8 +60,8 @@ fn join(folders: &[PathBuf]) -> String {
     folders.iter().map(|folder| folder.to_string_lossy()).collect::<Vec<_>>().join(":")
 }
 
-fn run_at(path: &Path, job: &Job, folders: &[PathBuf], deadline: Instant) -> Outcome {
-    match start(path, &environment(job, folders)) {
+fn run_at(path: &Path, job: &Job, (folders, confines): (&[PathBuf], Confines), deadline: Instant) -> Outcome {
+    match start(path, &environment(job, folders), confines) {
         Ok(child) => converse(child, job.stdin.as_bytes(), deadline)
             .unwrap_or_else(|error| failed(Problem::NotStarted(format!("talk to {}: {error}", path.display())))),
         Err(error) => failed(Problem::NotStarted(format!("start {}: {error}", path.display()))),
@@ -65,16 +81,19 @@ fn environment(job: &Job, folders: &[PathBuf]) -> BTreeMap<&'static str, String>
     ])
 }
 
-fn start(path: &Path, env: &BTreeMap<&'static str, String>) -> io::Result<Child> {
+fn start(path: &Path, env: &BTreeMap<&'static str, String>, confines: Confines) -> io::Result<Child> {
     let mut tries = 0;
     loop {
         let mut command = Command::new(path);
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if confines.bare {
+            command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_else(|| PATH.into()));
+        }
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"CNI_")) {
             command.env_remove(name);
         }
         command.envs(env.iter().filter(|(_, value)| !value.is_empty()));
-        die_with_parent(&mut command);
+        prepare(&mut command, confines.memory);
         match command.spawn() {
             Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) && tries < BUSY_TRIES => {
                 tries += 1;
@@ -85,13 +104,21 @@ fn start(path: &Path, env: &BTreeMap<&'static str, String>) -> io::Result<Child>
     }
 }
 
-#[expect(unsafe_code, reason = "a parent-death signal can only be set between fork and exec")]
-fn die_with_parent(command: &mut Command) {
-    // SAFETY: the closure runs after fork in the child and calls prctl only, which is async-signal-safe.
+#[expect(unsafe_code, reason = "a parent-death signal and a limit can only be set between fork and exec")]
+fn prepare(command: &mut Command, memory: Option<u64>) {
+    let memory = memory.and_then(|bytes| libc::rlim_t::try_from(bytes).ok());
+    let limit = memory.map(|bytes| libc::rlimit { rlim_cur: bytes, rlim_max: bytes });
+    // SAFETY: the closure runs after fork in the child and calls prctl and setrlimit only, which are plain system calls
+    // and async-signal-safe; `limit` is a copy of its own.
     unsafe {
-        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            match &limit {
+                Some(limit) if libc::setrlimit(libc::RLIMIT_DATA, limit) != 0 => Err(io::Error::last_os_error()),
+                _ => Ok(()),
+            }
         });
     }
 }
@@ -303,6 +330,10 @@ mod tests {
     }
 
     fn outcome(name: &str, script: &str, timeout_ms: u64, stdin: &str) -> Outcome {
+        confined(name, script, timeout_ms, stdin, Confines::default())
+    }
+
+    fn confined(name: &str, script: &str, timeout_ms: u64, stdin: &str, confines: Confines) -> Outcome {
         let (folder, plugin) = plugin(name, script);
         let job = Job {
             id: 7,
@@ -315,7 +346,7 @@ mod tests {
             stdin: stdin.into(),
             timeout_ms,
         };
-        let outcome = run(&job, std::slice::from_ref(&folder));
+        let outcome = run_within(&job, std::slice::from_ref(&folder), confines);
         std::fs::remove_dir_all(folder).unwrap();
         outcome
     }
@@ -350,6 +381,18 @@ mod tests {
         let outcome = outcome("talks", "head -c 100000000 /dev/zero", 10_000, "");
         assert_eq!(outcome.problem, Some(Problem::TooMuchOutput));
         assert!(outcome.stdout.is_empty());
+    }
+
+    #[test]
+    fn a_confined_plugin_has_little_environment_and_memory() {
+        let confines = Confines { bare: true, memory: Some(64 << 20) };
+        let seen =
+            confined("bare", "env | cut -d= -f1 | grep -v -e PWD -e SHLVL -e _ | sort; ulimit -d", 5_000, "", confines);
+        let of_cargo = confined("open", "env | grep -c CARGO", 5_000, "", Confines::default());
+        assert_eq!(seen.stdout, "PATH\n65536\n", "CNI_ variables have an underscore");
+        assert_ne!(of_cargo.stdout.trim(), "0", "unconfined, it inherits");
+        let hungry = confined("hungry", "head -c 200m /dev/zero | tail -c 199m | wc -c", 10_000, "", confines);
+        assert_ne!(hungry.stdout.trim(), (199 << 20).to_string(), "{hungry:?}");
     }
 
     #[test]

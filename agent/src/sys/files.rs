@@ -103,13 +103,25 @@ pub fn thin_out(folder: &Path, ending: &str, most: usize) -> io::Result<()> {
 ///
 /// # Errors
 /// The folder is not there, or the file cannot be opened.
-#[expect(unsafe_code, reason = "std locks whole files only")]
 pub fn hold(path: &Path, at: u64) -> io::Result<Option<Held>> {
+    lock(path, at, libc::F_WRLCK)
+}
+
+/// The same lock, shared: any number may have it while nobody has it alone.
+///
+/// # Errors
+/// As [`hold`].
+pub fn hold_together(path: &Path, at: u64) -> io::Result<Option<Held>> {
+    lock(path, at, libc::F_RDLCK)
+}
+
+#[expect(unsafe_code, reason = "std locks whole files only")]
+fn lock(path: &Path, at: u64, kind: libc::c_int) -> io::Result<Option<Held>> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
     let byte = libc::off_t::try_from(at & (u64::MAX >> 2)).unwrap_or(0);
     // SAFETY: a flock of zeros is a valid value; the fields that matter are set below.
     let mut range: libc::flock = unsafe { std::mem::zeroed() };
-    range.l_type = libc::c_short::try_from(libc::F_WRLCK).unwrap_or(0);
+    range.l_type = libc::c_short::try_from(kind).unwrap_or(0);
     range.l_whence = libc::c_short::try_from(libc::SEEK_SET).unwrap_or(0);
     range.l_start = byte;
     range.l_len = 1;

@@ -13,6 +13,8 @@ pub mod links;
 #[cfg(feature = "daemon")]
 pub mod memory;
 #[cfg(feature = "daemon")]
+pub mod mounts;
+#[cfg(feature = "daemon")]
 pub mod netns;
 #[cfg(feature = "daemon")]
 pub mod qdisc;

@@ -184,7 +184,7 @@ impl Kernel {
             for count in &relay.frames {
                 let labels = [
                     ("parent", relay.parent.as_str()),
-                    ("protocol", count.protocol),
+                    ("protocol", count.protocol.as_str()),
                     ("path", count.path),
                     ("verdict", count.verdict),
                     ("reason", count.reason),

@@ -29,9 +29,41 @@ pub fn write_request(to: &mut impl Write, method: &str, path: &str, body: &[u8])
 
 /// Reads one response. `UnexpectedEof`: the peer is gone; `InvalidData`: it does not speak HTTP or says too much.
 pub fn read_response(from: &mut impl BufRead, limit: usize) -> Result<Response> {
+    let (status, length) = read_head(from)?;
+    let length = length.unwrap_or(0);
+    if length > limit {
+        return Err(too_large());
+    }
+    let mut body = vec![0; length];
+    from.read_exact(&mut body)?;
+    Ok(Response { status, body })
+}
+
+/// The same for the last response of a connection, whose body may end with it (HTTP/1.0).
+pub fn read_last_response(from: &mut impl BufRead, limit: usize) -> Result<Response> {
+    let (status, length) = read_head(from)?;
+    let most = length.unwrap_or(limit.saturating_add(1));
+    if length.is_some_and(|length| length > limit) {
+        return Err(too_large());
+    }
+    let mut body = Vec::new();
+    from.take(u64::try_from(most).unwrap_or(u64::MAX)).read_to_end(&mut body)?;
+    match length {
+        Some(length) if body.len() < length => Err(Error::new(ErrorKind::UnexpectedEof, "the answer is cut short")),
+        None if body.len() > limit => Err(too_large()),
+        _ => Ok(Response { status, body }),
+    }
+}
+
+fn too_large() -> Error {
+    bad("the answer is larger than allowed")
+}
+
+/// The status, and the body's length if it is said.
+fn read_head(from: &mut impl BufRead) -> Result<(u16, Option<usize>)> {
     let mut head = from.take(MOST_HEAD);
     let status = status_of(&line(&mut head)?)?;
-    let mut length = 0_usize;
+    let mut length = None;
     loop {
         let header = line(&mut head)?;
         if header.is_empty() {
@@ -39,17 +71,12 @@ pub fn read_response(from: &mut impl BufRead, limit: usize) -> Result<Response> 
         }
         let Some((name, value)) = header.split_once(':') else { continue };
         if name.eq_ignore_ascii_case("content-length") {
-            length = value.trim().parse().map_err(|_error| bad("content-length is not a number"))?;
+            length = Some(value.trim().parse().map_err(|_error| bad("content-length is not a number"))?);
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
             return Err(bad("a chunked answer was not asked for"));
         }
     }
-    if length > limit {
-        return Err(bad("the answer is larger than allowed"));
-    }
-    let mut body = vec![0; length];
-    from.read_exact(&mut body)?;
-    Ok(Response { status, body })
+    Ok((status, length))
 }
 
 fn line(from: &mut impl BufRead) -> Result<String> {
@@ -108,6 +135,12 @@ mod tests {
             ("HTTP/1.1 200", ErrorKind::InvalidData),
         ] {
             assert_eq!(read(text).unwrap_err().kind(), kind, "{text:?}");
+        }
+        let last = |text: &str| read_last_response(&mut text.as_bytes(), 10);
+        assert_eq!(last("HTTP/1.0 200 OK\r\n\r\nto the end").unwrap().body, b"to the end");
+        assert_eq!(last("HTTP/1.1 400 X\r\ncontent-length: 2\r\n\r\nhi").unwrap().body, b"hi");
+        for text in ["HTTP/1.0 200 OK\r\n\r\nbeyond the limit", "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nhi"] {
+            assert!(last(text).is_err(), "{text:?}");
         }
         let endless = format!("HTTP/1.1 200 OK\r\n{}", "x: y\r\n".repeat(10_000));
         assert!(read(&endless).is_err());

@@ -136,15 +136,33 @@ pub enum Problem {
     Refused(String),
 }
 
-/// A whole request from upstream's shim or the dynamic-networks controller (`POST /cni`).
-#[derive(Debug, Clone, Deserialize)]
+/// A whole request from upstream's shim (`POST /cni`) or the dynamic-networks controller (`POST /delegate`). Go writes
+/// nothing at all as `null`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct UpstreamRequest {
     /// The environment, all of it.
     #[serde(default)]
-    pub env: BTreeMap<String, String>,
+    pub env: Option<BTreeMap<String, String>>,
     /// Standard input in base64.
     #[serde(default)]
-    pub config: String,
+    pub config: Option<String>,
+    /// What a pod wishes for the one network; `/delegate` alone.
+    #[serde(default, rename = "interfaceAttributes", skip_serializing_if = "Option::is_none")]
+    pub attributes: Option<InterfaceAttributes>,
+}
+
+/// What a pod wishes for one network that is attached while it runs.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct InterfaceAttributes {
+    /// Addresses, with or without prefix length.
+    #[serde(default)]
+    pub ips: Option<Vec<String>>,
+    /// Hardware address.
+    #[serde(default)]
+    pub mac: Option<String>,
+    /// What goes into `args.cni` of every plugin.
+    #[serde(default, rename = "cni-args")]
+    pub cni_args: Option<serde_json::Value>,
 }
 
 /// Reads a duration as Go writes it: `120s`, `1m30s`, `250ms`. `None`: it is not one.

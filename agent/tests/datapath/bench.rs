@@ -12,6 +12,7 @@ use std::time::Duration;
 use multus_agent::datapath::{
     AttachMode, Attached, Attachment, Datapath, Mac, Mark, Method, Mode, Parent, ProtocolSet, RelayCount, Settings,
 };
+use multus_agent::objects::HostAccess;
 use multus_agent::sys::netns;
 
 pub(crate) const MDNS_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
@@ -90,10 +91,15 @@ impl Bench {
     }
 
     pub(crate) fn pod(&mut self, mode: &str) -> Pod {
+        self.pod_on("eth0", mode)
+    }
+
+    /// A pod on another link of the host.
+    pub(crate) fn pod_on(&mut self, parent: &str, mode: &str) -> Pod {
         self.pods += 1;
         let (host, netns) = (self.host(), format!("{}-p{}", self.name, self.pods));
         make_netns(&netns);
-        ip(&["-n", &host, "link", "add", "net1", "link", "eth0", "netns", &netns, "type", "macvlan", "mode", mode]);
+        ip(&["-n", &host, "link", "add", "net1", "link", parent, "netns", &netns, "type", "macvlan", "mode", mode]);
         address(&netns, "net1", &format!("10.77.0.{}/24", 10 + self.pods));
         Pod { netns, number: self.pods }
     }
@@ -107,6 +113,7 @@ impl Bench {
             log: false,
             mark: MARK,
             protocols: ProtocolSet::standard(),
+            custom: Vec::new(),
         }
     }
 
@@ -130,11 +137,19 @@ impl Bench {
             mac: link(&pod.netns, "net1").1,
             parent: Some(self.parent()),
             protocols: ProtocolSet::standard(),
+            host_access: None,
+            plain_copy: false,
         }
     }
 
     pub(crate) fn attach(&self, datapath: &Datapath, pod: &Pod) -> Attached {
         let attachment = self.attachment(pod);
+        self.on_host(|| datapath.attach(&attachment)).unwrap()
+    }
+
+    /// Attached with host access.
+    pub(crate) fn attach_open(&self, datapath: &Datapath, pod: &Pod, access: HostAccess) -> Attached {
+        let attachment = Attachment { host_access: Some(access), ..self.attachment(pod) };
         self.on_host(|| datapath.attach(&attachment)).unwrap()
     }
 
@@ -155,9 +170,9 @@ impl Bench {
         let net = format!("--net={}", netns_path(&self.host()).display());
         let shown = lines("nsenter", &[&net, "bpftool", "net", "show", "dev", "eth0"]);
         found.extend(shown.into_iter().filter(|line| line.contains("eth0")));
-        found.extend(entries(&self.bpffs.join("v1/links")));
+        found.extend(entries(&self.bpffs.join("v2/links")));
         for map in ["relay_fanout", "local_macs", "relay_counters"] {
-            let path = self.bpffs.join("v1/maps").join(map);
+            let path = self.bpffs.join("v2/maps").join(map);
             let dump = output("bpftool", &["-j", "map", "dump", "pinned", &path.to_string_lossy()]);
             let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
             let count = dump.as_array().map_or(1, Vec::len);
@@ -176,6 +191,10 @@ impl Drop for Bench {
 }
 
 impl Pod {
+    pub(crate) fn address(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 77, 0, 10 + self.number)
+    }
+
     pub(crate) fn peer(&self) -> Peer {
         Peer::new(&self.netns, "net1", Ipv4Addr::new(10, 77, 0, 10 + self.number))
     }
@@ -249,6 +268,15 @@ impl Peer {
             }
         }
     }
+}
+
+/// Sends a datagram to a broadcast address from an address of the namespace.
+pub(crate) fn broadcast(netns: &str, from: Ipv4Addr, to: (Ipv4Addr, u16), payload: &[u8]) {
+    within(netns, || {
+        let socket = UdpSocket::bind((from, 0)).unwrap();
+        socket.set_broadcast(true).unwrap();
+        socket.send_to(payload, to).unwrap();
+    });
 }
 
 /// An mDNS message with these flags, no records, and a tag behind the header.

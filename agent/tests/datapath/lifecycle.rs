@@ -105,14 +105,14 @@ fn dropping_the_datapath_detaches_nothing() {
 }
 
 #[test]
-fn the_65th_pod_is_counted_but_not_relayed_until_a_place_is_free() {
+fn the_257th_pod_is_counted_but_not_relayed_until_a_place_is_free() {
     let mut bench = Bench::new();
     let (first, last) = (bench.pod("private"), bench.pod("private"));
-    let settings = Settings { slots: 80, ..bench.settings() };
+    let settings = Settings { slots: 300, ..bench.settings() };
     let datapath = bench.on_host(|| Datapath::open(&settings)).unwrap();
     let one = bench.attach(&datapath, &first);
     // Pods in the middle share the first pod's namespace file and an interface each, which is all that counts here.
-    for number in 0..63u8 {
+    for number in 0..255u8 {
         let ifname = format!("m{number}");
         let host = bench.host();
         ip(&[
@@ -204,10 +204,10 @@ fn account_mode_counts_and_leaves_the_parent_alone() {
 fn a_pinned_map_of_another_layout_is_named_and_not_used() {
     let bench = Bench::new();
     drop(bench.open());
-    let pin = bench.bpffs.join("v1/maps/relay_fanout");
+    let pin = bench.bpffs.join("v2/maps/relay_fanout");
     std::fs::remove_file(&pin).unwrap();
     let path = pin.to_string_lossy().into_owned();
-    let shape = ["type", "hash", "key", "4", "value", "8", "entries", "4", "name", "relay_fanout", "flags", "1"];
+    let shape = ["type", "hash", "key", "8", "value", "8", "entries", "4", "name", "relay_fanout", "flags", "1"];
     output("bpftool", &[&["map", "create", &path][..], &shape[..]].concat());
     let error = bench.on_host(|| Datapath::open(&bench.settings())).err().unwrap().to_string();
     assert!(error.contains("relay_fanout") && error.contains("value size is 8"), "{error}");
@@ -215,7 +215,7 @@ fn a_pinned_map_of_another_layout_is_named_and_not_used() {
 
 /// The packets that every slot of the pinned counter map holds, over both directions and all CPUs.
 fn counted_in_slots(bench: &Bench) -> Vec<u64> {
-    let pin = bench.bpffs.join("v1/maps/if_counters");
+    let pin = bench.bpffs.join("v2/maps/if_counters");
     let dump = output("bpftool", &["-j", "map", "dump", "pinned", &pin.to_string_lossy()]);
     let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
     let packets = |entry: &serde_json::Value| -> u64 {
@@ -270,6 +270,27 @@ fn detaching_twice_takes_nothing_from_the_next_owner_of_the_number() {
     let after = datapath.interface_counters(&new).unwrap().unwrap();
     assert!(after.receive.packets > before.receive.packets, "counts go on: {before:?} {after:?}");
     assert_eq!(datapath.facts().slots_used, 1);
+}
+
+#[test]
+fn another_layouts_programs_go_when_ours_are_on() {
+    let mut bench = Bench::new();
+    let pods = [bench.pod("private"), bench.pod("private")];
+    let first = bench.open();
+    let attached = [0, 1].map(|at| bench.attach(&first, &pods[at]));
+    drop(first);
+    std::fs::rename(bench.bpffs.join("v2"), bench.bpffs.join("v1")).unwrap();
+    let second = bench.open();
+    bench.on_host(|| second.adopt(&attached)).unwrap();
+    assert!(!bench.bpffs.join("v1").exists());
+    let (host, inside) = (bench.host_peer(), pods[0].peer());
+    host.query(Family::V4, "by one");
+    inside.query(Family::V4, "by one too");
+    assert_eq!((inside.heard(Family::V4, "by one"), host.heard(Family::V4, "by one too")), (1, 1));
+    for one in &attached {
+        bench.on_host(|| second.detach(one)).unwrap();
+    }
+    assert_eq!(bench.leftovers(), Vec::<String>::new());
 }
 
 fn clsact(netns: &str, ifname: &str) -> bool {

@@ -9,7 +9,12 @@ mod frames;
 
 mod cost;
 mod counting;
+mod host_access;
+mod host_ports;
 mod lifecycle;
+mod many;
+mod plain;
+mod protocols;
 mod relaying;
 mod shown;
 mod spoofing;

@@ -17,7 +17,7 @@ fn bpftool_shows_names_of_maps_programs_and_fields() {
     let pod = bench.pod("bridge");
     let datapath = bench.open();
     let attached = bench.attach(&datapath, &pod);
-    let path = |map: &str| bench.bpffs.join("v1/maps").join(map).to_string_lossy().into_owned();
+    let path = |map: &str| bench.bpffs.join("v2/maps").join(map).to_string_lossy().into_owned();
     let dump = |map: &str| -> serde_json::Value {
         serde_json::from_str(&output("bpftool", &["-j", "map", "dump", "pinned", &path(map)])).unwrap()
     };
@@ -70,7 +70,7 @@ fn bpftool_net_lists_the_filters_by_name() {
         } else {
             // Debian 12's bpftool does not know TCX in `net`, so the links are looked up where every version shows them.
             for direction in ["ingress", "egress"] {
-                let pin = bench.bpffs.join(format!("v1/links/parent-{}-{direction}", bench.parent().ifindex));
+                let pin = bench.bpffs.join(format!("v2/links/parent-{}-{direction}", bench.parent().ifindex));
                 let link = output("bpftool", &["-j", "link", "show", "pinned", &pin.to_string_lossy()]);
                 let link: serde_json::Value = serde_json::from_str(&link).unwrap();
                 let id = link["prog_id"].to_string();

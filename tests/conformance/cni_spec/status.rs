@@ -63,7 +63,9 @@ fn no_network() {
     let file = plan.primary_file();
     let node = plan.start();
     std::fs::remove_file(file).expect("remove the primary network's file");
-    unavailable(&node.status());
+    // "Within seconds": noticing a file that is gone may take a moment.
+    let no = lab::wait_for(Duration::from_secs(5), || Some(node.status()).filter(|answer| !answer.ok()));
+    unavailable(&no.expect("STATUS goes on saying yes"));
 }
 
 fn old_plugin() {

@@ -21,6 +21,7 @@ pub(super) const CLAUSES: &[Clause] = &[
     clause("multus.conf.first", "the lexically first candidate is the primary network", first),
     clause("multus.conf.master-named", "multusMasterCNI names the primary network's file", master_named),
     clause("multus.conf.waits", "a daemon that starts before there is a primary network waits for it", waits),
+    clause("multus.conf.readiness", "pods come up once the readiness file is there, not before", readiness),
     clause("multus.conf.renamed", "when the primary network's file is renamed, pods come up again", renamed),
     clause("multus.conf.earlier", "a candidate that comes to be first takes over", earlier),
     clause("multus.conf.deleted", "when the generated file is removed, it is written again", deleted),
@@ -172,6 +173,24 @@ fn waits() {
     node.use_conf(&conf);
     let pod = node.attached("cam", "lan");
     assert!(pod.netns.addresses("eth0")[0].starts_with("10.77."));
+}
+
+fn readiness() {
+    let plan = Plan::new("m-conf-ready");
+    let file = plan.lab.dir.join("ready");
+    let plan = plan.configure(|config, _| config["readinessindicatorfile"] = json!(file));
+    let daemon = Daemon::spawn(&plan.lab, &plan.config);
+    let mut node = plan.into_node(daemon);
+    let pod = node.pod("cam", "lan");
+    std::thread::sleep(Duration::from_millis(500));
+    let add = node.call("ADD", Some(&pod)).start(&node.lab.node);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(pod.netns.link_names(), [""; 0], "the default network is not ready yet");
+    fs::write(&file, "").expect("write the readiness file");
+    let done = add.wait(Duration::from_secs(20));
+    assert!(done.success(), "{}", done.out());
+    node.daemon.wait_healthy();
+    assert!(pod.netns.link("net1").is_some());
 }
 
 fn renamed() {

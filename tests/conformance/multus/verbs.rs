@@ -22,6 +22,11 @@ pub(super) const CLAUSES: &[Clause] = &[
     }),
     clause("multus.add.uid", "a pod that was re-created under its name is refused with both ids", uid),
     clause("multus.add.no-uid", "a runtime that gives no K8S_POD_UID is served", no_uid),
+    clause(
+        "multus.add.old-runtime",
+        "a runtime that passes no annotations is served from the API server's",
+        old_runtime,
+    ),
     clause("multus.add.delegate-version", "each network runs at the version it declares", delegate_version),
     clause("multus.add.runtime-values", "what the runtime asks for reaches the default network alone", runtime_values),
     clause("multus.add.empty-answer", "a plugin's answer null is an empty result", empty_answer),
@@ -88,6 +93,19 @@ fn no_uid() {
     assert!(pod.netns.link("net1").is_some());
     node.run(&node.call("DEL", Some(&pod)).var("CNI_ARGS", &args)).expect_ok();
     node.assert_gone(&pod, "DEL");
+}
+
+fn old_runtime() {
+    let mut node = Node::new("m-oldruntime");
+    node.runtime.gives_annotations = false;
+    for name in ["first", "second"] {
+        let pod = node.attached(name, "lan,quiet");
+        assert!(pod.netns.link("net1").is_some() && pod.netns.link("net2").is_some(), "{name}");
+        assert_eq!(node.wait_status(&pod).as_array().map(Vec::len), Some(3));
+        node.api.delete(lab::apiserver::PODS, "default", name);
+        node.del(&pod).expect_ok();
+        node.assert_gone(&pod, "DEL");
+    }
 }
 
 fn delegate_version() {

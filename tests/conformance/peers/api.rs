@@ -1,6 +1,6 @@
 //! What happens while the API server is slow, frozen or away.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::clause::{Clause, clause};
 use crate::daemon::Daemon;
@@ -68,12 +68,14 @@ fn frozen_start() {
     node.daemon.kill9();
     node.api.set_latency(FROZEN);
     node.daemon = Daemon::spawn(&node.lab, &node.config);
-    let began = Instant::now();
     let served = lab::wait_until(Duration::from_secs(10), || node.daemon.socket.exists());
     assert!(served, "no socket after 10 s");
-    node.del(&pod).expect_ok();
-    node.assert_gone(&pod, "DEL beside a frozen API server");
-    assert!(began.elapsed() < Duration::from_secs(5), "the DEL was done after {:?}", began.elapsed());
+    let answer = node.del(&pod);
+    answer.expect_ok();
+    assert!(answer.done.took < Duration::from_secs(5), "the DEL took {:?}", answer.done.took);
+    // What the daemon keeps in files of its own it may tidy up later.
+    let left: Vec<_> = node.traces(&pod).into_iter().filter(|trace| !trace.starts_with("file")).collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 fn back() {

@@ -75,6 +75,15 @@ fn who_fights_for_the_conf_is_not_fought_at_full_speed() {
     assert!((2..12).contains(&written), "the conf was written {written} times in 5 s");
 }
 
+/// Turns true when it is dropped, also by a panic.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn capabilities_grow_and_shrink_with_the_master_and_readers_never_see_half_a_file() {
     needs_programs!();
@@ -92,6 +101,8 @@ fn capabilities_grow_and_shrink_with_the_master_and_readers_never_see_half_a_fil
             }
             reads
         });
+        // Whatever fails below, the reader ends, and with it this scope.
+        let ends = Ends(&stop);
         let both = json!({"portMappings": true, "bandwidth": true, "off": false});
         for (capabilities, wanted) in [
             (both, json!({"bandwidth": true, "configured": true, ANNOTATIONS: true, "portMappings": true})),
@@ -102,7 +113,7 @@ fn capabilities_grow_and_shrink_with_the_master_and_readers_never_see_half_a_fil
             let is = wait_until(SOON, || conf(&world.lab)["plugins"][0]["capabilities"] == wanted);
             assert!(is, "{capabilities}: {}", conf(&world.lab)["plugins"][0]["capabilities"]);
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(ends);
         assert!(reader.join().expect("the reader") > 100);
     });
 }
@@ -252,4 +263,20 @@ fn one_folder_for_both_and_paths_below_the_hosts_root() {
     assert_eq!(left.len(), 2, "{left:?}");
     assert_eq!(read(&path), Some(made));
     assert!(agent.is_running());
+}
+
+#[test]
+fn a_users_file_in_the_runtimes_own_folder_is_the_users() {
+    needs_programs!();
+    let builder = searching("auto-mine");
+    let file = builder.lab.cni_conf_dir.join("00-multus.conf");
+    fs::write(&file, MULTUS).expect("write the user's file");
+    let shown = file.display().to_string();
+    let mut world = builder.configure(|config, _| config["multusConfigFile"] = shown.into()).start();
+    assert_eq!(fs::read_to_string(&file).expect("the file"), MULTUS);
+    fs::remove_file(&file).expect("remove it");
+    let told = || status(&world.agent, &world.lab)["problem"].to_string().contains("00-multus.conf");
+    assert!(wait_until(SOON, told), "its absence is not told");
+    assert!(!file.exists(), "what its owner removed came back");
+    assert!(world.agent.is_running());
 }

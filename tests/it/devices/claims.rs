@@ -92,7 +92,8 @@ fn claimed_devices_are_found_and_merged_with_the_kubelets() {
     cluster.slice("mine", "lab-node", "nic.example", &[("vf-a", vf(A)), ("vf-b", vf(B)), ("gpu", gpu)]);
     cluster.slice("other-node", "elsewhere", "nic.example", &[("vf-a", vf("0000:00:00.0"))]);
     cluster.slice("other-driver", "lab-node", "gpu.example", &[("vf-a", vf("0000:00:00.1"))]);
-    cluster.claim("one", &[("r", "vf-b"), ("r", "gpu")]);
+    // A device without the attributes, and one that is not on the node, are no network's business.
+    cluster.claim("one", &[("r", "vf-b"), ("r", "gpu"), ("r", "in-the-fabric")]);
     cluster.claim("two", &[("r", "vf-a")]);
     let mut status = claims(&["one", "two"]);
     status["resourceClaimStatuses"].as_array_mut().expect("a list").push(json!({"name": "not-needed"}));
@@ -207,7 +208,7 @@ fn an_api_server_that_fails_is_asked_again_or_named() {
     cluster.api.set_down(true);
     let began = std::time::Instant::now();
     let text = cluster.world.add(&denied).expect_error(11);
-    assert!(began.elapsed() < Duration::from_secs(6) && text.contains("denied"), "{:?}: {text}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(9) && text.contains("denied"), "{:?}: {text}", began.elapsed());
 }
 
 #[test]

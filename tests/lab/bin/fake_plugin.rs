@@ -28,8 +28,14 @@ fn main() -> std::process::ExitCode {
 }
 
 fn note(journal: &Path, env: &std::collections::BTreeMap<String, String>, stdin: &[u8]) {
-    let line =
-        json!({"pid": std::process::id(), "env": env, "stdin": String::from_utf8_lossy(stdin)}).to_string() + "\n";
+    let mounts = fs::read_link("/proc/self/ns/mnt").unwrap_or_default();
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let data = limits.lines().find_map(|line| line.strip_prefix("Max data size")).unwrap_or_default();
+    let data = data.split_whitespace().next().unwrap_or_default();
+    let line = json!({
+        "pid": std::process::id(), "env": env, "stdin": String::from_utf8_lossy(stdin), "mounts": mounts, "data": data
+    });
+    let line = line.to_string() + "\n";
     if let Ok(mut file) = OpenOptions::new().create(true).append(true).open(journal) {
         sys::lock(&file);
         let _ = file.write_all(line.as_bytes());
@@ -47,6 +53,11 @@ fn misbehave(act: &Value) -> Option<std::process::ExitCode> {
     }
     if let Some(millis) = act["sleep_ms"].as_u64() {
         std::thread::sleep(Duration::from_millis(millis));
+    }
+    if let Some(door) = act["wait_for"].as_str() {
+        while !Path::new(door).exists() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
     if act["hang"] == true {
         std::thread::sleep(Duration::from_hours(1));

@@ -66,7 +66,7 @@ const LAYERS: [Layer; 6] = [
     },
     Layer {
         name: "root",
-        modules: &["daemon", "main", "lib"],
+        modules: &["daemon", "thin", "main", "lib"],
         may_use: &["words", "decide", "touch", "act", "serve", "root"],
         never: &[],
         never_in_words: "logic: it builds the parts and starts them in order",

@@ -58,6 +58,9 @@ pub(crate) fn converse(stream: UnixStream, call: &Call, mine: &Mine, deadline: I
         to.set_write_timeout(Some(left))?;
         http::write_request(&mut to, "POST", path, &body)?;
         let answer = http::read_response(&mut from, wire::MOST_BODY)?;
+        if answer.status == 404 {
+            return Err(Error::new(ErrorKind::Unsupported, "the agent does not know this conversation"));
+        }
         if answer.status != 200 {
             return Err(Error::new(ErrorKind::InvalidData, format!("the agent answers with status {}", answer.status)));
         }

@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use multus_agent::cni::passthru;
 use multus_agent::cni::request::Command;
 use multus_agent::names::{ContainerId, NetnsPath};
 use multus_agent::records::{Record, Records, Stage, State};
@@ -81,6 +82,11 @@ fn undo(records: &Records, record: &mut Record, mine: &Mine, deadline: Instant, 
     let netns = mine.netns.clone().or_else(|| record.netns.clone().filter(|path| path.as_path().exists()));
     for at in record.due() {
         let Some(job) = job(record, at, netns.clone(), deadline) else { continue };
+        // What is built into the agent has nothing to delete.
+        if job.plugin.as_str() == passthru::PLUGIN {
+            record.mark(at, Stage::Deleted);
+            continue;
+        }
         let outcome = perform(&job, mine, deadline);
         if succeeded(&outcome) {
             record.mark(at, Stage::Deleted);

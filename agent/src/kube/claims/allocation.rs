@@ -117,36 +117,49 @@ pub(super) struct Claim {
     pub(super) mappings: Option<Vec<Mapping>>,
 }
 
-/// The devices of one claim that are a network's business.
-pub(super) fn devices_of(claim: &Claim, slices: &[SliceSpec]) -> Result<Vec<(String, DeviceId)>, String> {
-    let mut devices = Vec::new();
+/// What a claim comes to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The devices that are a network's business, each with its resource.
+    pub(super) devices: Vec<(String, DeviceId)>,
+    /// A sentence for each device that no slice of the node tells of: mostly something that is not on the node at all.
+    pub(super) unlisted: Vec<String>,
+}
+
+/// What `claim` comes to, by what the drivers say in `slices`.
+///
+/// # Errors
+/// A sentence that says what contradicts what.
+pub(super) fn found(claim: &Claim, slices: &[SliceSpec]) -> Result<Found, String> {
+    let mut found = Found::default();
     for given in &claim.given {
+        let name = quote(&given.device);
         let Some(device) = find(given, slices) else {
-            let (driver, pool, name) = (quote(&given.driver), quote(&given.pool), quote(&given.device));
-            return Err(format!("no ResourceSlice of this node has device {name} of pool {pool} and driver {driver}"));
+            let (driver, pool) = (quote(&given.driver), quote(&given.pool));
+            let text = format!("no ResourceSlice of this node has device {name} of pool {pool} and driver {driver}");
+            tracing::warn!("claim {}: {text}", claim.name);
+            found.unlisted.push(text);
+            continue;
         };
-        let mapped = mapping_of(claim, given)?;
         let (Some(resource), Some(id)) = (device.text(RESOURCE_NAME), device.text(DEVICE_ID)) else {
-            let name = quote(&given.device);
             tracing::warn!(
                 "claim {}: device {name} lacks {DEVICE_ID} or {RESOURCE_NAME}: no network gets it",
                 claim.name
             );
             continue;
         };
-        if let Some(mapped) = mapped.filter(|mapped| *mapped != resource) {
+        if let Some(mapped) = mapping_of(claim, given)?.filter(|mapped| *mapped != resource) {
             return Err(format!(
-                "device {} is of resource {}, and the pod's request {} is for {}",
-                quote(&given.device),
+                "device {name} is of resource {}, and the pod's request {} is for {}",
                 quote(resource),
                 quote(&given.request),
                 quote(mapped)
             ));
         }
         let id = DeviceId::new(id).map_err(|bad| format!("attribute {DEVICE_ID}: {bad}"))?;
-        devices.push((resource.to_owned(), id));
+        found.devices.push((resource.to_owned(), id));
     }
-    Ok(devices)
+    Ok(found)
 }
 
 /// The extended resource that the request stands for; `None` for a claim that is not about extended resources.
@@ -202,8 +215,9 @@ mod tests {
     }
 
     fn shown(claim: &Claim, slices: &[SliceSpec]) -> Result<String, String> {
-        let devices = devices_of(claim, slices)?;
-        Ok(devices.iter().map(|(resource, id)| format!("{resource}={id}")).collect::<Vec<_>>().join(" "))
+        let found = found(claim, slices)?;
+        assert_eq!(found.unlisted, [""; 0]);
+        Ok(found.devices.iter().map(|(resource, id)| format!("{resource}={id}")).collect::<Vec<_>>().join(" "))
     }
 
     #[test]
@@ -217,8 +231,9 @@ mod tests {
             slice("e", "p", 9, &[("a", &other)]),
         ];
         assert_eq!(shown(&claim(&[("r", "a"), ("r", "b")], None), &slices).unwrap(), "v/f=new v/f=other");
-        let error = shown(&claim(&[("r", "gone")], None), &slices).unwrap_err();
-        assert!(error.contains("device \"gone\" of pool \"p\" and driver \"d\""), "{error}");
+        let found = found(&claim(&[("r", "gone"), ("r", "b")], None), &slices).unwrap();
+        assert_eq!(found.devices.len(), 1, "the others count all the same");
+        assert!(found.unlisted[0].contains("device \"gone\" of pool \"p\" and driver \"d\""), "{found:?}");
     }
 
     #[test]

@@ -137,7 +137,10 @@ impl Keeper {
         if !plan::ENDINGS.iter().any(|ending| source.extension().is_some_and(|is| is == *ending)) {
             look.warnings.push(format!("multusConfigFile {shown}: runtimes take .conf, .conflist and .json alone"));
         }
-        look.target = Some(Target { file, bytes });
+        // In the runtime's own folder it stands already, and whether it goes on standing is the user's business.
+        if source.parent() != Some(self.standing.folder.as_path()) {
+            look.target = Some(Target { file, bytes });
+        }
         look
     }
 

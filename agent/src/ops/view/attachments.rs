@@ -32,6 +32,9 @@ pub struct AttachmentView {
     pub parent: Option<String>,
     pub slot: Option<u32>,
     pub relay: Vec<String>,
+    pub host_access: bool,
+    pub host_ports: Option<Vec<String>>,
+    pub relay_copy: Option<&'static str>,
     pub note: Option<String>,
     pub network_status: Option<Value>,
     pub receive: Option<Traffic>,
@@ -82,7 +85,7 @@ pub fn attachments(context: &Context) -> List<AttachmentView> {
 fn attachment_view(context: &Context, record: &Record, attachment: &Attachment) -> AttachmentView {
     let link = attachment.link.as_ref();
     let slot = link.and_then(|link| link.slot);
-    let counters = links::attached(record, attachment)
+    let counters = links::attached(context, record, attachment)
         .zip(context.datapath.as_ref())
         .and_then(|(attached, datapath)| datapath.interface_counters(&attached).ok().flatten());
     let (receive, transmit) = counters.map(|c| (c.receive.into(), c.transmit.into())).unzip();
@@ -103,6 +106,11 @@ fn attachment_view(context: &Context, record: &Record, attachment: &Attachment) 
         parent: link.and_then(|link| link.parent.as_ref()).map(|parent| parent.name.clone()),
         slot,
         relay: link.map(|link| link.relay.clone()).unwrap_or_default(),
+        host_access: link.is_some_and(|link| link.host_access),
+        host_ports: link.and_then(|link| link.host_ports.clone()),
+        relay_copy: link
+            .filter(|link| link.parent.is_some())
+            .map(|link| if link.plain_copy { "plain" } else { "addressed" }),
         note: link.and_then(|link| link.note.clone()),
         network_status: record.status.as_ref().filter(|_| attachment.master).and_then(|s| serde_json::from_str(s).ok()),
         receive,

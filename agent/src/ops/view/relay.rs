@@ -29,6 +29,8 @@ pub struct MemberView {
     pub interface: String,
     pub mac: String,
     pub protocols: Vec<String>,
+    pub host_access: bool,
+    pub host_ports: Option<Vec<String>>,
     pub relayed: bool,
 }
 
@@ -36,7 +38,7 @@ pub struct MemberView {
 #[derive(Debug, Clone, Serialize)]
 #[expect(missing_docs, reason = "the document's own words; docs/reference/cli.md describes them")]
 pub struct FramesView {
-    pub protocol: &'static str,
+    pub protocol: String,
     pub path: &'static str,
     pub verdict: &'static str,
     pub reason: &'static str,
@@ -54,7 +56,7 @@ pub fn relay(context: &Context) -> List<RelayView> {
             .iter()
             .filter(|count| count.parent == parent.ifindex)
             .map(|count| FramesView {
-                protocol: count.protocol,
+                protocol: count.protocol.clone(),
                 path: count.path,
                 verdict: count.verdict,
                 reason: count.reason,
@@ -80,6 +82,8 @@ fn members(records: &[Arc<Record>], parent: u32) -> Vec<MemberView> {
                 interface: attachment.ifname.to_string(),
                 mac: mac_text(link.mac),
                 protocols: link.relay.clone(),
+                host_access: link.host_access,
+                host_ports: link.host_ports.clone(),
                 relayed: !link.relay.is_empty() && link.note.is_none(),
             });
         }
