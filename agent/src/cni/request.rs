@@ -221,11 +221,12 @@ impl Request {
             Err(error) if command.is_strict() => return Err(error),
             given => given.ok().flatten(),
         };
+        let container = validated(environment, "CNI_CONTAINERID", ContainerId::new);
+        let interface = validated(environment, "CNI_IFNAME", IfName::new);
         let (container_id, ifname) = if command.names_container() {
-            let container = validated(environment, "CNI_CONTAINERID", ContainerId::new)?;
-            (container, validated(environment, "CNI_IFNAME", IfName::new)?)
+            (container?, interface?)
         } else {
-            (None, None)
+            (container.unwrap_or_default(), interface.unwrap_or_default())
         };
         Ok(Self {
             command,
