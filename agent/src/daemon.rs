@@ -71,6 +71,7 @@ pub fn run(file: &Path) -> Result<(), StartError> {
     for warning in warnings {
         tracing::warn!("configuration: {warning}");
     }
+    crate::sys::memory::share_heaps();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(64)
@@ -185,8 +186,8 @@ pub(crate) fn cluster_settings(settings: &Settings, cni_dir: &Path) -> ClusterSe
         node_name: settings.node_name.clone().or_else(|| std::env::var("MULTUS_NODE_NAME").ok()),
         networks_dir: cni_dir.join("networks"),
         annotations_from_runtime: true,
-        once: false,
         quiet: crate::kube::QUIET,
+        once: false,
     }
 }
 

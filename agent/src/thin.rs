@@ -69,15 +69,15 @@ fn answer(environment: Environment, version: &mut Version) -> Result<ExitCode, C
     let request = Request::parse(&environment)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build();
     let runtime = runtime.map_err(|error| CniError::new(code::IO, format!("start the runtime: {error}")))?;
-    let (stopper, stop) = watch::channel(false);
-    let (answer, cluster) = runtime.block_on(perform(settings, environment, (config, &request), stop))?;
-    let code = match answer {
+    let (ending, ended) = watch::channel(false);
+    let (step, cluster) = runtime.block_on(perform(settings, environment, (config, &request), ended))?;
+    let code = match step {
         Step::Done { output } => show(&output.unwrap_or_default(), ExitCode::SUCCESS),
         Step::Fail { error } => show(&error.print(version.as_str()), ExitCode::FAILURE),
         Step::Run(_) => return Err(CniError::new(code::INTERNAL, "the operation did not end")),
     };
     runtime.block_on(last_words(&cluster));
-    let _ = stopper.send(true);
+    let _ = ending.send(true);
     runtime.shutdown_timeout(FLUSH);
     Ok(code)
 }

@@ -111,6 +111,29 @@ fn a_plugins_code_reaches_the_runtime_at_every_version() {
 }
 
 #[test]
+fn a_del_needs_no_configuration_that_can_be_read() {
+    needs_programs!();
+    let builder = Builder::new("bare-del");
+    let lan = builder.lab.macvlan("bridge");
+    let world = builder.network("lan", &lan).start();
+    let baseline = world.baseline();
+    let spoilt: [(&str, Value); 4] = [
+        ("cniVersion", json!("9.9.9")),
+        ("namespaceIsolation", json!("true")),
+        ("runtimeConfig", json!({"io.kubernetes.cri.pod-annotations": "none"})),
+        ("prevResult", json!([])),
+    ];
+    for (key, value) in spoilt {
+        let pod = world.attached("cam", "lan");
+        let call = world.runtime.call("DEL", Some(&pod)).conf(|conf| conf[key] = value);
+        call.run(&world.lab.node).expect_ok();
+        assert_eq!(pod.netns.link_names(), [""; 0], "{key}");
+        drop(pod);
+        baseline.assert_restored(&world.lab, &[], key);
+    }
+}
+
+#[test]
 fn a_cni_name_in_the_configuration_names_a_file() {
     needs_programs!();
     let builder = Builder::new("by-name").configure(|config, lab| {

@@ -2,7 +2,7 @@
 
 mod claims;
 mod files;
-mod kubelet;
+pub(crate) mod kubelet;
 
 use std::io::Write;
 use std::os::unix::net::UnixListener;

@@ -13,6 +13,8 @@ use lab::world::Builder;
 use lab::{Answer, Pod, World, plugins, wait_until};
 use serde_json::{Value, json};
 
+use crate::devices::kubelet::Kubelet;
+
 fn fixture(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name);
     fs::read_to_string(&path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()))
@@ -129,7 +131,10 @@ fn what_the_node_lacks_is_said() {
     needs_programs!();
     let world = node("lacks", |_| {});
     refused(&world, &pod(&world, "home", "two-short"), &["macvlan", "ipvlan", "\"eth0\""]);
+    // A kubelet that gave the pod nothing.
+    let kubelet = Kubelet::start(&world.lab);
     refused(&world, &pod(&world, "default", "vf"), &["default/sriov-net", "vendor.example/vf"]);
+    drop(kubelet);
     refused(
         &world,
         &further(&world, "default", "w", "whereabouts-net"),

@@ -38,8 +38,8 @@ impl Folder {
             node_name: Some(NODE.to_owned()),
             networks_dir: self.0.join("networks"),
             annotations_from_runtime: false,
-            once: false,
             quiet: Duration::from_millis(400),
+            once: false,
         }
     }
 
@@ -373,7 +373,7 @@ async fn a_server_that_falls_silent_is_noticed_and_found_again() {
     until("connected", || bench.cluster.health().connected).await;
     let watches = bench.api.count_watches("network-attachment-definitions");
     bench.api.stall_watches(true);
-    bench.api.set_latency(SOON);
+    bench.api.set_latency(Duration::from_secs(2));
     until("missed", || !bench.cluster.health().connected).await;
     let said = bench.cluster.health().last_error.unwrap_or_default();
     assert!(said.contains("no answer within 400 ms"), "{said}");

@@ -228,6 +228,13 @@ fn read_certificate(top: &mut Section, warnings: &mut Vec<String>) -> Result<Opt
         (true, _, None) => return Err(section.refuse("certDir", "", "an absolute path")),
     };
     section.finish(warnings);
+    if enabled {
+        warnings.push(
+            "perNodeCertificate is enabled and has no effect: the agent uses its service account or the kubeconfig, \
+             and leaves no credentials on the host"
+                .to_owned(),
+        );
+    }
     Ok(certificate)
 }
 
@@ -349,7 +356,8 @@ mod tests {
                        "custom":{"mine":{"v4":"239.1.2.3","v6":"ff05::1234","port":5000}}},
               "hostAccess":"off","reflect":{"uplinks":["eth0"],"namespaces":["home"]},"guard":"xdp"}}"#,
         );
-        assert!(warnings.is_empty(), "{warnings:?}");
+        let [certificate] = warnings.as_slice() else { panic!("{warnings:?}") };
+        assert!(certificate.starts_with("perNodeCertificate is enabled and has no effect"), "{certificate}");
         assert_eq!(settings.metrics_address.unwrap().to_string(), "127.0.0.1:9091");
         assert_eq!(settings.page_address.unwrap().to_string(), "[::]:8080");
         assert_eq!(settings.request_timeout, Duration::from_secs(90));

@@ -76,11 +76,11 @@ pub struct ClusterSettings {
     pub networks_dir: PathBuf,
     /// True when the runtime passes the pods' annotations: the pod watch then starts only if somebody asks for a pod.
     pub annotations_from_runtime: bool,
+    /// How long an API server may be silent before it is asked for a sign of life; [`QUIET`] but for tests.
+    pub quiet: Duration,
     /// True for a process that answers one request and ends: objects are read when they are asked for, one GET each, and
     /// nothing is followed or kept on disk.
     pub once: bool,
-    /// How long an API server may be silent before it is asked for a sign of life; [`QUIET`] but for tests.
-    pub quiet: Duration,
 }
 
 /// How the connection to the cluster is doing.

@@ -38,7 +38,8 @@ struct Sandbox<'a> {
 /// Whatever refused the plan, or the first step that failed; then everything before it was undone.
 pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R) -> Result<String, CniError> {
     let sandbox = sandbox(call)?;
-    default_network::wait(context, call.work_until).await?;
+    let refused = |error| refused(context, call, error);
+    default_network::wait(context, call.work_until).await.map_err(refused)?;
     if runner.is_gone() {
         return Err(CniError::new(code::TRY_LATER, "the CNI plugin that asked is gone"));
     }
@@ -47,18 +48,12 @@ pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R
         return answer;
     }
     clear_leftover(context, call, &sandbox, runner).await?;
-    let pod = match pods::find(context, call).await? {
+    let pod = match pods::find(context, call).await.map_err(|error| error.within(about(call)))? {
         pods::Found::Known(pod) => pod,
         pods::Found::Gone => return pods::nothing_attached(call),
     };
-    let plan = match feasible_plan(context, call, &sandbox, &pod).await {
-        Ok(plan) => plan,
-        Err(error) => {
-            pods::event(context, call, EventKind::Warning, reason(&error), &error.to_string());
-            return Err(error.within(about(call)));
-        }
-    };
-    let mut record = begin(context, call, &sandbox, &plan)?;
+    let plan = feasible_plan(context, call, &sandbox, &pod).await.map_err(refused)?;
+    let mut record = begin(context, call, &sandbox, &plan).map_err(refused)?;
     match carry_out(context, call, &plan, &mut record, runner).await {
         Ok((answer, results)) => {
             announce(context, call, &plan, &record, &results);
@@ -421,7 +416,13 @@ fn about(call: &Invocation) -> String {
     }
 }
 
-/// The reason of the event that tells of a refused plan.
+/// Nothing was touched; the pod is told why.
+fn refused(context: &Context, call: &Invocation, error: CniError) -> CniError {
+    pods::event(context, call, EventKind::Warning, reason(&error), &error.to_string());
+    error.within(about(call))
+}
+
+/// The reason of the event that tells of a refusal.
 fn reason(error: &CniError) -> &'static str {
     match error.code {
         code::UNKNOWN_NETWORK => "NoNetworkFound",

@@ -17,7 +17,7 @@ use crate::objects::Network;
 use crate::ops::context::{Context, Pool};
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
-use crate::ops::{add, check, cluster_network, links, pods, preflight, result_cache, undo};
+use crate::ops::{add, check, cluster_network, links, pods, preflight, result_cache, status, undo};
 use crate::plan::hotplug::{Present, Wish};
 use crate::plan::{self, KnownNetwork, Plan};
 use crate::records::{self, Record, Stage, State};
@@ -58,15 +58,18 @@ pub async fn perform<R: Runner>(context: &Context, asked: Asked, runner: &mut R)
     let call = Invocation::read(call, &context.settings)?;
     let config = NetworkConfig::parse(asked.config.as_bytes(), None)
         .map_err(|error| error.within("configuration of the network"))?;
-    let container = call.request.container()?.clone();
     let command = call.request.command;
+    if command == Command::Status {
+        return status::of_network(context, &config, call.deadline, runner).await.map(|()| None);
+    }
+    let container = call.request.container()?.clone();
     let request = Request { call, container, config, text: &asked.config };
     match command {
         Command::Add => add(context, request, &asked.attributes, runner).await.map(Some),
         Command::Del => del(context, &request, runner).await.map(|()| None),
         Command::Check => check(context, &request, runner).await.map(|()| None),
         _ => Err(CniError::new(code::INVALID_ENVIRONMENT, format!("{command} is not for one network of a pod"))
-            .remedy("use ADD, DEL or CHECK")),
+            .remedy("use ADD, DEL, CHECK or STATUS")),
     }
 }
 
@@ -90,6 +93,7 @@ async fn add<R: Runner>(
         fields: fields(attributes),
         namespace: record.pod.as_ref().map(|pod| &pod.namespace),
         relay: pod.annotations.get(crate::objects::annotation::RELAY).map(String::as_str),
+        relay_copy: pod.annotations.get(crate::objects::annotation::RELAY_COPY).map(String::as_str),
     };
     let present: Vec<Present> = record.attachments.iter().map(present).collect();
     let (attachment, warnings) = plan::hotplug::attachment(wish, &present, &request.call.conf.policy)?;

@@ -32,6 +32,8 @@ pub struct Invocation {
     pub deadline: Instant,
 }
 
+/// What stands in for the configuration of a DEL that cannot be read: it is not needed.
+const NOTHING_CONFIGURED: &[u8] = br#"{"name":"multus-cni-network"}"#;
 /// Most of a request's time that is kept for undoing; of a short one, a quarter.
 const RESERVE: Duration = Duration::from_secs(10);
 
@@ -48,11 +50,22 @@ impl Invocation {
         let timeout = Duration::from_millis(call.timeout_ms).min(settings.request_timeout);
         let environment: Environment = call.env.into_iter().collect();
         let request = Request::parse(&environment)?;
-        let conf = NetConf::parse(call.config.as_bytes(), settings)?;
+        let is_del = request.command == Command::Del;
+        let conf = match NetConf::parse(call.config.as_bytes(), settings) {
+            Err(error) if is_del => {
+                tracing::warn!("a DEL goes on without its configuration: {error}");
+                NetConf::parse(NOTHING_CONFIGURED, settings)?
+            }
+            given => given?,
+        };
         let version = conf.cni_version;
         refuse_unknown_verb(request.command, version)?;
         refuse_unreadable_result(request.command, &conf)?;
-        let annotations = annotations(&conf)?;
+        let annotations = match annotations(&conf) {
+            // What a DEL undoes is on record.
+            Err(_) if is_del => None,
+            given => given?,
+        };
         let deadline = Instant::now() + timeout;
         let work_until = deadline.checked_sub(RESERVE.min(timeout / 4)).unwrap_or(deadline);
         Ok(Self { request, conf, config: call.config, version, annotations, again: call.again, work_until, deadline })

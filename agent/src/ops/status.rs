@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cni::Command;
+use crate::cni::{Command, NetworkConfig};
 use crate::fault::{CniError, code};
 use crate::ops::chain;
 use crate::ops::cluster_network;
@@ -36,9 +36,28 @@ async fn judge<R: Runner>(context: &Context, call: &Invocation, runner: &mut R) 
     let deadline = call.deadline.min(Instant::now() + DELEGATES);
     let not_available = |error: CniError| CniError { code: code::NOT_AVAILABLE, ..error };
     let network = cluster_network::resolve(context, &call.conf, deadline).await.map_err(not_available)?;
-    let Some(network) = network.filter(|network| network.config.cni_version.has_status()) else { return Ok(()) };
-    for (at, plugin) in network.config.plugins.iter().enumerate() {
-        let stdin = plan::stdin::about_the_network(&network.config, at)?;
+    match network {
+        Some(network) => of_network(context, &network.config, deadline, runner).await,
+        None => Ok(()),
+    }
+}
+
+/// What the plugins of one network say, where it speaks a version that has STATUS.
+///
+/// # Errors
+/// A delegate's own, as code 50 unless it is 51.
+pub async fn of_network<R: Runner>(
+    context: &Context,
+    config: &NetworkConfig,
+    deadline: Instant,
+    runner: &mut R,
+) -> Result<(), CniError> {
+    let not_available = |error: CniError| CniError { code: code::NOT_AVAILABLE, ..error };
+    if !config.cni_version.has_status() {
+        return Ok(());
+    }
+    for (at, plugin) in config.plugins.iter().enumerate() {
+        let stdin = plan::stdin::about_the_network(config, at)?;
         let job = Job {
             id: 0,
             plugin: plugin.plugin.clone(),

@@ -34,6 +34,8 @@ pub struct Wish<'a> {
     pub namespace: Option<&'a ObjectName>,
     /// The pod's own word about relaying.
     pub relay: Option<&'a str>,
+    /// The pod's own word about copies.
+    pub relay_copy: Option<&'a str>,
 }
 
 /// Decides about `wish` beside what is `present`.
@@ -57,12 +59,12 @@ pub fn attachment(
     let namespace = wish.namespace.unwrap_or(&policy.multus_namespace);
     let selection = item::selection(fields, namespace).map_err(about)?;
     let relay_of_network = wish.known.annotations.get(annotation::RELAY).map(String::as_str);
-    let of_network = |key: &str| wish.known.annotations.get(key).map(String::as_str);
-    let host_access = host_access::host_access(&wish.known.annotations, policy.relay.host_access).map_err(about)?;
-    let plain_copy = host_access::plain_copy(of_network(annotation::RELAY_COPY), None).map_err(about)?;
+    let copies_of_network = wish.known.annotations.get(annotation::RELAY_COPY).map(String::as_str);
     let mut attachment = Attachment {
         master: false,
         relay: relay::protocols(relay_of_network, wish.relay, &policy.relay).map_err(about)?,
+        host_access: host_access::host_access(&wish.known.annotations, policy.relay.host_access).map_err(about)?,
+        plain_copy: host_access::plain_copy(copies_of_network, wish.relay_copy).map_err(about)?,
         network: wish.known.label,
         nad: wish.known.nad,
         config: wish.known.config,
@@ -73,8 +75,6 @@ pub fn attachment(
         device_id: None,
         device_info: None,
         resource: None,
-        host_access,
-        plain_copy,
     };
     let mut warnings = Vec::new();
     attachment.take_wishes(&selection, &mut warnings)?;
@@ -135,6 +135,7 @@ mod tests {
             fields: RawObject::parse(fields.as_bytes()).unwrap(),
             namespace: None,
             relay: None,
+            relay_copy: None,
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 
@@ -43,7 +43,12 @@ impl Routes {
     /// Answers one request of a connection and counts it.
     pub async fn answer(&self, talk: &Conversation, request: Request<Incoming>) -> Result<Answer, Infallible> {
         let (handler, method) = (label(request.uri().path()), method_label(request.method()));
-        let answer = self.route(talk, request).await;
+        let mut answer = self.route(talk, request).await;
+        if !matches!(handler, wire::CALL_PATH | wire::OUTCOME_PATH) {
+            // As upstream: a client that keeps its connection would hold one of `connectionLimit`'s places, against
+            // itself when it asks `/readyz` first.
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         let labels = ServerLabels { handler, code: answer.status().as_u16(), method };
         self.context.metrics.server_requests.get_or_create(&labels).inc();
         Ok(answer)

@@ -38,8 +38,7 @@ pub(super) async fn cni(routes: &Routes, request: Request<Incoming>) -> Answer {
     let Plain { env, config, .. } = plain;
     let call = Call { protocol: wire::PROTOCOL, shim: "upstream".into(), env, config, timeout_ms, again: false };
     let context = Arc::clone(&routes.context);
-    let answer = |mut runner| async move { Box::pin(ops::answer_in_newest(&context, call, &mut runner)).await };
-    carry(&runner, answer).await
+    carry(&runner, |mut runner| async move { Box::pin(ops::answer_in_newest(&context, call, &mut runner)).await }).await
 }
 
 /// One network of a running pod.

@@ -60,6 +60,11 @@ fn everyone_on_the_link_hears_one_copy_in_private_mode() {
 }
 
 #[test]
+fn everyone_on_the_link_hears_one_copy_in_vepa_mode() {
+    rows("vepa", false);
+}
+
+#[test]
 fn the_other_protocols_are_relayed_by_group_and_port() {
     let mut bench = Bench::new();
     let pod = bench.pod("bridge");

@@ -22,6 +22,7 @@ pub(super) const CLAUSES: &[Clause] = &[
     clause("multus.socket.error", "a refused /cni ADD answers 400 and says why", error),
     clause("multus.socket.missing", "/cni without the variables it needs answers 400", missing),
     clause("multus.socket.ifname", "/cni without CNI_IFNAME means eth0", ifname),
+    clause("multus.socket.one-request", "a connection ends with its answer: nobody holds a place", one_request),
     clause("multus.socket.half-sent", "a half-sent request is closed", half_sent),
     clause("multus.shim.old-daemon", "the shim works with a daemon that has no /readyz", old_daemon),
     clause(
@@ -144,6 +145,18 @@ fn ifname() {
     let reply = socket::post(&node, "/cni", &socket::body(&node.call("ADD", Some(&pod)).without("CNI_IFNAME")));
     assert_eq!(reply.status, 200, "{}", reply.body);
     assert_eq!(pod.netns.link_names(), ["eth0"]);
+}
+
+fn one_request() {
+    let node = Plan::new("m-one").configure(|config, _| config["connectionLimit"] = 1.into()).start();
+    let began = std::time::Instant::now();
+    for target in ["/healthz", "/readyz", "/cni"] {
+        // No word about keeping the connection or not: HTTP/1.1 would keep it.
+        let request = format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}");
+        let answer = socket::raw(&node.daemon.socket, request.as_bytes(), Duration::from_secs(5));
+        assert!(answer.is_some(), "{target}: the connection is kept after the answer");
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
 fn half_sent() {

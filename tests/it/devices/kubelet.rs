@@ -130,7 +130,7 @@ struct State {
 }
 
 /// A kubelet's device side; ends when dropped.
-pub(super) struct Kubelet {
+pub(crate) struct Kubelet {
     state: Arc<Mutex<State>>,
     end: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -150,7 +150,7 @@ pub(super) fn socket(lab: &Lab) -> PathBuf {
 
 impl Kubelet {
     /// Serves on the node of `lab`, with a busy neighbour on it.
-    pub(super) fn start(lab: &Lab) -> Self {
+    pub(crate) fn start(lab: &Lab) -> Self {
         let neighbour = resources("kube-system", "neighbour", "vendor.com/vf", &["0000:ff:00.0"]);
         let state =
             State { pods: vec![neighbour], get: Get::Answers, latency: Duration::ZERO, too_many: 0, calls: Vec::new() };
