@@ -2,7 +2,11 @@
 //!
 //! Agent and shim read and write the same files; a record holds all that a DEL needs, so that it needs no planning and
 //! no agent. Decides nothing. A process crash needs no fsync; after power loss a torn file is found by its checksum
-//! and set aside.
+//! and set aside. What others keep about containers beside it, libcni and Multus, has modules of its own.
+
+pub mod results;
+#[cfg(feature = "daemon")]
+pub mod scratch;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -14,10 +18,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::quote;
 use crate::names::{ContainerId, IfName, NadRef, NetnsPath, PluginName, PodRef};
-use crate::sys::files::{Held, hold, hold_together, private_folder, replace};
+use crate::sys::files::{Held, hold, hold_together, private_folder, replace, thin_out};
+use results::Results;
 
 const HEAD: &str = "multus-ebpf record 1 ";
 const MOST_BYTES: u64 = 16 << 20;
+/// Most records that were set aside and are kept for a look.
+const MOST_TORN: usize = 100;
 
 /// Everything attached to one container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +49,29 @@ pub struct Record {
     /// The network-status text, once known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
+    /// Who attached it.
+    #[serde(default, skip_serializing_if = "Origin::is_own")]
+    pub origin: Origin,
+}
+
+/// Who attached a container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// This agent, or one before it.
+    #[default]
+    Agent,
+    /// Multus, before the node was taken over from it.
+    Multus,
+    /// Unknown: the record was lost and made anew from libcni's result cache.
+    Cache,
+}
+
+impl Origin {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes references")]
+    fn is_own(&self) -> bool {
+        *self == Self::Agent
+    }
 }
 
 /// How far a record is.
@@ -237,8 +267,10 @@ impl Records {
         File::open(&self.folder)?.sync_all()
     }
 
-    /// Removes what killed processes left half written: temporary files of more than an hour ago.
+    /// Removes what killed processes left half written: temporary files of more than an hour ago; and the oldest of
+    /// those set aside, where they are too many.
     pub fn sweep(&self) -> io::Result<()> {
+        thin_out(&self.folder, "torn", MOST_TORN)?;
         for entry in fs::read_dir(&self.folder)?.flatten() {
             let is_temporary = entry.path().extension().is_some_and(|ending| ending == "tmp");
             let age = entry.metadata().and_then(|about| about.modified()).ok().and_then(|when| when.elapsed().ok());
@@ -251,10 +283,54 @@ impl Records {
 
     /// Removes the record; one that is not there is fine.
     pub fn remove(&self, container: &ContainerId) -> io::Result<()> {
-        match fs::remove_file(self.path(container)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        remove_file(&self.path(container))
+    }
+
+    /// Removes all that is kept about a record's container: libcni's results, Multus's scratch file, what was set aside,
+    /// and the record itself.
+    ///
+    /// # Errors
+    /// The first one, after everything was tried.
+    pub fn forget(&self, record: &Record) -> io::Result<()> {
+        let results = Results::at(&self.cni_dir());
+        let removed = record.attachments.iter().map(|a| results.remove(&a.conf_name, &record.container, &a.ifname));
+        let removed: Vec<_> = removed.collect();
+        removed
+            .into_iter()
+            .chain([
+                remove_file(&self.scratch(&record.container)),
+                remove_file(&self.path(&record.container).with_extension("torn")),
+                self.remove(&record.container),
+            ])
+            .collect()
+    }
+
+    /// Multus's scratch file of `container`; a path that is no file stands for none.
+    fn scratch(&self, container: &ContainerId) -> PathBuf {
+        self.cni_dir().join(container.as_str())
+    }
+
+    /// Does anybody but its record, which is not there or not readable, know of `container`: Multus's scratch file, a
+    /// result of libcni, a record that was set aside?
+    pub fn has_traces(&self, container: &ContainerId) -> bool {
+        self.scratch(container).is_file() || self.is_torn(container) || Results::at(&self.cni_dir()).has(container)
+    }
+
+    /// Was the record of `container` set aside?
+    pub fn is_torn(&self, container: &ContainerId) -> bool {
+        self.path(container).with_extension("torn").exists()
+    }
+
+    /// The containers whose records were set aside.
+    pub fn torn(&self) -> io::Result<Vec<ContainerId>> {
+        let paths = fs::read_dir(&self.folder)?.flatten().map(|entry| entry.path());
+        let torn = paths.filter(|path| path.extension().is_some_and(|ending| ending == "torn"));
+        Ok(torn.filter_map(|path| ContainerId::new(path.file_stem()?.to_str()?).ok()).collect())
+    }
+
+    /// The folder that the folder of records is in.
+    pub fn cni_dir(&self) -> PathBuf {
+        self.folder.parent().unwrap_or(&self.folder).to_owned()
     }
 
     /// All records. Torn ones are set aside as `<name>.torn` and named in the second list.
@@ -309,6 +385,14 @@ impl Records {
         let probe = self.folder.join(format!(".probe-{}", PROBES.fetch_add(1, Ordering::Relaxed)));
         replace(&probe, b"")?;
         fs::remove_file(probe)
+    }
+}
+
+/// Removes a file; one that is not there, or is a folder, is fine.
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound && !path.is_dir() => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -372,6 +456,7 @@ mod tests {
                 attachment("net1", &[Stage::Called, Stage::Planned]),
             ],
             status: None,
+            origin: Origin::Agent,
         }
     }
 

@@ -10,10 +10,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::names::ContainerId;
-use crate::sys::files::{private_folder, replace};
+use crate::sys::files::{private_folder, replace, thin_out};
 
 /// Most notes that are kept; a node that is down for long deletes more pods than that only in error.
 const MOST_NOTES: usize = 10_000;
+/// Most unreadable notes that are kept for a look.
+const MOST_BAD: usize = 100;
 
 /// A DEL that the shim answered by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +26,9 @@ pub struct Note {
     pub when: u64,
     /// Was everything the record listed undone?
     pub clean: bool,
+    /// The DEL is still the agent's to do: the shim had no record to go by, or nobody had time for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pending: bool,
     /// The record as it was: the agent's own part (maps, counters) is in there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<crate::records::Record>,
@@ -69,6 +74,7 @@ impl Spool {
                 None => fs::rename(&path, path.with_extension("bad"))?,
             }
         }
+        thin_out(&self.folder, "bad", MOST_BAD)?;
         Ok(notes)
     }
 
@@ -89,7 +95,8 @@ mod tests {
         assert_eq!(spool.notes().unwrap(), Vec::new());
         for name in ["b", "a"] {
             let container = ContainerId::new(name).unwrap();
-            spool.leave(&Note { container, when: 1, clean: true, record: None, failed: Vec::new() }).unwrap();
+            let (record, failed) = (None, Vec::new());
+            spool.leave(&Note { container, when: 1, clean: true, pending: false, record, failed }).unwrap();
         }
         fs::write(folder.join("spool/0-broken.note"), "{").unwrap();
         let notes = spool.notes().unwrap();

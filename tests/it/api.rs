@@ -248,3 +248,18 @@ fn a_pod_recreated_under_the_same_name_is_never_written_to() {
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(cluster.status(&pod), None, "the successor got its predecessor's status");
 }
+
+#[test]
+fn a_pod_that_is_gone_is_a_success_of_nothing_in_every_version() {
+    needs_programs!();
+    let mut cluster = Cluster::new("api-gone");
+    cluster.world.runtime.gives_annotations = false;
+    for version in ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+        version.clone_into(&mut cluster.world.runtime.version);
+        let pod = cluster.world.lab.pod("ghost").networks("lan");
+        let result = cluster.world.add(&pod).result();
+        assert_eq!((&result["cniVersion"], &result["interfaces"][0]["name"]), (&json!(version), &json!("eth0")));
+        assert_eq!(pod.netns.link_names(), [""; 0], "{version}");
+        cluster.world.del(&pod).expect_ok();
+    }
+}

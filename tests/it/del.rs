@@ -146,3 +146,45 @@ fn fifty_pods_come_and_go_without_a_trace() {
     }
     baseline.assert_restored(&world.lab, &[], "fifty pods");
 }
+
+#[test]
+fn an_address_is_freed_though_its_parent_is_gone_for_good() {
+    needs_programs!();
+    let mut builder = Builder::new("del-parent");
+    builder.lab.add_lan("eth1", 60);
+    let mut wan = builder.lab.macvlan("bridge");
+    wan["master"] = "eth1".into();
+    let world = builder.network("wan", &wan).start();
+    let pod = world.attached("cam", "wan");
+    world.lab.node.ip("link del eth1");
+    assert!(pod.netns.link("net1").is_none(), "a macvlan goes with its parent");
+    world.del(&pod).expect_ok();
+    assert_eq!(
+        plugins::allocations(&world.lab.ipam_dir),
+        [""; 0],
+        "the plugin refuses for ever; its IPAM plugin does not"
+    );
+    let status = world.agent.cli(&world.lab, &["status"]).out();
+    assert!(status.contains("0 containers"), "{status}");
+}
+
+#[test]
+fn a_del_that_gets_no_turn_is_put_off_and_done() {
+    needs_programs!();
+    let builder = Builder::new("del-turn").on_host();
+    let slow = plugins::conf(&builder.lab, "slow", &json!({"ADD": {"sleep_ms": 4000}}));
+    let lan = builder.lab.macvlan("bridge");
+    let mut world = builder.network("lan", &lan).network("slow", &slow).start();
+    let baseline = world.baseline();
+    let pod = world.lab.pod("cam").networks("slow");
+    let add = world.runtime.call("ADD", Some(&pod)).start(&world.lab.node);
+    assert!(wait_until(Duration::from_secs(5), || !plugins::journal(&world.lab, "slow").is_empty()));
+    world.runtime.plugin["requestTimeout"] = "1s".into();
+    let answer = world.del(&pod);
+    answer.expect_ok();
+    assert!(answer.done.took < Duration::from_secs(3), "DEL took {:?}", answer.done.took);
+    assert!(add.wait(Duration::from_secs(20)).success(), "the ADD that was on its way");
+    let done = || plugins::verbs(&plugins::journal(&world.lab, "slow")).contains(&"DEL");
+    assert!(wait_until(Duration::from_secs(25), done), "the DEL was forgotten");
+    baseline.assert_restored(&world.lab, &[], "a DEL that was put off");
+}

@@ -197,3 +197,35 @@ fn the_shim_is_small_and_static() {
     let answer = Runtime::new(&lab).call("VERSION", None).run(&lab.node);
     assert!(answer.done.took < Duration::from_millis(500), "VERSION took {:?}", answer.done.took);
 }
+
+#[test]
+fn check_looks_at_networks_whose_version_has_no_check() {
+    needs_programs!();
+    let builder = Builder::new("check-old");
+    let mut old = plugins::conf(&builder.lab, "old", &json!({"ADD": {"link": true}, "DEL": {"link": true}}));
+    old["cniVersion"] = "0.3.1".into();
+    let world = builder.network("old", &old).start();
+    let pod = world.attached("cam", "old");
+    world.check(&pod).expect_ok();
+    pod.netns.ip("link del net1");
+    let text = world.check(&pod).error().to_string();
+    assert!(text.contains("net1") && text.contains("default/old"), "{text}");
+    assert_eq!(
+        plugins::verbs(&plugins::journal(&world.lab, "old")),
+        ["ADD"],
+        "it is not asked for what it does not have"
+    );
+    world.del(&pod).expect_ok();
+}
+
+#[test]
+fn a_delegates_code_reaches_the_runtime_from_check_too() {
+    needs_programs!();
+    let builder = Builder::new("check-code");
+    let programme = json!({"ADD": {"link": true}, "CHECK": {"error": {"code": 11, "msg": "in a minute"}}});
+    let busy = plugins::conf(&builder.lab, "busy", &programme);
+    let world = builder.network("busy", &busy).start();
+    let pod = world.attached("cam", "busy");
+    assert!(world.check(&pod).expect_error(11).contains("in a minute"));
+    world.del(&pod).expect_ok();
+}

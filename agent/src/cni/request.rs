@@ -71,9 +71,15 @@ impl Command {
         }
     }
 
-    /// DEL works with what it can make out; the others refuse what they cannot read.
+    /// DEL works with what it can make out, and GC and STATUS are about no container; the others refuse what they
+    /// cannot read.
     const fn is_strict(self) -> bool {
-        !matches!(self, Self::Del)
+        matches!(self, Self::Add | Self::Check)
+    }
+
+    /// Is it about a container?
+    const fn names_container(self) -> bool {
+        matches!(self, Self::Add | Self::Check | Self::Del)
     }
 }
 
@@ -215,11 +221,18 @@ impl Request {
             Err(error) if command.is_strict() => return Err(error),
             given => given.ok().flatten(),
         };
+        let container = validated(environment, "CNI_CONTAINERID", ContainerId::new);
+        let interface = validated(environment, "CNI_IFNAME", IfName::new);
+        let (container_id, ifname) = if command.names_container() {
+            (container?, interface?)
+        } else {
+            (container.unwrap_or_default(), interface.unwrap_or_default())
+        };
         Ok(Self {
             command,
-            container_id: validated(environment, "CNI_CONTAINERID", ContainerId::new)?,
+            container_id,
             netns,
-            ifname: validated(environment, "CNI_IFNAME", IfName::new)?,
+            ifname,
             args,
             pod,
             path: environment.get("CNI_PATH").map(folders).unwrap_or_default(),
@@ -244,7 +257,10 @@ impl Request {
 }
 
 /// Which pod `CNI_ARGS` names, if any.
-fn pod_of(args: &Args) -> Result<Option<PodRef>, CniError> {
+///
+/// # Errors
+/// Code 4 for a name that cannot be a pod's.
+pub fn pod_of(args: &Args) -> Result<Option<PodRef>, CniError> {
     let (Some(namespace), Some(name)) = (args.get("K8S_POD_NAMESPACE"), args.get("K8S_POD_NAME")) else {
         return Ok(None);
     };

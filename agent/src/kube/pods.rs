@@ -43,6 +43,12 @@ impl Cluster {
         }
     }
 
+    /// The pod, if it is known now and is the one that is meant. Asks nobody.
+    pub fn known_pod(&self, pod: &PodRef) -> Option<Pod> {
+        let found = self.0.pods.get(&super::key(pod))?;
+        checked((*found).clone(), pod).ok()
+    }
+
     async fn pod_of_folder(&self, pod: &PodRef, deadline: Instant) -> Result<Pod, ClusterError> {
         let key = super::key(pod);
         // Not there, or another one of the name: its file may have been written since the last look.

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::value::RawValue;
 
-use crate::cni::{CniResult, Command, passthru};
+use crate::cni::{CniResult, Command, Request, passthru};
 use crate::fault::{CniError, code, quote};
 use crate::kube::EventKind;
 use crate::names::{ContainerId, IfName, NadRef, NetnsPath};
@@ -18,10 +18,10 @@ use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
 use crate::ops::{
-    auxiliary, chain, default_network, default_route, device_info, devices, links, pods, preflight, undo,
+    auxiliary, chain, default_network, default_route, device_info, devices, links, pods, preflight, result_cache, undo,
 };
 use crate::plan::{self, Attachment, Choice, Demand, Plan, Wanted};
-use crate::records::{self, Record, Stage, State};
+use crate::records::{self, Origin, Record, Stage, State};
 use crate::sys;
 use crate::wire::Job;
 
@@ -83,6 +83,7 @@ async fn carry_out<R: Runner>(
     if !runner.is_heard() {
         return Err(CniError::new(code::TRY_LATER, "the CNI plugin that asked is gone"));
     }
+    result_cache::write(context, record, plan, &results);
     let infos: Vec<_> = plan.attachments.iter().map(|each| device_info::shown(context, call, each)).collect();
     let told = plan.attachments.iter().zip(&results).zip(&infos);
     let told = told.filter(|((attachment, result), _)| is_told(attachment, result));
@@ -231,7 +232,8 @@ async fn remove_remains(sandbox: &Sandbox<'_>, plan: &Plan) {
 
 /// Writes down what is about to be done.
 fn begin(context: &Context, call: &Invocation, sandbox: &Sandbox<'_>, plan: &Plan) -> Result<Record, CniError> {
-    let attachments = plan.attachments.iter().map(|attachment| planned(call, attachment)).collect::<Result<_, _>>()?;
+    let planned = |attachment| recorded(attachment, &call.request, Stage::Planned);
+    let attachments = plan.attachments.iter().map(planned).collect::<Result<_, _>>()?;
     let record = Record {
         container: sandbox.container.clone(),
         netns: Some(sandbox.netns.clone()),
@@ -241,14 +243,19 @@ fn begin(context: &Context, call: &Invocation, sandbox: &Sandbox<'_>, plan: &Pla
         since: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         attachments,
         status: None,
+        origin: Origin::Agent,
     };
     save(context, &record)?;
     Ok(record)
 }
 
-/// What is written down of an attachment before anything is done about it.
-pub(super) fn planned(call: &Invocation, attachment: &Attachment) -> Result<records::Attachment, CniError> {
-    let environment = plan::stdin::environment(Command::Del, &call.request, "", attachment)?;
+/// One attachment as its record begins; its delegates are at `stage`.
+pub(super) fn recorded(
+    attachment: &Attachment,
+    request: &Request,
+    stage: Stage,
+) -> Result<records::Attachment, CniError> {
+    let environment = plan::stdin::environment(Command::Del, request, "", attachment)?;
     let args = environment.get("CNI_ARGS").unwrap_or_default();
     Ok(records::Attachment {
         network: attachment.network.clone(),
@@ -257,7 +264,7 @@ pub(super) fn planned(call: &Invocation, attachment: &Attachment) -> Result<reco
         ifname: attachment.ifname.clone(),
         master: attachment.master,
         hotplug: false,
-        delegates: delegates(attachment, args, None)?,
+        delegates: delegates(attachment, args, None, stage)?,
         result: None,
         link: None,
         device_info: attachment.device_info.as_ref().map(|files| files.shown.clone()),
@@ -268,13 +275,14 @@ fn delegates(
     attachment: &Attachment,
     args: &str,
     result: Option<&CniResult>,
+    stage: Stage,
 ) -> Result<Vec<records::Delegate>, CniError> {
     let config = &attachment.config;
     let delegate = |(index, plugin): (usize, &crate::cni::PluginConfig)| {
         Ok(records::Delegate {
             plugin: plugin.plugin.clone(),
             cni_version: config.cni_version.to_string(),
-            stage: if result.is_some() { Stage::Called } else { Stage::Planned },
+            stage,
             stdin: plan::stdin::stdin(Command::Del, attachment, index, result)?,
             args: args.to_owned(),
             skips_check: config.disable_check,
@@ -311,12 +319,17 @@ async fn attach_all<R: Runner>(
         }
         results.push(result);
     }
-    if let Some(netns) =
-        call.request.netns.as_ref().filter(|_| plan.attachments.iter().any(|a| a.default_route.is_some()))
-    {
-        default_route::settle(netns.as_path(), plan, &mut results).await?;
-        for (at, (attachment, result)) in plan.attachments.iter().zip(&results).enumerate() {
-            note(record, at, attachment, result)?;
+    if let Some(netns) = &call.request.netns {
+        let settled = default_route::settle(netns.as_path(), plan, &mut results).await?;
+        for at in settled.changed {
+            if let (Some(attachment), Some(result), Some(recorded)) =
+                (plan.attachments.get(at), results.get(at), record.attachments.get_mut(at))
+            {
+                note(recorded, attachment, result)?;
+            }
+        }
+        for warning in settled.warnings {
+            pods::event(context, call, EventKind::Warning, warning.reason, &warning.message);
         }
     }
     Ok(results)
@@ -362,15 +375,20 @@ pub(super) async fn attach<R: Runner>(
         result = Some(CniResult::parse(said.as_bytes()).map_err(unreadable)?);
     }
     let result = result.unwrap_or_default();
-    note(record, at, attachment, &result)?;
+    if let Some(recorded) = record.attachments.get_mut(at) {
+        note(recorded, attachment, &result)?;
+    }
     Ok(result)
 }
 
 /// The record says what came of an attachment, and its DEL and CHECK will say it to the plugins.
-fn note(record: &mut Record, at: usize, attachment: &Attachment, result: &CniResult) -> Result<(), CniError> {
-    let Some(recorded) = record.attachments.get_mut(at) else { return Ok(()) };
+pub(super) fn note(
+    recorded: &mut records::Attachment,
+    attachment: &Attachment,
+    result: &CniResult,
+) -> Result<(), CniError> {
     let args = recorded.delegates.first().map(|delegate| delegate.args.clone()).unwrap_or_default();
-    recorded.delegates = delegates(attachment, &args, Some(result))?;
+    recorded.delegates = delegates(attachment, &args, Some(result), Stage::Called)?;
     recorded.result = result.print(crate::cni::Version::NEWEST).ok().and_then(|text| serde_json::from_str(&text).ok());
     Ok(())
 }

@@ -9,6 +9,7 @@ use crate::ops::chain;
 use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
+use crate::ops::takeover;
 use crate::records::{Attachment, Record, State};
 use crate::sys::links;
 use crate::wire::Job;
@@ -20,7 +21,8 @@ use crate::wire::Job;
 pub async fn check<R: Runner>(context: &Context, call: &Invocation, runner: &mut R) -> Result<(), CniError> {
     let (Some(container), Some(netns)) = (&call.request.container_id, &call.request.netns) else { return Ok(()) };
     let _turn = context.turns.take(Pool::Others, Some(container), call.deadline).await?;
-    let record = context.ledger.get(container).filter(|record| record.state == State::Added).ok_or_else(|| {
+    let record = takeover::current(context, container, call.request.ifname.as_ref());
+    let record = record.filter(|record| record.state == State::Added).ok_or_else(|| {
         CniError::new(
             code::UNKNOWN_CONTAINER,
             format!("container {} has no attachments here", quote(container.as_str())),

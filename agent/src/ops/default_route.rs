@@ -1,21 +1,33 @@
 //! `default-route`: the pod's default route goes through the network that asks for it, per family, in one pass.
 //!
 //! The kernel first, then the results say the same, so that CHECK and status agree with what is. A network that asks
-//! with an empty list keeps what its plugin set, and takes nothing from anybody.
+//! with an empty list keeps what its plugin set. A network that does not ask never displaces the master's.
 
 use std::net::IpAddr;
 use std::path::Path;
 
 use crate::cni::{Cidr, CniResult, Route};
 use crate::fault::{CniError, code, quote};
-use crate::plan::Plan;
+use crate::plan::status::SECOND_CHOICE;
+use crate::plan::{Attachment, Plan, Warning};
 use crate::sys::{links, routes};
 
-/// Carries out every wish of `plan` in the namespace at `netns`; `results` are those of its attachments, in order.
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// Positions of attachments whose result says something else now.
+    pub changed: Vec<usize>,
+    /// What the pod should hear about.
+    pub warnings: Vec<Warning>,
+}
+
+/// Carries out every wish of `plan` in the namespace at `netns`, and keeps the master's default route where nobody asked
+/// for another; `results` are those of its attachments, in order.
 ///
 /// # Errors
 /// The kernel refused; the sentence names network and gateway.
-pub async fn settle(netns: &Path, plan: &Plan, results: &mut [CniResult]) -> Result<(), CniError> {
+pub async fn settle(netns: &Path, plan: &Plan, results: &mut [CniResult]) -> Result<Settled, CniError> {
+    let mut settled = Settled::default();
     for (at, attachment) in plan.attachments.iter().enumerate() {
         for gateway in attachment.default_route.iter().flatten() {
             let refused = |why: String| {
@@ -29,9 +41,84 @@ pub async fn settle(netns: &Path, plan: &Plan, results: &mut [CniResult]) -> Res
             let owner = owner.ok_or_else(|| refused(format!("interface {} is not there", attachment.ifname)))?;
             routes::give_default(netns, *gateway, owner, &others).await.map_err(|error| refused(error.to_string()))?;
             reflect(results, at, *gateway);
+            settled.changed = (0..results.len()).collect();
         }
     }
+    for is_v4 in [true, false] {
+        let is_asked = |attachment: &Attachment| {
+            attachment.default_route.iter().flatten().any(|gateway| gateway.is_ipv4() == is_v4)
+        };
+        if !plan.attachments.iter().any(is_asked) {
+            keep_masters(netns, plan, results, is_v4, &mut settled).await?;
+        }
+    }
+    Ok(settled)
+}
+
+/// A network whose IPAM sets a default route, although the pod did not ask for it, is second to the master: its route
+/// stays, for sockets that are bound to the interface, with a metric that loses. Where the master has no default route
+/// of that family, it stays as it is.
+async fn keep_masters(
+    netns: &Path,
+    plan: &Plan,
+    results: &mut [CniResult],
+    is_v4: bool,
+    settled: &mut Settled,
+) -> Result<(), CniError> {
+    let brings_one = |result: &CniResult| result.routes.iter().any(|route| is_default_of(route, is_v4));
+    let asked_for_its_own = |attachment: &Attachment| attachment.default_route.as_ref().is_some_and(Vec::is_empty);
+    let unasked: Vec<usize> = plan
+        .attachments
+        .iter()
+        .zip(results.iter())
+        .enumerate()
+        .filter(|(_, (attachment, result))| !attachment.master && !asked_for_its_own(attachment) && brings_one(result))
+        .map(|(at, _)| at)
+        .collect();
+    let Some(first) = unasked.first().and_then(|at| plan.attachments.get(*at)) else { return Ok(()) };
+    let refused = |why: String| {
+        let text = format!("keep the pod's default route from network {}: {why}", quote(&first.network));
+        CniError::new(code::INVALID_CONFIG, text)
+            .remedy("ask for it with default-route, or take it out of the network's ipam")
+    };
+    let mut links = Vec::new();
+    for at in [0].iter().chain(&unasked) {
+        let name = plan.attachments.get(*at).map(|attachment| attachment.ifname.as_str()).unwrap_or_default();
+        let link = links::find(Some(netns), name).await.map_err(|error| refused(error.to_string()))?;
+        links.push(link.map_or(0, |link| link.ifindex));
+    }
+    let Some((master, others)) = links.split_first() else { return Ok(()) };
+    let given = routes::keep_default(netns, is_v4, *master, others, SECOND_CHOICE)
+        .await
+        .map_err(|error| refused(error.to_string()))?;
+    for (at, metric) in unasked.into_iter().zip(given) {
+        let (Some(metric), Some(result), Some(attachment)) = (metric, results.get_mut(at), plan.attachments.get(at))
+        else {
+            continue;
+        };
+        for route in result.routes.iter_mut().filter(|route| is_default_of(route, is_v4)) {
+            route.extra.insert("priority".to_owned(), metric.into());
+        }
+        settled.changed.push(at);
+        settled.warnings.push(second(attachment, is_v4, metric));
+    }
     Ok(())
+}
+
+fn second(attachment: &Attachment, is_v4: bool, metric: u32) -> Warning {
+    let family = if is_v4 { "IPv4" } else { "IPv6" };
+    Warning {
+        reason: "DefaultRouteKept",
+        message: format!(
+            "network {}: its {family} default route on {} is second to the pod's own (metric {metric}), for the pod did not ask \
+             for it; ask with \"default-route\" in the annotation",
+            attachment.network, attachment.ifname
+        ),
+    }
+}
+
+fn is_default_of(route: &Route, is_v4: bool) -> bool {
+    route.dst.is_default() && route.dst.ip.is_ipv4() == is_v4
 }
 
 /// The link of attachment `owner`, and those of all others.
@@ -51,7 +138,7 @@ async fn indices(netns: &Path, plan: &Plan, owner: usize) -> Result<(Option<u32>
 /// The results as the kernel is now: one default route of the family, the owner's.
 fn reflect(results: &mut [CniResult], owner: usize, gateway: IpAddr) {
     for result in results.iter_mut() {
-        result.routes.retain(|route| !(route.dst.is_default() && route.dst.ip.is_ipv4() == gateway.is_ipv4()));
+        result.routes.retain(|route| !is_default_of(route, gateway.is_ipv4()));
     }
     if let Some(result) = results.get_mut(owner) {
         let everywhere = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" };

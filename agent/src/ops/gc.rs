@@ -1,15 +1,21 @@
-//! GC: what the runtime does not list any more is undone, in all networks we made.
+//! GC: what the runtime does not list any more is undone, in all networks we made, whoever recorded it; then the plugins
+//! of networks that speak 1.1 are told what is to stay.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Deserialize;
 
+use crate::cni::{Command, NetworkConfig};
 use crate::fault::{CniError, code};
-use crate::ops::context::{Context, Pool};
+use crate::names::{ContainerId, IfName};
+use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
-use crate::ops::undo;
-use crate::records::Record;
+use crate::ops::{chain, cluster_network, takeover, undo};
+use crate::plan::{self, KnownNetwork};
+use crate::records::results::Results;
+use crate::records::{Record, State};
+use crate::wire::Job;
 
 #[derive(Deserialize)]
 struct Listed {
@@ -24,18 +30,61 @@ struct Valid {
     ifname: String,
 }
 
-/// Undoes every attachment that is not listed (CNI SPEC 1.1, "GC").
+/// A network whose plugins want to hear of a GC.
+struct Told {
+    config: NetworkConfig,
+    /// Was anything of it ever attached here? Where not, its plugins may not even be installed.
+    is_made: bool,
+}
+
+/// Undoes every attachment that is not listed (CNI SPEC 1.1, "GC"), and passes the GC on.
 ///
 /// # Errors
-/// Code 7 without a list; else the first failure, after everything was tried.
+/// Code 7 without a list; else the first failure, after everything was tried, a plugin's with its own code.
 pub async fn gc<R: Runner>(context: &Context, call: &Invocation, runner: &mut R) -> Result<(), CniError> {
+    let valid = listed(call)?;
+    takeover::import(context);
+    // Before anything of them is undone: afterwards nobody knows any more that these networks were made here.
+    let told = networks(context, call).await;
+    let undone = undo_unlisted(context, call, &valid, runner).await?;
+    let mut refused = Vec::new();
+    for told in told {
+        let stays = stays(context, call, &told.config, &valid).await;
+        if let Some(stays) = stays {
+            refused.extend(tell(context, call, &told, &stays, runner).await);
+        }
+    }
+    undo::leftovers(context, runner, undo::RIDE).await;
+    let count = undone.len() + refused.len();
+    if let Some(first) = refused.into_iter().next().filter(|_| undone.is_empty()) {
+        return Err(first);
+    }
+    match undone.first() {
+        None => Ok(()),
+        Some(first) => {
+            Err(CniError::new(code::DELEGATE, format!("{count} things were not cleaned up, first: {first}"))
+                .remedy("they stay recorded and are tried again"))
+        }
+    }
+}
+
+fn listed(call: &Invocation) -> Result<HashSet<(String, String)>, CniError> {
     let listed: Listed = serde_json::from_str(&call.config)
         .map_err(|error| CniError::new(code::INVALID_CONFIG, format!("read cni.dev/valid-attachments: {error}")))?;
-    let Some(valid) = listed.valid else {
-        return Err(CniError::new(code::INVALID_CONFIG, "the configuration has no cni.dev/valid-attachments")
-            .remedy("a runtime must list the attachments that are still in use"));
-    };
-    let valid: HashSet<(String, String)> = valid.into_iter().map(|v| (v.container, v.ifname)).collect();
+    let valid = listed.valid.ok_or_else(|| {
+        CniError::new(code::INVALID_CONFIG, "the configuration has no cni.dev/valid-attachments")
+            .remedy("a runtime must list the attachments that are still in use")
+    })?;
+    Ok(valid.into_iter().map(|v| (v.container, v.ifname)).collect())
+}
+
+/// Undoes the records that are not listed; the sentences of what did not succeed.
+async fn undo_unlisted<R: Runner>(
+    context: &Context,
+    call: &Invocation,
+    valid: &HashSet<(String, String)>,
+    runner: &mut R,
+) -> Result<Vec<String>, CniError> {
     let mut failed = Vec::new();
     for record in context.ledger.all() {
         let id = (record.container.to_string(), record.ifname.to_string());
@@ -49,11 +98,94 @@ pub async fn gc<R: Runner>(context: &Context, call: &Invocation, runner: &mut R)
         let netns = record.netns.clone().filter(|path| path.as_path().exists());
         failed.extend(undo::undo(context, &mut record, netns.as_ref(), runner, call.deadline).await);
     }
-    match failed.first() {
-        None => Ok(()),
-        Some(first) => {
-            Err(CniError::new(code::DELEGATE, format!("{} attachments were not undone, first: {first}", failed.len()))
-                .remedy("they stay recorded and are tried again"))
+    Ok(failed)
+}
+
+/// Every network made here or known, if it speaks 1.1 and does not refuse GC; the same one once.
+async fn networks(context: &Context, call: &Invocation) -> Vec<Told> {
+    let kept = Results::at(&context.ledger.cni_dir()).all().into_iter().filter_map(|entry| {
+        let config = NetworkConfig::parse(entry.config?.as_bytes(), Some(entry.network.as_str())).ok()?;
+        Some(Told { config, is_made: true })
+    });
+    let mut clusters = cluster_network::all(context, &call.conf, call.deadline).await.unwrap_or_default();
+    clusters.extend(cluster_network::defaults(context, &call.conf, call.deadline).await.unwrap_or_default());
+    let objects = context.cluster.networks().into_iter().filter_map(|network| {
+        let filled = cluster_network::filled(&call.conf, network).ok()?;
+        KnownNetwork::from_nad(&filled).ok()
+    });
+    let known = clusters.into_iter().chain(objects).map(|known| Told { config: known.config, is_made: false });
+    let mut all = BTreeMap::new();
+    for told in kept.chain(known).filter(|told| told.config.cni_version.has_gc() && !told.config.disable_gc) {
+        // Entries of one network differ in what each pod wished for; its plugins need to hear once.
+        let plugins: Vec<_> = told.config.plugins.iter().map(|plugin| plugin.plugin.clone()).collect();
+        all.entry((told.config.name.clone(), plugins)).or_insert(told);
+    }
+    all.into_values().collect()
+}
+
+/// The attachments of a network that are to stay. `None`: they cannot be told for sure, so nobody is asked to remove
+/// any: a listed container's record was lost, and with it what it has of this network.
+async fn stays(
+    context: &Context,
+    call: &Invocation,
+    network: &NetworkConfig,
+    valid: &HashSet<(String, String)>,
+) -> Option<Vec<(ContainerId, IfName)>> {
+    let mut stays = Vec::new();
+    let mut known = HashSet::new();
+    for record in context.ledger.all() {
+        known.insert(record.container.to_string());
+        let here = record.attachments.iter().filter(|attachment| attachment.conf_name == network.name.as_str());
+        if record.state != State::Undo {
+            stays.extend(here.map(|attachment| (record.container.clone(), attachment.ifname.clone())));
         }
     }
+    let master = cluster_network::resolve(context, &call.conf, call.deadline).await.ok().flatten();
+    let is_master = master.is_some_and(|master| master.config.name == network.name);
+    for (container, ifname) in valid.iter().filter(|(container, _)| !known.contains(container)) {
+        let (Ok(container), Ok(ifname)) = (ContainerId::new(container.as_str()), IfName::new(ifname.as_str())) else {
+            continue;
+        };
+        if context.ledger.is_torn(&container) {
+            tracing::warn!(%container, "GC is not passed on: what this container has of {} is not known", network.name);
+            return None;
+        }
+        if is_master {
+            stays.push((container, ifname));
+        }
+    }
+    Some(stays)
+}
+
+/// Passes GC on to every plugin of a network; their errors.
+async fn tell<R: Runner>(
+    context: &Context,
+    call: &Invocation,
+    told: &Told,
+    stays: &[(ContainerId, IfName)],
+    runner: &mut R,
+) -> Vec<CniError> {
+    let mut refused = Vec::new();
+    for (at, plugin) in told.config.plugins.iter().enumerate() {
+        let Ok(stdin) = plan::stdin::gc_stdin(&told.config, at, stays) else { continue };
+        let job = Job {
+            id: 0,
+            plugin: plugin.plugin.clone(),
+            verb: Command::Gc,
+            container: None,
+            netns: None,
+            ifname: None,
+            args: String::new(),
+            stdin,
+            timeout_ms: left_ms(call.deadline),
+        };
+        match chain::run(context, runner, job).await {
+            Err(error) if told.is_made => {
+                refused.push(error.within(format_args!("GC of network {}", told.config.name)));
+            }
+            Err(error) => tracing::debug!("GC of network {}, of which nothing is here: {error}", told.config.name),
+            Ok(_) => {}
+        }
+    }
+    refused
 }

@@ -17,10 +17,10 @@ use crate::objects::Network;
 use crate::ops::context::{Context, Pool};
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
-use crate::ops::{add, check, cluster_network, links, pods, preflight, status, undo};
+use crate::ops::{add, check, cluster_network, links, pods, preflight, result_cache, status, undo};
 use crate::plan::hotplug::{Present, Wish};
 use crate::plan::{self, KnownNetwork, Plan};
-use crate::records::{self, Record, State};
+use crate::records::{self, Record, Stage, State};
 use crate::wire::{Call, InterfaceAttributes, PROTOCOL};
 
 /// The configuration under which such a request is read: all its keys are the daemon's. Those of the network are the
@@ -146,7 +146,9 @@ async fn carry_out<R: Runner>(
 ) -> Result<CniResult, CniError> {
     let internal = || CniError::new(code::INTERNAL, "the plan of one attachment has none");
     let attachment = plan.attachments.first().ok_or_else(internal)?;
-    record.attachments.push(records::Attachment { hotplug: true, ..add::planned(call, attachment)? });
+    record
+        .attachments
+        .push(records::Attachment { hotplug: true, ..add::recorded(attachment, &call.request, Stage::Planned)? });
     add::save(context, record)?;
     let result = add::attach(context, call, attachment, (record, at), runner).await?;
     if !runner.is_heard() {
@@ -163,6 +165,7 @@ async fn carry_out<R: Runner>(
     let made = plan::status::Made { network, master: false, result: &result, device_info };
     record.status = record.status.as_deref().map(|status| plan::status::with(status, &made));
     add::save(context, record)?;
+    result_cache::write_from(context, record, at, plan, std::slice::from_ref(&result));
     Ok(result)
 }
 

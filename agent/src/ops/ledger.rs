@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::cni::{Command, Request};
 use crate::names::ContainerId;
-use crate::records::{Record, Records, State};
+use crate::records::results::Results;
+use crate::records::{Attachment, Record, Records, State};
 use crate::sys::files::Held;
 
 /// All records of this node.
@@ -86,11 +88,26 @@ impl Ledger {
         Ok(())
     }
 
-    /// Removes a record, on disk first.
-    pub fn remove(&self, container: &ContainerId) -> io::Result<()> {
-        self.records.remove(container)?;
-        self.index().remove(container);
+    /// Removes a record and all else that is kept about its container, on disk first.
+    pub fn remove(&self, record: &Record) -> io::Result<()> {
+        self.records.forget(record)?;
+        self.index().remove(&record.container);
         Ok(())
+    }
+
+    /// Removes libcni's result of one attachment of a container that goes on living.
+    pub fn forget_result(&self, container: &ContainerId, attachment: &Attachment) -> io::Result<()> {
+        Results::at(&self.cni_dir()).remove(&attachment.conf_name, container, &attachment.ifname)
+    }
+
+    /// What others keep about containers is in this folder.
+    pub fn cni_dir(&self) -> PathBuf {
+        self.records.cni_dir()
+    }
+
+    /// Was the record of `container` set aside, because it was torn?
+    pub fn is_torn(&self, container: &ContainerId) -> bool {
+        self.records.is_torn(container)
     }
 
     /// Forgets a record that somebody else (the shim) removed from disk; reads it again if it is still there.

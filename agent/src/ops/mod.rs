@@ -3,6 +3,7 @@
 //! The only place that knows the order of things. Speaks neither HTTP nor to a terminal.
 
 pub mod add;
+pub mod anew;
 pub mod auxiliary;
 pub mod chain;
 pub mod check;
@@ -23,9 +24,11 @@ pub mod owed_status;
 pub mod pods;
 pub mod preflight;
 pub mod reconcile;
+pub mod result_cache;
 pub mod runner;
 pub mod runtime_conf;
 pub mod status;
+pub mod takeover;
 pub mod undo;
 pub mod view;
 

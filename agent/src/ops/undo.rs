@@ -4,13 +4,16 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cni::Command;
-use crate::names::NetnsPath;
+use crate::cni::{Command, RawObject};
+use crate::names::{NetnsPath, PluginName};
 use crate::ops::chain;
 use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::runner::{HostRunner, Runner};
 use crate::ops::{device_info, links};
 use crate::records::{Record, Stage, State};
+use crate::sys;
+use crate::sys::links::LinkError;
+use crate::sys::netns::NetnsError;
 use crate::wire::Job;
 
 /// Most time of somebody else's DEL that leftovers may take.
@@ -28,12 +31,7 @@ pub async fn undo<R: Runner>(
     links::forget(context, record).await;
     let mut failed = Vec::new();
     for at in record.due() {
-        let Some(job) = job(record, at, netns, deadline) else { continue };
-        let ifname = job.ifname.clone().map(String::from).unwrap_or_default();
-        match chain::run(context, runner, job).await {
-            Ok(_) => record.mark(at, Stage::Deleted),
-            Err(error) => failed.push(format!("DEL of {ifname}: {error}")),
-        }
+        failed.extend(delete(context, record, at, netns, runner, deadline).await);
     }
     if runner.is_gone() {
         // Whoever ran the delegates may have gone on by itself: what is on disk is newer than what we know.
@@ -45,7 +43,7 @@ pub async fn undo<R: Runner>(
     let lasting = device_info::forget(record);
     let is_undone = record.due().is_empty() && lasting.is_empty();
     failed.extend(lasting);
-    let kept = if is_undone { context.ledger.remove(&record.container) } else { context.ledger.save(record) };
+    let kept = if is_undone { context.ledger.remove(record) } else { context.ledger.save(record) };
     if let Err(error) = kept {
         failed.push(format!("update the record of container {}: {error}", record.container));
     }
@@ -55,7 +53,79 @@ pub async fn undo<R: Runner>(
     failed
 }
 
-fn job(record: &Record, at: (usize, usize), netns: Option<&NetnsPath>, deadline: Instant) -> Option<Job> {
+/// One DEL: what succeeded is marked, the sentence of what did not is the answer.
+async fn delete<R: Runner>(
+    context: &Context,
+    record: &mut Record,
+    at: (usize, usize),
+    netns: Option<&NetnsPath>,
+    runner: &mut R,
+    deadline: Instant,
+) -> Option<String> {
+    let job = job(record, at, netns, deadline)?;
+    let ifname = job.ifname.clone().map(String::from).unwrap_or_default();
+    let Err(error) = chain::run(context, runner, job).await else {
+        record.mark(at, Stage::Deleted);
+        return None;
+    };
+    match without_its_link(context, record, at, netns, runner, deadline).await {
+        Some(Remains::Nothing) => {
+            record.mark(at, Stage::Deleted);
+            let (container, why) =
+                (&record.container, "its link is gone and its addresses are freed, so it counts as deleted");
+            tracing::warn!(%container, "DEL of {ifname}: {error}; {why}");
+            None
+        }
+        Some(Remains::PluginsOwn) => Some(format!("DEL of {ifname}, whose addresses are freed: {error}")),
+        None => Some(format!("DEL of {ifname}: {error}")),
+    }
+}
+
+/// What is left of a delegate that refused its DEL, after its addresses were freed.
+enum Remains {
+    /// Nothing: its kind keeps nothing but the link and the addresses.
+    Nothing,
+    /// Perhaps something that only the plugin knows of.
+    PluginsOwn,
+}
+
+/// Kinds that keep nothing but their link and what their IPAM plugin keeps (the reference plugins' sources).
+const ONLY_LINKS: [&str; 7] = ["macvlan", "ipvlan", "vlan", "host-device", "dummy", "tap", "loopback"];
+
+/// A plugin may refuse its DEL for ever because its link, or that link's parent, is gone (macvlan: "Link not found"),
+/// before it gets to its IPAM plugin. Then that one is called in its place, or the address would be lost for good.
+async fn without_its_link<R: Runner>(
+    context: &Context,
+    record: &Record,
+    at: (usize, usize),
+    netns: Option<&NetnsPath>,
+    runner: &mut R,
+    deadline: Instant,
+) -> Option<Remains> {
+    let attachment = record.attachments.get(at.0)?;
+    let delegate = attachment.delegates.get(at.1)?;
+    let ipam = RawObject::parse(delegate.stdin.as_bytes()).ok()?.object("ipam").ok()??.text("type").ok()??;
+    let plugin = PluginName::new(ipam).ok()?;
+    if runner.is_gone() || !is_gone(netns, attachment.ifname.as_str()).await {
+        return None;
+    }
+    let job = Job { plugin, ..job(record, at, netns, deadline)? };
+    chain::run(context, runner, job).await.ok()?;
+    let keeps_nothing = ONLY_LINKS.contains(&delegate.plugin.as_str());
+    Some(if keeps_nothing { Remains::Nothing } else { Remains::PluginsOwn })
+}
+
+/// Is there surely no such link: its namespace is gone, or is there without it?
+async fn is_gone(netns: Option<&NetnsPath>, ifname: &str) -> bool {
+    let Some(netns) = netns else { return true };
+    matches!(
+        sys::links::find(Some(netns.as_path()), ifname).await,
+        Ok(None) | Err(LinkError::Netns(NetnsError::Gone(_)))
+    )
+}
+
+/// The DEL of one delegate; none where there is no such.
+pub(super) fn job(record: &Record, at: (usize, usize), netns: Option<&NetnsPath>, deadline: Instant) -> Option<Job> {
     let attachment = record.attachments.get(at.0)?;
     let delegate = attachment.delegates.get(at.1)?;
     Some(Job {
@@ -86,17 +156,17 @@ pub async fn one<R: Runner>(
     links::forget(context, &only).await;
     let mut failed = Vec::new();
     for due in only.due() {
-        let Some(job) = job(&only, due, netns.as_ref(), deadline) else { continue };
-        let ifname = job.ifname.clone().map(String::from).unwrap_or_default();
-        match chain::run(context, runner, job).await {
-            Ok(_) => only.mark(due, Stage::Deleted),
-            Err(error) => failed.push(format!("DEL of {ifname}: {error}")),
-        }
+        failed.extend(delete(context, &mut only, due, netns.as_ref(), runner, deadline).await);
     }
     failed.extend(device_info::forget(&mut only));
     match only.attachments.pop().filter(|_| !failed.is_empty()) {
         Some(left) => record.attachments.get_mut(at).into_iter().for_each(|place| *place = left.clone()),
-        None => drop(record.attachments.remove(at)),
+        None => {
+            let removed = record.attachments.remove(at);
+            if let Err(error) = context.ledger.forget_result(&record.container, &removed) {
+                failed.push(format!("remove the cached result of {}: {error}", removed.ifname));
+            }
+        }
     }
     if let Err(error) = context.ledger.save(record) {
         failed.push(format!("update the record of container {}: {error}", record.container));

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::cni::object::bounded;
 use crate::cni::result::pretty;
-use crate::cni::{CniResult, Dns, Interface, RawObject};
+use crate::cni::{CniResult, Dns, Interface, RawObject, Route};
 use crate::names::IfName;
 
 /// An attachment that was made.
@@ -141,9 +141,15 @@ fn default_interface(result: &CniResult, sandboxed: &[(usize, &Interface)]) -> O
     in_sandbox.or_else(|| sandboxed.first().map(|(at, _)| *at))
 }
 
-/// The next hops of the default routes; a default route without one has none to name.
+/// The least metric of default routes that are second to the pod's own; they are not what the pod uses.
+pub const SECOND_CHOICE: u32 = 40_000;
+
+/// The next hops of the default routes that are used; a default route without one has none to name.
 fn default_gateways(result: &CniResult) -> Vec<String> {
-    let defaults = result.routes.iter().filter(|route| route.dst.is_default());
+    let is_second = |route: &Route| {
+        route.extra.get("priority").and_then(serde_json::Value::as_u64).is_some_and(|m| m >= u64::from(SECOND_CHOICE))
+    };
+    let defaults = result.routes.iter().filter(|route| route.dst.is_default() && !is_second(route));
     defaults.filter_map(|route| route.gw.map(|gateway| gateway.to_string())).collect()
 }
 

@@ -44,12 +44,12 @@ pub fn stdin(
     Ok(object.print())
 }
 
-/// The stdin of plugin `index` for GC: the attachments of this network that are to stay.
+/// The stdin of plugin `index` of a network for GC: the attachments of this network that are to stay.
 ///
 /// # Errors
 /// Code 999 when there is no such plugin.
-pub fn gc_stdin(attachment: &Attachment, index: usize, valid: &[(ContainerId, IfName)]) -> Result<String, CniError> {
-    let mut object = base(&attachment.config, index)?;
+pub fn gc_stdin(config: &NetworkConfig, index: usize, valid: &[(ContainerId, IfName)]) -> Result<String, CniError> {
+    let mut object = base(config, index)?;
     let valid: Vec<_> =
         valid.iter().map(|(container, ifname)| json!({"containerID": container, "ifname": ifname})).collect();
     object.set_json("cni.dev/valid-attachments", &valid);
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn gc_says_what_stays() {
         let valid = [(ContainerId::new("c1").unwrap(), IfName::new("net1").unwrap())];
-        let text = gc_stdin(&attachment("1.1.0"), 1, &valid).unwrap();
+        let text = gc_stdin(&attachment("1.1.0").config, 1, &valid).unwrap();
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         let wanted = json!([{"containerID": "c1", "ifname": "net1"}]);
         assert_eq!((&value["cni.dev/valid-attachments"], &value["cni.dev/attachments"]), (&wanted, &wanted));

@@ -81,6 +81,23 @@ fn write_beside(path: &Path, bytes: &[u8], ending: &str, for_good: bool) -> io::
     written
 }
 
+/// Keeps the `most` newest files of `folder` that end in `.ending`, and removes the others.
+///
+/// # Errors
+/// The folder cannot be read, or a file not removed.
+pub fn thin_out(folder: &Path, ending: &str, most: usize) -> io::Result<()> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)?.flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|has| has == ending) {
+            found.push((entry.metadata()?.modified()?, path));
+        }
+    }
+    found.sort();
+    let excess = found.len().saturating_sub(most);
+    found.into_iter().take(excess).try_for_each(|(_, path)| fs::remove_file(path))
+}
+
 /// Locks byte `at` of the file at `path`, which is made if it is missing; `None` while somebody else holds it. Several
 /// names can share one file that is never removed (`fcntl(2)`, open file description locks, Linux 3.15).
 ///

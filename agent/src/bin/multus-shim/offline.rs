@@ -26,7 +26,7 @@ pub(crate) fn del(cni_dir: &Path, container: &ContainerId, mine: &Mine, deadline
     let held = wait_for(&records, container);
     if matches!(held, Ok(None)) {
         failed.push("another CNI plugin is at work for this container".to_owned());
-        return leave(cni_dir, container, None, failed);
+        return leave(cni_dir, container, None, true, failed);
     }
     let record = match records.load(container) {
         Ok(record) => record,
@@ -35,11 +35,13 @@ pub(crate) fn del(cni_dir: &Path, container: &ContainerId, mine: &Mine, deadline
             None
         }
     };
+    // What Multus or libcni left is the agent's to read; it does so when it is back.
+    let pending = record.is_none() && (!failed.is_empty() || records.has_traces(container));
     if let Some(mut record) = record.clone() {
         undo(&records, &mut record, mine, deadline, &mut failed);
     }
     drop(held);
-    leave(cni_dir, container, record, failed)
+    leave(cni_dir, container, record, pending, failed)
 }
 
 /// Waits a moment for our turn; `None`: it did not come. An error: there is no folder of records, and so nothing to
@@ -57,11 +59,18 @@ fn wait_for(records: &Records, container: &ContainerId) -> io::Result<Option<Hel
 
 /// Leaves a note for the agent and answers what there is to say on standard error. Nothing recorded and nothing wrong
 /// is no news.
-fn leave(cni_dir: &Path, container: &ContainerId, record: Option<Record>, failed: Vec<String>) -> Vec<String> {
-    if record.is_none() && failed.is_empty() {
+fn leave(
+    cni_dir: &Path,
+    container: &ContainerId,
+    record: Option<Record>,
+    pending: bool,
+    failed: Vec<String>,
+) -> Vec<String> {
+    if record.is_none() && failed.is_empty() && !pending {
         return failed;
     }
-    let note = Note { container: container.clone(), when: now(), clean: failed.is_empty(), record, failed };
+    let clean = failed.is_empty() && !pending;
+    let note = Note { container: container.clone(), when: now(), clean, pending, record, failed };
     let mut said = note.failed.clone();
     if let Err(error) = Spool::at(cni_dir).leave(&note) {
         said.push(format!("leave a note for the agent: {error}"));
@@ -91,7 +100,7 @@ fn undo(records: &Records, record: &mut Record, mine: &Mine, deadline: Instant, 
         }
     }
     record.state = State::Undo;
-    let kept = if record.due().is_empty() { records.remove(&record.container) } else { records.save(record) };
+    let kept = if record.due().is_empty() { records.forget(record) } else { records.save(record) };
     if let Err(error) = kept {
         failed.push(format!("update the record: {error}"));
     }

@@ -11,7 +11,7 @@ use crate::cni::CniResult;
 use crate::names::mac_text;
 use crate::ops::context::Context;
 use crate::ops::links;
-use crate::records::{Attachment, Record, State};
+use crate::records::{Attachment, Origin, Record, State};
 
 /// One attachment.
 #[derive(Debug, Clone, Serialize)]
@@ -25,6 +25,7 @@ pub struct AttachmentView {
     pub network: String,
     pub default: bool,
     pub state: State,
+    pub origin: Origin,
     pub mac: Option<String>,
     pub ips: Vec<String>,
     pub kind: Option<String>,
@@ -98,6 +99,7 @@ fn attachment_view(context: &Context, record: &Record, attachment: &Attachment) 
         network: attachment.network.clone(),
         default: attachment.master,
         state: record.state,
+        origin: record.origin,
         mac: link.map(|link| mac_text(link.mac)).or(mac),
         ips,
         kind: link.map(|link| link.kind.clone()),

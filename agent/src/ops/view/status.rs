@@ -1,5 +1,6 @@
 //! How the agent is: one line per subsystem, worst first.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::PoisonError;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,7 +11,7 @@ use super::API_VERSION;
 use crate::datapath::{Facts, Method, ParentFacts, ProgramFacts};
 use crate::ops::context::Context;
 use crate::ops::status;
-use crate::records::State;
+use crate::records::{Origin, State};
 
 /// How one subsystem is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -199,7 +200,11 @@ fn metrics(context: &Context) -> Option<Line> {
 fn records(context: &Context) -> Line {
     let all = context.ledger.all();
     let undo = all.iter().filter(|record| record.state == State::Undo).count();
-    let text = format!("{} containers, {undo} of them to be undone", all.len());
+    let taken_over = all.iter().filter(|record| record.origin != Origin::Agent).count();
+    let mut text = format!("{} containers, {undo} of them to be undone", all.len());
+    if taken_over > 0 {
+        let _infallible = write!(text, ", {taken_over} taken over from Multus or libcni's result cache");
+    }
     Line { name: "records", health: if undo == 0 { Health::Ok } else { Health::Warning }, text }
 }
 

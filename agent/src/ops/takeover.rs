@@ -1,0 +1,240 @@
+//! What is attached to a container that has no record of ours: made out from Multus's scratch file and libcni's result
+//! cache, so that a node can be taken over in place and a lost record is made good.
+//!
+//! Believes what fits and says what does not. Undoes nothing itself.
+
+use crate::cni::{Args, CniResult, NetworkConfig, RawObject, Request, request};
+use crate::names::{ContainerId, IfName, NetnsPath};
+use crate::ops::add;
+use crate::ops::context::Context;
+use crate::ops::links;
+use crate::plan::Attachment;
+use crate::records::results::{Entry, Results};
+use crate::records::scratch::{self, Noted};
+use crate::records::{self, Origin, Record, Stage, State};
+
+/// One network of a container, as others noted it down.
+struct Trace {
+    config: NetworkConfig,
+    ifname: IfName,
+    args: String,
+    capabilities: RawObject,
+    result: Option<CniResult>,
+    netns: Option<NetnsPath>,
+}
+
+/// The record of `container`; for one that Multus attached, what Multus and libcni say by now, for an ADD of Multus may
+/// have gone on after we looked first. `master` is the runtime's interface, where it is known.
+pub fn current(context: &Context, container: &ContainerId, master: Option<&IfName>) -> Option<Record> {
+    match context.ledger.get(container) {
+        Some(record) if record.origin == Origin::Multus && record.state == State::Added => {
+            let mut newer = known(context, container, master).unwrap_or_else(|| Record::clone(&record));
+            for attachment in &mut newer.attachments {
+                let same = record.attachments.iter().find(|old| old.ifname == attachment.ifname);
+                attachment.link = same.and_then(|old| old.link.clone());
+            }
+            Some(newer)
+        }
+        Some(record) => Some(Record::clone(&record)),
+        None => known(context, container, master),
+    }
+}
+
+/// What the files of others say of `container`; `None`: nothing that could be used.
+fn known(context: &Context, container: &ContainerId, master: Option<&IfName>) -> Option<Record> {
+    let cni_dir = context.ledger.cni_dir();
+    let kept = Results::at(&cni_dir).of(container);
+    let noted = scratch::read(&cni_dir, container).unwrap_or_else(|error| {
+        tracing::warn!(%container, "Multus's scratch file of this container is of no use: {error}");
+        None
+    });
+    match noted {
+        Some(noted) => record(container, of_scratch(noted, &kept, master), Origin::Multus),
+        None => record(container, of_results(kept, master), Origin::Cache),
+    }
+}
+
+/// Multus's list says what and in which order; libcni's entries say the rest.
+fn of_scratch(noted: Vec<Noted>, kept: &[Entry], master: Option<&IfName>) -> Vec<Trace> {
+    let mut traces = Vec::new();
+    for (at, noted) in noted.into_iter().enumerate() {
+        let same_network = |entry: &&Entry| entry.network == noted.config.name;
+        let named = match (&noted.ifname, at) {
+            (Some(asked), _) => Some(asked.clone()),
+            (None, 0) => master.cloned().or_else(|| kept.iter().find(same_network).map(|entry| entry.ifname.clone())),
+            (None, _) => None,
+        };
+        let default = if at == 0 { "eth0".to_owned() } else { format!("net{at}") };
+        let Some(ifname) = named.or_else(|| IfName::new(default).ok()) else { continue };
+        let entry = kept.iter().filter(same_network).find(|entry| entry.ifname == ifname);
+        traces.push(match entry.cloned().and_then(trace) {
+            Some(trace) => trace,
+            None => Trace {
+                args: args_of(kept, &noted.extra_args),
+                config: noted.config,
+                capabilities: noted.capabilities,
+                ifname,
+                result: None,
+                netns: kept.iter().find_map(|entry| entry.netns.clone()),
+            },
+        });
+    }
+    traces
+}
+
+/// The pairs that are the same for every network of a container, and `further` ones.
+fn args_of(kept: &[Entry], further: &[(String, String)]) -> String {
+    let known = Args::parse_what_fits(kept.first().map_or("IgnoreUnknown=true", |entry| entry.args.as_str()));
+    let common = known.iter().filter(|(key, _)| *key == "IgnoreUnknown" || key.starts_with("K8S_"));
+    let further = further.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    common.chain(further).map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(";")
+}
+
+/// Without a list, the master is the runtime's interface, and the others follow by name.
+fn of_results(kept: Vec<Entry>, master: Option<&IfName>) -> Vec<Trace> {
+    let mut traces: Vec<Trace> = kept.into_iter().filter_map(trace).collect();
+    let is_master = |ifname: &IfName| master.map_or(ifname.as_str() == "eth0", |master| ifname == master);
+    traces.sort_by_key(|trace| (!is_master(&trace.ifname), trace.ifname.as_str().len(), trace.ifname.clone()));
+    traces
+}
+
+fn trace(entry: Entry) -> Option<Trace> {
+    let text = entry.config?;
+    let config = NetworkConfig::parse(text.as_bytes(), Some(entry.network.as_str())).ok()?;
+    Some(Trace {
+        config,
+        ifname: entry.ifname,
+        args: entry.args,
+        capabilities: entry.capabilities,
+        result: entry.result.map(|(result, _)| result),
+        netns: entry.netns,
+    })
+}
+
+/// A record of what was found; it is as if each plugin had been called.
+fn record(container: &ContainerId, traces: Vec<Trace>, origin: Origin) -> Option<Record> {
+    let (ifname, netns) = (traces.first()?.ifname.clone(), traces.iter().find_map(|trace| trace.netns.clone()));
+    let args = traces.iter().map(|trace| Args::parse_what_fits(&trace.args));
+    let pod = args.into_iter().find_map(|args| request::pod_of(&args).ok().flatten());
+    let mut attachments = Vec::new();
+    for (at, trace) in traces.into_iter().enumerate() {
+        match attachment(container, trace, at == 0) {
+            Ok(attachment) => attachments.push(attachment),
+            Err(error) => tracing::warn!(%container, "a network of this container is of no use: {error}"),
+        }
+    }
+    Some(Record {
+        container: container.clone(),
+        netns,
+        pod,
+        ifname,
+        state: State::Added,
+        since: 0,
+        attachments,
+        status: None,
+        origin,
+    })
+}
+
+fn attachment(
+    container: &ContainerId,
+    trace: Trace,
+    master: bool,
+) -> Result<records::Attachment, crate::fault::CniError> {
+    let attachment = plain(trace.config, trace.ifname, trace.capabilities, master);
+    let named =
+        [("CNI_COMMAND", "DEL"), ("CNI_CONTAINERID", container.as_str()), ("CNI_IFNAME", "eth0"), ("CNI_PATH", "/")];
+    let mut recorded = add::recorded(&attachment, &Request::parse(&named.into_iter().collect())?, Stage::Called)?;
+    for delegate in &mut recorded.delegates {
+        delegate.args.clone_from(&trace.args);
+    }
+    if let Some(result) = &trace.result {
+        add::note(&mut recorded, &attachment, result)?;
+    }
+    Ok(recorded)
+}
+
+/// An attachment without wishes.
+fn plain(config: NetworkConfig, ifname: IfName, capabilities: RawObject, master: bool) -> Attachment {
+    Attachment {
+        master,
+        network: config.name.to_string(),
+        nad: None,
+        config,
+        ifname,
+        runtime_config: capabilities,
+        extra_args: Vec::new(),
+        default_route: None,
+        device_id: None,
+        resource: None,
+        device_info: None,
+        relay: Vec::new(),
+        host_access: None,
+        plain_copy: false,
+    }
+}
+
+/// Makes records of what has none: containers that Multus attached, and those whose records were lost or torn. Says
+/// how many.
+pub fn import(context: &Context) -> usize {
+    let cni_dir = context.ledger.cni_dir();
+    let mut candidates = scratch::containers(&cni_dir);
+    candidates.extend(Results::at(&cni_dir).all().into_iter().map(|entry| entry.container));
+    candidates.sort();
+    candidates.dedup();
+    let mut imported = 0;
+    for container in candidates {
+        // Under its turn: a DEL that is on its way would leave us with a record of what is gone.
+        let Some(_turn) = context.turns.try_container(&container) else { continue };
+        if context.ledger.get(&container).is_some() {
+            continue;
+        }
+        let Some(record) = known(context, &container, None) else { continue };
+        match context.ledger.save(&record) {
+            Ok(()) => imported += 1,
+            Err(error) => tracing::error!(%container, "record what is attached already: {error}"),
+        }
+    }
+    if imported > 0 {
+        tracing::info!("{imported} containers are taken over from Multus, or from libcni's result cache");
+    }
+    imported
+}
+
+/// Counts the traffic of what was taken over, where its namespace can be seen.
+pub async fn follow(context: &Context) {
+    for record in context.ledger.all() {
+        let is_new = record.attachments.iter().all(|attachment| attachment.link.is_none());
+        let (Origin::Multus | Origin::Cache, State::Added, true) = (record.origin, record.state, is_new) else {
+            continue;
+        };
+        let Some(netns) = record.netns.clone().filter(|path| path.as_path().exists()) else { continue };
+        let Some(_turn) = context.turns.try_container(&record.container) else { continue };
+        let mut record = Record::clone(&record);
+        for attachment in record.attachments.iter_mut().filter(|attachment| !attachment.master) {
+            let stdin = attachment.delegates.first().map(|delegate| delegate.stdin.as_bytes()).unwrap_or_default();
+            let Ok(config) = NetworkConfig::parse(stdin, Some(&attachment.conf_name)) else { continue };
+            let planned = plain(config, attachment.ifname.clone(), RawObject::default(), false);
+            attachment.link = links::follow(context, &netns, &planned).await;
+        }
+        if let Err(error) = context.ledger.save(&record) {
+            tracing::warn!(container = %record.container, "update a record: {error}");
+        }
+    }
+}
+
+/// Forgets what Multus attached and, running beside us for a while yet, has detached itself: its scratch file is gone.
+pub async fn forget_gone(context: &Context) {
+    let cni_dir = context.ledger.cni_dir();
+    for record in context.ledger.all() {
+        let is_multus = record.origin == Origin::Multus && record.state == State::Added;
+        if !is_multus || cni_dir.join(record.container.as_str()).exists() {
+            continue;
+        }
+        let Some(_turn) = context.turns.try_container(&record.container) else { continue };
+        links::forget(context, &record).await;
+        if let Err(error) = context.ledger.remove(&record) {
+            tracing::warn!(container = %record.container, "forget what Multus detached: {error}");
+        }
+    }
+}
