@@ -159,13 +159,12 @@ pub async fn one<R: Runner>(
         failed.extend(delete(context, &mut only, due, netns.as_ref(), runner, deadline).await);
     }
     failed.extend(device_info::forget(&mut only));
-    match only.attachments.pop().filter(|_| !failed.is_empty()) {
-        Some(left) => record.attachments.get_mut(at).into_iter().for_each(|place| *place = left.clone()),
-        None => {
-            let removed = record.attachments.remove(at);
-            if let Err(error) = context.ledger.forget_result(&record.container, &removed) {
-                failed.push(format!("remove the cached result of {}: {error}", removed.ifname));
-            }
+    if let Some(left) = only.attachments.pop().filter(|_| !failed.is_empty()) {
+        record.attachments.get_mut(at).into_iter().for_each(|place| *place = left.clone());
+    } else {
+        let removed = record.attachments.remove(at);
+        if let Err(error) = context.ledger.forget_result(&record.container, &removed) {
+            failed.push(format!("remove the cached result of {}: {error}", removed.ifname));
         }
     }
     if let Err(error) = context.ledger.save(record) {
