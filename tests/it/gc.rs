@@ -1,9 +1,10 @@
 //! GC: what is not listed is freed, whoever knew of it; plugins that speak 1.1 hear what is to stay.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use lab::world::Builder;
-use lab::{World, plugins};
+use lab::{World, plugins, wait_until};
 use serde_json::json;
 
 #[test]
@@ -86,4 +87,49 @@ fn gc_and_status_are_about_no_container_whatever_the_environment_says() {
     }
     assert!(pod.netns.link("net1").is_some());
     world.del(&pod).expect_ok();
+}
+
+#[test]
+fn a_listed_container_stays_whatever_was_lost_of_it() {
+    needs_programs!();
+    let mut world = World::new("gc-half-lost");
+    "1.1.0".clone_into(&mut world.runtime.version);
+    let stays = world.attached("stays", "lan");
+    world.agent.kill9();
+    fs::remove_file(world.lab.cni_dir.join(format!("records/{}.record", stays.id))).expect("lose the record");
+    for entry in lab::state::files(&world.lab.cni_dir.join("results")) {
+        if entry.to_string_lossy().ends_with("-eth0") {
+            fs::remove_file(entry).expect("lose the master's entry");
+        }
+    }
+    world.agent.start_again(&world.lab);
+    world.runtime.gc(&world.lab, &[&stays]).expect_ok();
+    assert!(stays.netns.link("net1").is_some(), "a running pod lost its network");
+    world.del(&stays).expect_ok();
+}
+
+#[test]
+fn an_add_that_is_under_way_is_no_leftover() {
+    needs_programs!();
+    let builder = Builder::new("gc-add");
+    let go = builder.lab.dir.join("go");
+    let conf = plugins::conf(&builder.lab, "slow", &json!({"ADD": {"wait_for": go}}));
+    let mut world = builder.network("slow", &conf).start();
+    "1.1.0".clone_into(&mut world.runtime.version);
+    world.runtime.plugin["requestTimeout"] = "12s".into();
+    let orphan = world.lab.pod("orphan");
+    world.add(&orphan).expect_ok();
+    let late = world.lab.pod("late").networks("slow");
+    let adding = world.runtime.call("ADD", Some(&late)).start(&world.lab.node);
+    assert!(wait_until(Duration::from_secs(5), || !plugins::journal(&world.lab, "slow").is_empty()));
+    let began = Instant::now();
+    let gc = world.runtime.gc(&world.lab, &[]);
+    let took = began.elapsed();
+    fs::write(&go, "").expect("let the plugin end");
+    let added = adding.wait(Duration::from_secs(20));
+    gc.expect_ok();
+    assert!(orphan.netns.link("eth0").is_none(), "the orphan is collected whoever is busy");
+    assert!(took < Duration::from_secs(2), "GC waited for an ADD: {took:?}");
+    assert!(added.success() && late.netns.link("eth0").is_some(), "{} {}", added.out(), added.err());
+    world.del(&late).expect_ok();
 }

@@ -14,7 +14,7 @@ use crate::ops::runner::Runner;
 use crate::ops::{chain, cluster_network, takeover, undo};
 use crate::plan::{self, KnownNetwork};
 use crate::records::results::Results;
-use crate::records::{Record, State};
+use crate::records::{Origin, Record, State};
 use crate::wire::Job;
 
 #[derive(Deserialize)]
@@ -46,7 +46,7 @@ pub async fn gc<R: Runner>(context: &Context, call: &Invocation, runner: &mut R)
     takeover::import(context);
     // Before anything of them is undone: afterwards nobody knows any more that these networks were made here.
     let told = networks(context, call).await;
-    let undone = undo_unlisted(context, call, &valid, runner).await?;
+    let undone = undo_unlisted(context, call, &valid, runner).await;
     let mut refused = Vec::new();
     for told in told {
         let stays = stays(context, call, &told.config, &valid).await;
@@ -78,27 +78,45 @@ fn listed(call: &Invocation) -> Result<HashSet<(String, String)>, CniError> {
     Ok(valid.into_iter().map(|v| (v.container, v.ifname)).collect())
 }
 
+/// Is it listed? Of a record that was made good from what others kept, the first interface is perhaps lost and another
+/// one in its place: there the container counts.
+fn is_listed(valid: &HashSet<(String, String)>, record: &Record) -> bool {
+    let (container, ifname) = (record.container.as_str(), record.ifname.as_str());
+    let is_whole = record.origin == Origin::Agent;
+    valid.iter().any(|(listed, of)| listed == container && (of == ifname || !is_whole))
+}
+
 /// Undoes the records that are not listed; the sentences of what did not succeed.
 async fn undo_unlisted<R: Runner>(
     context: &Context,
     call: &Invocation,
     valid: &HashSet<(String, String)>,
     runner: &mut R,
-) -> Result<Vec<String>, CniError> {
+) -> Vec<String> {
     let mut failed = Vec::new();
     for record in context.ledger.all() {
-        let id = (record.container.to_string(), record.ifname.to_string());
-        if valid.contains(&id) || runner.is_gone() {
+        let container = &record.container;
+        if is_listed(valid, &record) || runner.is_gone() {
             continue;
         }
-        let _turn = context.turns.take(Pool::Others, Some(&record.container), call.deadline).await?;
+        // An ADD that is under way undoes itself if it fails, and is no leftover if it does not.
+        if record.state == State::Adding && context.turns.try_container(container).is_none() {
+            continue;
+        }
+        let _turn = match context.turns.take(Pool::Others, Some(container), call.deadline).await {
+            Ok(turn) => turn,
+            Err(busy) => {
+                failed.push(format!("container {container}: {busy}"));
+                continue;
+            }
+        };
         let Some(_held) = context.ledger.hold(&record.container) else { continue };
         let Some(record) = context.ledger.get(&record.container) else { continue };
         let mut record = Record::clone(&record);
         let netns = record.netns.clone().filter(|path| path.as_path().exists());
         failed.extend(undo::undo(context, &mut record, netns.as_ref(), runner, call.deadline).await);
     }
-    Ok(failed)
+    failed
 }
 
 /// Every network made here or known, if it speaks 1.1 and does not refuse GC; the same one once.
