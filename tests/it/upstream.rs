@@ -383,3 +383,23 @@ fn an_agent_killed_while_a_network_joins_leaves_nothing_of_it() {
     world.check(&pod).expect_ok();
     world.del(&pod).expect_ok();
 }
+
+#[test]
+fn a_network_that_joins_never_displaces_the_default_route() {
+    needs_programs!();
+    let world = on_host("joins-route", |builder| builder);
+    let pod = world.lab.pod("cam");
+    cni(&world, "ADD", Some(&pod)).expect("ADD");
+    let route = || pod.netns.ip_json("route get 1.1.1.1")[0]["dev"].as_str().unwrap_or("nothing").to_owned();
+    assert_eq!(route(), "eth0");
+    let mut network = lan(&world);
+    network["ipam"]["routes"] = json!([{"dst": "0.0.0.0/0", "gw": "192.168.50.254"}]);
+    delegate(&world, "ADD", &pod, "net1", &network).expect("join");
+    assert_eq!(route(), "eth0");
+    delegate(&world, "ADD", &pod, "net2", &network).expect("join");
+    assert_eq!(route(), "eth0");
+    let all = pod.netns.ip_json("route show default");
+    assert_eq!(all.as_array().map(Vec::len), Some(3), "they stay, as second and third choice: {all:#}");
+    delegate(&world, "CHECK", &pod, "net1", &network).expect("check");
+    cni(&world, "DEL", Some(&pod)).expect("DEL");
+}

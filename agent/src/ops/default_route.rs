@@ -8,6 +8,7 @@ use std::path::Path;
 
 use crate::cni::{Cidr, CniResult, Route};
 use crate::fault::{CniError, code, quote};
+use crate::names::IfName;
 use crate::plan::status::SECOND_CHOICE;
 use crate::plan::{Attachment, Plan, Warning};
 use crate::sys::{links, routes};
@@ -49,17 +50,36 @@ pub async fn settle(netns: &Path, plan: &Plan, results: &mut [CniResult]) -> Res
             attachment.default_route.iter().flatten().any(|gateway| gateway.is_ipv4() == is_v4)
         };
         if !plan.attachments.iter().any(is_asked) {
-            keep_masters(netns, plan, results, is_v4, &mut settled).await?;
+            let master = plan.attachments.first().map(|master| &master.ifname);
+            keep_default(netns, master.as_slice(), plan, results, is_v4, &mut settled).await?;
         }
     }
     Ok(settled)
 }
 
-/// A network whose IPAM sets a default route, although the pod did not ask for it, is second to the master: its route
-/// stays, for sockets that are bound to the interface, with a metric that loses. Where the master has no default route
-/// of that family, it stays as it is.
-async fn keep_masters(
+/// The same for `plan`, which joins a pod that has the interfaces `present`: none of theirs is displaced.
+///
+/// # Errors
+/// The kernel refused; the sentence names the network.
+pub async fn joined(
     netns: &Path,
+    present: &[&IfName],
+    plan: &Plan,
+    results: &mut [CniResult],
+) -> Result<Settled, CniError> {
+    let mut settled = Settled::default();
+    for is_v4 in [true, false] {
+        keep_default(netns, present, plan, results, is_v4, &mut settled).await?;
+    }
+    Ok(settled)
+}
+
+/// A network whose IPAM sets a default route, although the pod did not ask for it, is second to the master: its route
+/// stays, for sockets that are bound to the interface, with a metric that loses. Where the `keepers`, the master or all
+/// that were there before, have no default route of that family, it stays as it is.
+async fn keep_default(
+    netns: &Path,
+    keepers: &[&IfName],
     plan: &Plan,
     results: &mut [CniResult],
     is_v4: bool,
@@ -81,14 +101,14 @@ async fn keep_masters(
         CniError::new(code::INVALID_CONFIG, text)
             .remedy("ask for it with default-route, or take it out of the network's ipam")
     };
+    let second_ones = unasked.iter().filter_map(|at| plan.attachments.get(*at)).map(|attachment| &attachment.ifname);
     let mut links = Vec::new();
-    for at in [0].iter().chain(&unasked) {
-        let name = plan.attachments.get(*at).map(|attachment| attachment.ifname.as_str()).unwrap_or_default();
-        let link = links::find(Some(netns), name).await.map_err(|error| refused(error.to_string()))?;
+    for name in keepers.iter().copied().chain(second_ones) {
+        let link = links::find(Some(netns), name.as_str()).await.map_err(|error| refused(error.to_string()))?;
         links.push(link.map_or(0, |link| link.ifindex));
     }
-    let Some((master, others)) = links.split_first() else { return Ok(()) };
-    let given = routes::keep_default(netns, is_v4, *master, others, SECOND_CHOICE)
+    let (keepers, others) = links.split_at(keepers.len().min(links.len()));
+    let given = routes::keep_default(netns, is_v4, keepers, others, SECOND_CHOICE)
         .await
         .map_err(|error| refused(error.to_string()))?;
     for (at, metric) in unasked.into_iter().zip(given) {

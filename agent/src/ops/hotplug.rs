@@ -12,12 +12,12 @@ use serde_json::Value;
 use crate::cni::{CniResult, Command, NetworkConfig, RawObject, Version};
 use crate::fault::{CniError, code, quote};
 use crate::kube::EventKind;
-use crate::names::{ContainerId, NetnsPath, PodRef};
+use crate::names::{ContainerId, IfName, NetnsPath, PodRef};
 use crate::objects::Network;
 use crate::ops::context::{Context, Pool};
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
-use crate::ops::{add, check, cluster_network, links, pods, preflight, result_cache, status, undo};
+use crate::ops::{add, check, cluster_network, default_route, links, pods, preflight, result_cache, status, undo};
 use crate::plan::hotplug::{Present, Wish};
 use crate::plan::{self, KnownNetwork, Plan};
 use crate::records::{self, Record, Stage, State};
@@ -150,10 +150,11 @@ async fn carry_out<R: Runner>(
         .attachments
         .push(records::Attachment { hotplug: true, ..add::recorded(attachment, &call.request, Stage::Planned)? });
     add::save(context, record)?;
-    let result = add::attach(context, call, attachment, (record, at), runner).await?;
+    let mut result = add::attach(context, call, attachment, (record, at), runner).await?;
     if !runner.is_heard() {
         return Err(CniError::new(code::TRY_LATER, "whoever asked is gone"));
     }
+    keep_default_route(context, call, plan, (record, at), &mut result).await?;
     if let Some(netns) = &record.netns {
         let link = links::follow(context, netns, attachment).await;
         if let Some(recorded) = record.attachments.get_mut(at) {
@@ -167,6 +168,26 @@ async fn carry_out<R: Runner>(
     add::save(context, record)?;
     result_cache::write_from(context, record, at, plan, std::slice::from_ref(&result));
     Ok(result)
+}
+
+/// What joins takes no default route from the pod; its result says so.
+async fn keep_default_route(
+    context: &Context,
+    call: &Invocation,
+    plan: &Plan,
+    (record, at): (&mut Record, usize),
+    result: &mut CniResult,
+) -> Result<(), CniError> {
+    let (Some(netns), Some(attachment)) = (&record.netns, plan.attachments.first()) else { return Ok(()) };
+    let present: Vec<&IfName> = record.attachments.iter().take(at).map(|present| &present.ifname).collect();
+    let settled = default_route::joined(netns.as_path(), &present, plan, std::slice::from_mut(result)).await?;
+    if let (false, Some(recorded)) = (settled.changed.is_empty(), record.attachments.get_mut(at)) {
+        add::note(recorded, attachment, result)?;
+    }
+    for warning in settled.warnings {
+        pods::event(context, call, EventKind::Warning, warning.reason, &warning.message);
+    }
+    Ok(())
 }
 
 async fn del<R: Runner>(context: &Context, request: &Request<'_>, runner: &mut R) -> Result<(), CniError> {

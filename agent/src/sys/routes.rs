@@ -51,22 +51,24 @@ pub async fn give_default(netns: &Path, gateway: IpAddr, owner: u32, others: &[u
     if is_so { Ok(()) } else { Err(RouteError::NotThere(gateway)) }
 }
 
-/// Lets link `keeper` keep the default route of one family in the namespace at `netns`: the routes of the links `others`
-/// get metrics from `least` on, and larger ones than the keeper's. The answer is the metric of each of `others`; `None`:
-/// the keeper has no such route, or that link has none, and nothing was changed for it.
+/// Lets the links `keepers` keep the default route of one family in the namespace at `netns`: the routes of the links
+/// `others` get metrics from `least` on, and larger ones than all that are there. The answer is the metric of each of
+/// `others`; `None`: no keeper has such a route, or that link has none, and nothing was changed for it.
 pub async fn keep_default(
     netns: &Path,
     is_v4: bool,
-    keeper: u32,
+    keepers: &[u32],
     others: &[u32],
     least: u32,
 ) -> Result<Vec<Option<u32>>, RouteError> {
     let kernel = links::connect(Some(netns))?;
     let refused = |what: &str, error| RouteError::Refused(format!("{what} a default route"), error);
     let all = defaults(&kernel, is_v4).await.map_err(|error| refused("look for", error))?;
-    let Some(kept) = all.iter().filter(|route| leaves_by(route, keeper)).map(metric).max() else {
+    let by_any = |route: &RouteMessage, links: &[u32]| links.iter().any(|link| leaves_by(route, *link));
+    if !all.iter().any(|route| by_any(route, keepers)) {
         return Ok(vec![None; others.len()]);
-    };
+    }
+    let kept = all.iter().filter(|route| !by_any(route, others)).map(metric).max().unwrap_or(0);
     let mut given = Vec::new();
     for (at, other) in (1..).zip(others) {
         let wanted = least.max(kept).saturating_add(at);
