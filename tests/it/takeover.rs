@@ -251,3 +251,21 @@ fn what_multus_detached_itself_is_forgotten() {
     fs::remove_file(scratch(&world.lab, &pod)).expect("remove the scratch file");
     assert!(wait_until(Duration::from_secs(15), || shown(&world, &pod).is_empty()), "{:?}", shown(&world, &pod));
 }
+
+#[test]
+fn what_joined_a_pod_of_multus_goes_with_it() {
+    needs_programs!();
+    let builder = Builder::new("over-joined");
+    let late = plugins::conf(&builder.lab, "late", &json!({}));
+    let lan = builder.lab.macvlan("bridge");
+    let mut world = builder.network("lan", &lan).on_host().start();
+    let pod = world.lab.pod("cam");
+    world.agent.kill9();
+    multus_attaches(&world.lab, &pod, &two(&world.lab));
+    world.agent.start_again(&world.lab);
+    let mut network = late;
+    network["name"] = "late".into();
+    lab::upstream::delegate(world.agent.socket(), "ADD", &pod, "net5", &network, &json!({})).expect("join");
+    world.del(&pod).expect_ok();
+    assert_eq!(plugins::verbs(&plugins::journal(&world.lab, "late")), ["ADD", "DEL"]);
+}

@@ -33,6 +33,11 @@ pub fn current(context: &Context, container: &ContainerId, master: Option<&IfNam
                 let same = record.attachments.iter().find(|old| old.ifname == attachment.ifname);
                 attachment.link = same.and_then(|old| old.link.clone());
             }
+            // What joined since is known to us alone.
+            let is_new = |joined: &&records::Attachment| newer.attachments.iter().all(|a| a.ifname != joined.ifname);
+            let joined = record.attachments.iter().filter(|attachment| attachment.hotplug);
+            let joined: Vec<_> = joined.filter(is_new).cloned().collect();
+            newer.attachments.extend(joined);
             Some(newer)
         }
         Some(record) => Some(Record::clone(&record)),
@@ -210,6 +215,9 @@ pub async fn follow(context: &Context) {
         };
         let Some(netns) = record.netns.clone().filter(|path| path.as_path().exists()) else { continue };
         let Some(_turn) = context.turns.try_container(&record.container) else { continue };
+        let Some(record) = context.ledger.get(&record.container).filter(|now| now.state == State::Added) else {
+            continue;
+        };
         let mut record = Record::clone(&record);
         for attachment in record.attachments.iter_mut().filter(|attachment| !attachment.master) {
             let stdin = attachment.delegates.first().map(|delegate| delegate.stdin.as_bytes()).unwrap_or_default();
@@ -232,8 +240,19 @@ pub async fn forget_gone(context: &Context) {
             continue;
         }
         let Some(_turn) = context.turns.try_container(&record.container) else { continue };
-        links::forget(context, &record).await;
-        if let Err(error) = context.ledger.remove(&record) {
+        // A DEL that came in between may have left something to be undone.
+        let Some(record) = context.ledger.get(&record.container).filter(|now| now.state == State::Added) else {
+            continue;
+        };
+        let has_joined = record.attachments.iter().any(|attachment| attachment.hotplug);
+        let forgotten = if has_joined {
+            // Multus knew nothing of what joined since: it is ours to undo.
+            context.ledger.save(&Record { state: State::Undo, ..Record::clone(&record) })
+        } else {
+            links::forget(context, &record).await;
+            context.ledger.remove(&record)
+        };
+        if let Err(error) = forgotten {
             tracing::warn!(container = %record.container, "forget what Multus detached: {error}");
         }
     }
