@@ -99,6 +99,26 @@ fn a_torn_record_is_made_good_from_the_cache() {
 }
 
 #[test]
+fn what_the_cache_lost_with_the_record_is_detached_as_planned() {
+    needs_programs!();
+    let mut world = World::new("torn-half");
+    let baseline = world.baseline();
+    let pod = world.attached("cam", "lan,quiet");
+    world.agent.kill9();
+    tear(&world, &pod);
+    for entry in state::files(&world.lab.cni_dir.join("results")) {
+        if entry.to_string_lossy().ends_with("-net1") {
+            fs::write(entry, "").expect("lose an entry as a power loss does");
+        }
+    }
+    world.agent.start_again(&world.lab);
+    assert_eq!(origin(&world, &pod), ["cache", "cache"]);
+    world.del(&pod).expect_ok();
+    assert_eq!(pod.netns.link_names(), [""; 0]);
+    baseline.assert_restored(&world.lab, &[], "DEL after a torn record and a torn entry");
+}
+
+#[test]
 fn without_a_record_and_a_cache_the_runtimes_own_result_is_enough() {
     needs_programs!();
     let mut world = World::new("torn-all");

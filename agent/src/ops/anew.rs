@@ -42,6 +42,19 @@ pub async fn record(context: &Context, call: &Invocation) -> Option<Record> {
     })
 }
 
+/// Adds to a record that was made good from libcni's cache what the cache lost, too: networks of the plan that it has not.
+pub async fn complete(context: &Context, call: &Invocation, record: &mut Record) {
+    let Some(planned) = self::record(context, call).await else { return };
+    for attachment in planned.attachments {
+        if record.attachments.iter().all(|kept| kept.ifname != attachment.ifname) {
+            tracing::warn!(container = %record.container, "{} is detached as planned anew", attachment.ifname);
+            // The first interface goes last.
+            let at = if attachment.master { 0 } else { record.attachments.len() };
+            record.attachments.insert(at, attachment);
+        }
+    }
+}
+
 /// Which networks the pod chose, as far as they are known still.
 fn choice(context: &Context, call: &Invocation) -> Option<Choice> {
     let pod = call.request.pod.as_ref()?;

@@ -12,7 +12,7 @@ use crate::ops::context::{Context, Pool};
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
 use crate::ops::{anew, chain, links, takeover, undo};
-use crate::records::{Record, State};
+use crate::records::{Origin, Record, State};
 use crate::spool::Note;
 
 /// Detaches a container.
@@ -30,7 +30,12 @@ pub async fn del<R: Runner>(context: &Context, call: &Invocation, runner: &mut R
         return Ok(());
     }
     match takeover::current(context, container, call.request.ifname.as_ref()) {
-        Some(record) => detach(context, call, record, runner).await,
+        Some(mut record) => {
+            if record.origin == Origin::Cache {
+                anew::complete(context, call, &mut record).await;
+            }
+            detach(context, call, record, runner).await;
+        }
         None => by_the_plan(context, call, container, runner).await,
     }
     drop(turn);
@@ -39,9 +44,11 @@ pub async fn del<R: Runner>(context: &Context, call: &Invocation, runner: &mut R
 }
 
 async fn detach<R: Runner>(context: &Context, call: &Invocation, mut record: Record, runner: &mut R) {
-    let is_recorded = context.ledger.get(&record.container).is_some();
+    let recorded = context.ledger.get(&record.container).map(|known| known.attachments.len());
     // Written down first, so that a shim that does not wait for us knows what to do by itself.
-    if !is_recorded && let Err(error) = context.ledger.save(&record) {
+    if recorded != Some(record.attachments.len())
+        && let Err(error) = context.ledger.save(&record)
+    {
         tracing::warn!(container = %record.container, "record what is to be undone: {error}");
     }
     // A runtime may name no namespace although it is still there; then the one of the ADD is cleaned.
