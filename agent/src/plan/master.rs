@@ -111,9 +111,11 @@ pub fn network(bytes: &[u8], forced: Option<Version>) -> Result<NetworkConfig, C
 
 /// The `cniVersion` of a configuration that is newer than any there is, where it offers no other.
 pub fn too_new(bytes: &[u8]) -> Option<String> {
-    let object = RawObject::parse(bytes).ok()?.settled(&["cniVersion"]);
-    let version = object.text("cniVersion").ok()??;
-    let offers_others = object.list("cniVersions").ok()?.is_some_and(|versions| !versions.is_empty());
+    let object = RawObject::parse(bytes).ok()?;
+    let version = object.settled(&["cniVersion"]).text("cniVersion").ok()??;
+    let offered = object.list("cniVersions").ok()?.unwrap_or_default();
+    let is_spoken = |text: &str| Version::parse(text).is_ok();
+    let offers_others = offered.iter().any(|value| serde_json::from_str(value.get()).is_ok_and(is_spoken));
     let is_newer = matches!(Version::clamped(&version), Some((_, true)));
     (is_newer && !offers_others).then_some(version)
 }
@@ -275,6 +277,8 @@ mod tests {
         assert_eq!(of(&format!(r#"{{"cniVersion":"1.2.0",{plugin}}}"#)), (Ok(Version::NEWEST), Some("1.2.0".into())));
         let offered = format!(r#"{{"cniVersion":"1.2.0","cniVersions":["0.4.0","1.3.0"],{plugin}}}"#);
         assert_eq!(of(&offered), (Ok(Version::V0_4_0), None));
+        let tomorrows = format!(r#"{{"cniVersion":"1.2.0","cniVersions":["1.2.0"],{plugin}}}"#);
+        assert_eq!(of(&tomorrows), (Ok(Version::NEWEST), Some("1.2.0".into())));
         assert_eq!(of(&format!(r#"{{"cniVersion":"1.0.0",{plugin}}}"#)), (Ok(Version::V1_0_0), None));
     }
 
