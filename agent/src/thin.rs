@@ -62,10 +62,12 @@ fn show(text: &str, code: ExitCode) -> ExitCode {
 
 /// Everything between input and output. `version` is set as soon as it is known, for the error object.
 fn answer(environment: Environment, version: &mut Version) -> Result<ExitCode, CniError> {
-    let config = read_stdin()?;
-    let object = RawObject::parse(config.as_bytes()).map_err(|error| error.within("configuration on stdin"))?;
-    *version = Version::parse(&object.text("cniVersion")?.unwrap_or_default())?;
-    let settings = settings(&config)?;
+    let is_del = environment.get("CNI_COMMAND") == Some("DEL");
+    let config = read_stdin().or_else(|error| if is_del { Ok(String::new()) } else { Err(error) })?;
+    let settings = understood(&config, version).or_else(|error| {
+        // What a DEL undoes is on record; all that it needs to know is where that is.
+        if is_del { settings(&whereabouts(&config)).or_else(|_| settings("{}")) } else { Err(error) }
+    })?;
     let request = Request::parse(&environment)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build();
     let runtime = runtime.map_err(|error| CniError::new(code::IO, format!("start the runtime: {error}")))?;
@@ -106,6 +108,24 @@ fn read_stdin() -> Result<String, CniError> {
     }
     String::from_utf8(bytes)
         .map_err(|_error| CniError::new(code::DECODE, "decode the configuration on stdin: it is not UTF-8"))
+}
+
+fn understood(config: &str, version: &mut Version) -> Result<Settings, CniError> {
+    let object = RawObject::parse(config.as_bytes()).map_err(|error| error.within("configuration on stdin"))?;
+    *version = Version::parse(&object.text("cniVersion")?.unwrap_or_default())?;
+    settings(config)
+}
+
+/// Of a configuration that cannot be used as a whole: where the records and the plugins are.
+fn whereabouts(config: &str) -> String {
+    let object = RawObject::parse(config.as_bytes()).unwrap_or_default().settled(&["cniDir", "binDir"]);
+    let mut known = RawObject::default();
+    for key in ["cniDir", "binDir"] {
+        if let Ok(Some(folder)) = object.text(key) {
+            known.set_json(key, &folder);
+        }
+    }
+    known.print()
 }
 
 /// The configuration on stdin is all there is; it has the daemon's keys. Without `logLevel` nothing but the worst is

@@ -8,7 +8,7 @@ use std::time::Duration;
 use lab::apiserver::{ApiServer, EVENTS, PODS};
 use lab::pod::NETWORK_STATUS;
 use lab::runtime::ANNOTATIONS;
-use lab::{Answer, Call, Lab, Pod, Runtime, place, plugins, process, wait_for, wait_until};
+use lab::{Answer, Call, Lab, Pod, Runtime, http, place, plugins, process, wait_for, wait_until};
 use serde_json::{Value, json};
 
 use crate::clause::skip;
@@ -239,6 +239,18 @@ impl Node {
 
     pub(crate) fn check(&self, pod: &Pod) -> Answer {
         self.runtime.check(&self.lab, pod)
+    }
+
+    /// The same once its daemon says that it is ready, where it knows the question: before that, STATUS rightly says no.
+    pub(crate) fn when_ready(self) -> Self {
+        let mut last = String::new();
+        let is_ready = wait_until(Duration::from_secs(20), || {
+            let reply = http::get_unix(&self.daemon.socket, "/readyz");
+            last = format!("{reply:?}");
+            reply.is_ok_and(|reply| [200, 404].contains(&reply.status))
+        });
+        assert!(is_ready, "the daemon was not ready after 20 s: {last}");
+        self
     }
 
     pub(crate) fn status(&self) -> Answer {

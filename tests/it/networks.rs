@@ -246,3 +246,18 @@ fn namespace_isolation_refuses_foreign_networks() {
     assert!(text.contains(wanted), "{text}");
     assert_eq!(pod.netns.link_names(), [""; 0]);
 }
+
+#[test]
+fn a_network_may_sit_on_the_bridge_of_the_one_before_it() {
+    needs_programs!();
+    let builder = Builder::new("on-bridge");
+    let bridge = json!({"cniVersion": "1.0.0", "type": "bridge", "bridge": "lab-made"});
+    let on_it = json!({"cniVersion": "1.0.0", "type": "macvlan", "master": "lab-made"});
+    let world = builder.network("br", &bridge).network("on-it", &on_it).start();
+    let early = world.lab.pod("early").networks("on-it,br");
+    let refused = world.add(&early).expect_error(7);
+    assert!(refused.contains("lab-made"), "{refused}");
+    let pod = world.attached("cam", "br,on-it");
+    assert!(pod.netns.link("net2").is_some(), "nobody else makes the bridge");
+    world.del(&pod).expect_ok();
+}

@@ -193,6 +193,21 @@ fn what_is_wrong_is_said_and_changes_nothing() {
 }
 
 #[test]
+fn a_del_needs_no_more_than_where_the_records_are() {
+    needs_programs!();
+    let (lab, runtime) = thin("thin-del", &json!({}));
+    let before = baseline(&lab, &runtime);
+    for (key, value) in
+        [("namespaceIsolation", json!("yes")), ("cniVersion", json!("9.9.9")), ("logFile", json!("/dev"))]
+    {
+        let pod = lab.pod("cam");
+        runtime.add(&lab, &pod).expect_ok();
+        runtime.call("DEL", Some(&pod)).conf(|conf| conf[key] = value).run(&lab.node).expect_ok();
+        before.assert_restored(&lab, &[], key);
+    }
+}
+
+#[test]
 fn a_cluster_network_by_path_and_by_name_and_default_networks() {
     needs_programs!();
     let lab = Lab::new("thin-cluster");

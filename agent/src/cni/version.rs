@@ -44,6 +44,15 @@ impl Version {
         })
     }
 
+    /// Reads a `cniVersion` that may be newer than any there is; true: it is, and the newest stands in for it.
+    pub fn clamped(text: &str) -> Option<(Self, bool)> {
+        if let Ok(version) = Self::parse(text) {
+            return Some((version, false));
+        }
+        let numbers: Vec<u32> = text.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+        (numbers.len() == 3 && numbers.as_slice() > [1, 1, 0].as_slice()).then_some((Self::NEWEST, true))
+    }
+
     /// The text, for example `0.3.1`.
     pub const fn as_str(self) -> &'static str {
         match self {

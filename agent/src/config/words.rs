@@ -53,11 +53,7 @@ pub(super) fn every_address(port: u16) -> SocketAddr {
 
 /// A `cniVersion`, and whether it was clamped because it is newer than any there is.
 pub(super) fn version(text: &str) -> Option<(Version, bool)> {
-    if let Ok(version) = Version::parse(text) {
-        return Some((version, false));
-    }
-    let numbers: Vec<u32> = text.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
-    (numbers.len() == 3 && numbers.as_slice() > [1, 1, 0].as_slice()).then_some((Version::NEWEST, true))
+    Version::clamped(text)
 }
 
 #[cfg(test)]

@@ -193,6 +193,11 @@ async fn keep_default_route(
 async fn del<R: Runner>(context: &Context, request: &Request<'_>, runner: &mut R) -> Result<(), CniError> {
     let _turn = context.turns.take(Pool::Others, Some(&request.container), request.call.deadline).await?;
     let mut record = running(context, request)?;
+    let ifname = request.call.request.interface()?;
+    if !record.attachments.iter().any(|attachment| attachment.ifname == *ifname) {
+        // Gone already: who asks again, perhaps because our answer was lost, has what he wants.
+        return Ok(());
+    }
     let at = position(&record, request)?;
     let left = record.attachments.get(at).map(|left| (left.network.clone(), left.ifname.clone()));
     let failed = undo::one(context, &mut record, at, runner, request.call.deadline).await;
@@ -281,7 +286,7 @@ fn position(record: &Record, request: &Request<'_>) -> Result<usize, CniError> {
 }
 
 /// The request carries a configuration, not the object it came from. If that is known, its name and annotations count:
-/// first the pod's namespace, else the only one there is.
+/// first the pod's namespace, else the only one there is; else one that the pod may not use, if it may use none.
 fn identify(context: &Context, request: &Request<'_>, pod: Option<&PodRef>) -> KnownNetwork {
     let known = KnownNetwork::from_config(request.config.clone());
     let Ok(wanted) = serde_json::from_str::<Value>(request.text) else { return known };
@@ -301,10 +306,16 @@ fn identify(context: &Context, request: &Request<'_>, pod: Option<&PodRef>) -> K
     let found = match (at_home, same.len()) {
         (Some(at), _) => same.swap_remove(at),
         (None, 1) => same.swap_remove(0),
+        (None, 2..) if same.iter().all(|network| is_foreign(request, pod, network)) => same.swap_remove(0),
         _ => return known,
     };
     let (id, annotations) = (found.id.clone(), found.annotations.clone());
     KnownNetwork { label: id.to_string(), nad: Some(id), annotations, ..known }
+}
+
+fn is_foreign(request: &Request<'_>, pod: Option<&PodRef>, network: &Network) -> bool {
+    let policy = &request.call.conf.policy;
+    pod.is_some_and(|pod| plan::isolation::check(policy, &pod.namespace, &network.id).is_err())
 }
 
 fn fields(attributes: &InterfaceAttributes) -> RawObject {

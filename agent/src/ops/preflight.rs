@@ -1,5 +1,7 @@
 //! What is looked at before anything is touched: can this plan be carried out in this namespace, on this node?
 
+use std::collections::BTreeSet;
+
 use crate::fault::{CniError, code, escape, quote};
 use crate::names::NetnsPath;
 use crate::plan::{self, Attachment, Plan};
@@ -48,13 +50,17 @@ pub async fn name_is_free(netns: &NetnsPath, attachment: &Attachment) -> Result<
     }
 }
 
-/// The link an attachment is to sit on is there.
+/// The link an attachment is to sit on is there, or will be: the bridge of a network before it.
 ///
 /// # Errors
 /// Code 7 naming network, plugin and link.
 pub async fn parents_are_there(plan: &Plan) -> Result<(), CniError> {
+    let mut will_be = BTreeSet::new();
     for attachment in &plan.attachments {
-        let Some((kind, parent)) = attachment.parent_on_node() else { continue };
+        will_be.extend(attachment.bridges());
+        let Some((kind, parent)) = attachment.parent_on_node().filter(|(_, parent)| !will_be.contains(parent)) else {
+            continue;
+        };
         if let Ok(None) = sys::links::find(None, &parent).await {
             let text = format!(
                 "network {}: master {} of its {kind} plugin does not exist on this node",

@@ -157,6 +157,14 @@ impl Attachment {
     }
 }
 
+impl Attachment {
+    /// The links of the node that its plugins make where they are missing: bridges, by the plugins' own default name.
+    pub fn bridges(&self) -> impl Iterator<Item = String> {
+        let makers = self.config.plugins.iter().filter(|plugin| matches!(plugin.plugin.as_str(), "bridge" | "flannel"));
+        makers.map(|plugin| plugin.word("bridge").unwrap_or_else(|| "cni0".to_owned()))
+    }
+}
+
 /// Kind and parent of a plugin that makes children of a link of the node; `""` is the interface of the default route.
 /// One link carries children of one kind only.
 pub fn parent_in_question(plugin: &PluginConfig) -> Option<(&str, String)> {

@@ -85,22 +85,39 @@ fn judge(candidate: &Candidate, rules: Rules<'_>) -> Result<Vec<u8>, Why> {
         return Err(Why::Multus);
     }
     let config = network(bytes, rules.forced).map_err(|error| Why::Unusable(error.to_string()))?;
+    if multus_of(&config, rules.own).is_some() {
+        return Err(Why::Multus);
+    }
     if config.plugins.iter().all(|plugin| plugin.plugin.as_str() == "loopback") {
         return Err(Why::Loopback);
     }
     Ok(bytes.clone())
 }
 
-/// The network in `bytes`; with a forced version as if its author had written that one and no other.
+/// The network in `bytes`; with a forced version as if its author had written that one and no other. One newer than any
+/// there is counts as the newest: the file of tomorrow's network is better than none.
 ///
 /// # Errors
 /// As [`NetworkConfig::parse`].
 pub fn network(bytes: &[u8], forced: Option<Version>) -> Result<NetworkConfig, CniError> {
-    let Some(version) = forced else { return NetworkConfig::parse(bytes, None) };
+    let Some(version) = forced.or_else(|| too_new(bytes).map(|_| Version::NEWEST)) else {
+        return NetworkConfig::parse(bytes, None);
+    };
     let mut object = RawObject::parse(bytes)?;
     object.set_json("cniVersion", &version);
     object.remove("cniVersions");
     NetworkConfig::parse(object.print().as_bytes(), None)
+}
+
+/// The `cniVersion` of a configuration that is newer than any there is, where it offers no other.
+pub fn too_new(bytes: &[u8]) -> Option<String> {
+    let object = RawObject::parse(bytes).ok()?;
+    let version = object.settled(&["cniVersion"]).text("cniVersion").ok()??;
+    let offered = object.list("cniVersions").ok()?.unwrap_or_default();
+    let is_spoken = |text: &str| Version::parse(text).is_ok();
+    let offers_others = offered.iter().any(|value| serde_json::from_str(value.get()).is_ok_and(is_spoken));
+    let is_newer = matches!(Version::clamped(&version), Some((_, true)));
+    (is_newer && !offers_others).then_some(version)
 }
 
 /// Does this configuration lead to Multus, or to the plugin `own`? Also where it could not be used for other reasons.
@@ -109,7 +126,7 @@ pub fn leads_to_multus(bytes: &[u8], own: &str) -> bool {
     let plugins = object.list("plugins").ok().flatten().unwrap_or_default();
     let plugins = plugins.iter().filter_map(|plugin| RawObject::parse(plugin.get().as_bytes()).ok());
     std::iter::once(object.clone()).chain(plugins).any(|plugin| {
-        let kind = plugin.text("type").ok().flatten().unwrap_or_default();
+        let kind = plugin.settled(&["type"]).text("type").ok().flatten().unwrap_or_default();
         is_multus(&kind, own) || plugin.has("daemonSocketDir")
     })
 }
@@ -199,7 +216,10 @@ mod tests {
             ("01-x.conflist", r#"{"name":"x","plugins":[]}"#, Some(unusable())),
             ("01-x.conf", r#"{"type":"bridge"}"#, Some(unusable())),
             ("01-x.conf", "[]", Some(unusable())),
-            ("01-x.conf", r#"{"name":"x","type":"bridge","cniVersion":"1.2.0"}"#, Some(unusable())),
+            ("01-x.conf", r#"{"name":"x","type":"bridge","cniVersion":"1.2.0"}"#, None),
+            ("01-x.conf", r#"{"name":"x","type":"bridge","cniVersion":"9"}"#, Some(unusable())),
+            ("01-x.conf", r#"{"name":"x","Type":"multus","cniVersion":"9"}"#, Some(Why::Multus)),
+            ("01-x.conf", r#"{"name":"x","type":"bridge","TYPE":"our-shim"}"#, Some(Why::Multus)),
         ];
         for (name, text, why) in table {
             let (master, skipped) = chosen(&[(name, text), ("20-next.conflist", FLANNEL)], RULES);
@@ -247,6 +267,19 @@ mod tests {
         let rules = Rules { forced: Some(Version::V1_0_0), ..RULES };
         let odd = r#"{"name":"x","type":"bridge","cniVersion":"1.2.0"}"#;
         assert_eq!(chosen(&[("a.conf", odd)], rules).0.as_deref(), Some("a.conf"));
+    }
+
+    #[test]
+    fn a_version_newer_than_any_is_the_newest() {
+        let of =
+            |text: &str| (network(text.as_bytes(), None).map(|config| config.cni_version), too_new(text.as_bytes()));
+        let plugin = r#""name":"x","plugins":[{"type":"bridge"}]"#;
+        assert_eq!(of(&format!(r#"{{"cniVersion":"1.2.0",{plugin}}}"#)), (Ok(Version::NEWEST), Some("1.2.0".into())));
+        let offered = format!(r#"{{"cniVersion":"1.2.0","cniVersions":["0.4.0","1.3.0"],{plugin}}}"#);
+        assert_eq!(of(&offered), (Ok(Version::V0_4_0), None));
+        let tomorrows = format!(r#"{{"cniVersion":"1.2.0","cniVersions":["1.2.0"],{plugin}}}"#);
+        assert_eq!(of(&tomorrows), (Ok(Version::NEWEST), Some("1.2.0".into())));
+        assert_eq!(of(&format!(r#"{{"cniVersion":"1.0.0",{plugin}}}"#)), (Ok(Version::V1_0_0), None));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `/metrics` on a TCP address: what Prometheus scrapes. Plain HTTP, reads only, bounded.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub async fn serve(
     mut stop: watch::Receiver<bool>,
     context: &Context,
 ) -> std::io::Result<()> {
-    let listener = TcpListener::bind(address).await?;
+    let listener = listen(address).await?;
     context.metrics_are(None);
     let room = Arc::new(Semaphore::new(MOST_SCRAPES));
     loop {
@@ -54,6 +54,16 @@ pub async fn serve(
                 .serve_connection(TokioIo::new(stream), service);
             let _ = tokio::time::timeout(SCRAPE_TIME, connection).await;
         });
+    }
+}
+
+/// Every address is that of IPv6, which has IPv4 too; but a kernel may have no IPv6 (`ipv6.disable=1`).
+async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) && address.ip() == Ipv6Addr::UNSPECIFIED => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        other => other,
     }
 }
 

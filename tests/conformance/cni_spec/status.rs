@@ -22,14 +22,14 @@ pub(super) const CLAUSES: &[Clause] = &[
 ];
 
 fn ready() {
-    let node = Plan::new("c-status").version("1.1.0").start();
+    let node = Plan::new("c-status").version("1.1.0").start().when_ready();
     let answer = node.status();
     answer.expect_ok();
     assert_eq!(answer.done.out().trim(), "");
 }
 
 fn bare() {
-    let node = Plan::new("c-status-bare").version("1.1.0").start();
+    let node = Plan::new("c-status-bare").version("1.1.0").start().when_ready();
     let call = node.call("STATUS", None);
     assert!(!call.env.contains_key("CNI_CONTAINERID") && !call.env.contains_key("CNI_ARGS"));
     node.run(&call).expect_ok();
@@ -52,7 +52,7 @@ fn daemon_down() {
 fn passes_on(code: u64) {
     let plan = Plan::new(&format!("c-status-{code}")).version("1.1.0");
     let programme = json!({"STATUS": {"error": {"code": code, "msg": "no cable"}}});
-    let node = plan.fake_primary("wired", "1.1.0", &programme).start();
+    let node = plan.fake_primary("wired", "1.1.0", &programme).start().when_ready();
     let answer = node.status();
     assert!(said(&answer.error()).contains("no cable"), "{}", answer.describe());
     assert_eq!(unavailable(&answer), code);
@@ -61,7 +61,7 @@ fn passes_on(code: u64) {
 fn no_network() {
     let plan = Plan::new("c-status-none").version("1.1.0");
     let file = plan.primary_file();
-    let node = plan.start();
+    let node = plan.start().when_ready();
     std::fs::remove_file(file).expect("remove the primary network's file");
     // "Within seconds": noticing a file that is gone may take a moment.
     let no = lab::wait_for(Duration::from_secs(5), || Some(node.status()).filter(|answer| !answer.ok()));
@@ -71,7 +71,7 @@ fn no_network() {
 fn old_plugin() {
     let plan = Plan::new("c-status-old").version("1.1.0");
     let programme = json!({"STATUS": {"error": {"code": 4, "msg": "unknown command"}}});
-    let node = plan.fake_primary("elder", "1.0.0", &programme).start();
+    let node = plan.fake_primary("elder", "1.0.0", &programme).start().when_ready();
     node.status().expect_ok();
     assert_eq!(node.verbs("elder"), [""; 0]);
 }
@@ -85,7 +85,7 @@ fn too_old() {
 fn informational() {
     let plan = Plan::new("c-status-info").version("1.1.0");
     let programme = json!({"*": {"link": true}, "STATUS": {"error": {"code": 50, "msg": "no"}}});
-    let node = plan.fake_primary("shy", "1.1.0", &programme).start();
+    let node = plan.fake_primary("shy", "1.1.0", &programme).start().when_ready();
     assert!(!node.status().ok());
     let pod = node.attached("cam", "lan");
     node.check(&pod).expect_ok();
@@ -96,11 +96,12 @@ fn recovers() {
     let plan = Plan::new("c-status-again").version("1.1.0");
     let healed = plan.lab.dir.join("healed");
     let programme = json!({"STATUS": {"error": {"code": 50, "msg": "no"}, "until": healed}});
-    let mut node = plan.fake_primary("ill", "1.1.0", &programme).start();
+    let mut node = plan.fake_primary("ill", "1.1.0", &programme).start().when_ready();
     assert!(!node.status().ok());
     std::fs::write(&healed, "").expect("heal the plugin");
     node.status().expect_ok();
     node.daemon.kill9();
     node.daemon.start_again(&node.lab);
+    let node = node.when_ready();
     node.status().expect_ok();
 }

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
-use crate::cni::{NetworkConfig, RawObject};
+use crate::cni::{NetworkConfig, RawObject, Version};
 use crate::config::NetConf;
 use crate::fault::quote;
 use crate::ops::cluster_network;
 use crate::ops::context::Context;
 use crate::ops::default_network::{self, Known, Master};
-use crate::plan::master::{Rules, Search, Why, leads_to_multus};
+use crate::plan::master::{self, Rules, Search, Why, leads_to_multus};
 use crate::plan::runtime_conf as plan;
 use crate::sys::watch::Watch;
 use crate::sys::{conf_files, files};
@@ -189,6 +189,14 @@ impl Keeper {
             },
         };
         look.problem = None;
+        if let Some(version) = master::too_new(&chosen.bytes).filter(|_| forced.is_none()) {
+            look.warnings.push(format!(
+                "{}: cniVersion {} is newer than any there is; {} is used",
+                quote(&chosen.path.to_string_lossy()),
+                quote(&version),
+                Version::NEWEST
+            ));
+        }
         match cluster_network::of_master(&self.context, &chosen) {
             Ok(network) => {
                 if let Some(note) = plan::older_master(settings, &network) {
