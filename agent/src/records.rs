@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::quote;
 use crate::names::{ContainerId, IfName, NadRef, NetnsPath, PluginName, PodRef};
-use crate::sys::files::{Held, hold, hold_together, private_folder, replace, thin_out};
+use crate::sys::files::{Held, hold, hold_together, private_folder, replace, replace_through, thin_out};
 use results::Results;
 
 const HEAD: &str = "multus-ebpf record 1 ";
@@ -225,19 +225,24 @@ impl Record {
 #[derive(Debug, Clone)]
 pub struct Records {
     folder: PathBuf,
+    /// The end of the name of a record that is being written.
+    beside: &'static str,
 }
+
+/// While a record is written by the agent, which is alone; and by a shim, which holds the container.
+const BESIDE: [&str; 2] = [".agent.tmp", ".shim.tmp"];
 
 impl Records {
     /// The records below `cni_dir`; makes the folder (0700).
     pub fn open(cni_dir: &Path) -> io::Result<Self> {
         let folder = cni_dir.join("records");
         private_folder(&folder)?;
-        Ok(Self { folder })
+        Ok(Self { folder, beside: BESIDE[0] })
     }
 
     /// The same without making anything: for a reader that may find nothing.
     pub fn at(cni_dir: &Path) -> Self {
-        Self { folder: cni_dir.join("records") }
+        Self { folder: cni_dir.join("records"), beside: BESIDE[1] }
     }
 
     fn path(&self, container: &ContainerId) -> PathBuf {
@@ -258,7 +263,7 @@ impl Records {
         let body = serde_json::to_vec(record)?;
         let mut text = format!("{HEAD}{:016x}\n", checksum(&body)).into_bytes();
         text.extend_from_slice(&body);
-        replace(&self.path(&record.container), &text)
+        replace_through(&self.path(&record.container), &text, self.beside)
     }
 
     /// Flushes the record and its folder to stable storage.
@@ -267,14 +272,15 @@ impl Records {
         File::open(&self.folder)?.sync_all()
     }
 
-    /// Removes what killed processes left half written: temporary files of more than an hour ago; and the oldest of
-    /// those set aside, where they are too many.
+    /// Removes what killed processes left half written: what agents wrote, for their owner is alone now, and what others
+    /// did more than an hour ago; and the oldest of those set aside, where they are too many.
     pub fn sweep(&self) -> io::Result<()> {
         thin_out(&self.folder, "torn", MOST_TORN)?;
         for entry in fs::read_dir(&self.folder)?.flatten() {
             let is_temporary = entry.path().extension().is_some_and(|ending| ending == "tmp");
             let age = entry.metadata().and_then(|about| about.modified()).ok().and_then(|when| when.elapsed().ok());
-            if is_temporary && age.is_some_and(|age| age > Duration::from_hours(1)) {
+            let is_an_agents = entry.file_name().to_string_lossy().ends_with(BESIDE[0]);
+            if is_temporary && (is_an_agents || age.is_some_and(|age| age > Duration::from_hours(1))) {
                 fs::remove_file(entry.path())?;
             }
         }
@@ -295,8 +301,11 @@ impl Records {
         let results = Results::at(&self.cni_dir());
         let removed = record.attachments.iter().map(|a| results.remove(&a.conf_name, &record.container, &a.ifname));
         let removed: Vec<_> = removed.collect();
+        let beside =
+            BESIDE.map(|ending| remove_file(&self.folder.join(format!("{}.record{ending}", record.container))));
         removed
             .into_iter()
+            .chain(beside)
             .chain([
                 remove_file(&self.scratch(&record.container)),
                 remove_file(&self.path(&record.container).with_extension("torn")),

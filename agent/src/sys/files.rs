@@ -31,6 +31,12 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_beside(path, bytes, &format!(".{}.tmp", std::process::id()), false)
 }
 
+/// The same through a file beside it whose name has `ending`: for whoever is the only one to write it, and wants to find
+/// what it left when it was killed.
+pub fn replace_through(path: &Path, bytes: &[u8], ending: &str) -> io::Result<()> {
+    write_beside(path, bytes, ending, false)
+}
+
 /// The same for a file that must be whole after a power loss, too: on the disk when this returns.
 pub fn replace_for_good(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // Two agents in two containers may have the same process id, and nothing else keeps them apart here.
