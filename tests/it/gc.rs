@@ -133,3 +133,29 @@ fn an_add_that_is_under_way_is_no_leftover() {
     assert!(added.success() && late.netns.link("eth0").is_some(), "{} {}", added.out(), added.err());
     world.del(&late).expect_ok();
 }
+
+#[test]
+fn no_plugin_is_told_to_remove_what_a_lost_container_may_have() {
+    needs_programs!();
+    let builder = Builder::new("gc-lost");
+    let mut conf = plugins::conf(&builder.lab, "new", &json!({}));
+    conf["cniVersion"] = "1.1.0".into();
+    let mut world = builder.network("new", &conf).start();
+    "1.1.0".clone_into(&mut world.runtime.version);
+    let (lost, known) = (world.attached("lost", "new"), world.attached("known", "new"));
+    world.agent.kill9();
+    fs::remove_file(world.lab.cni_dir.join(format!("records/{}.record", lost.id))).expect("lose the record");
+    for entry in lab::state::files(&world.lab.cni_dir.join("results")) {
+        if entry.to_string_lossy().contains(&lost.id) {
+            fs::remove_file(entry).expect("lose an entry");
+        }
+    }
+    world.agent.start_again(&world.lab);
+    world.runtime.gc(&world.lab, &[&lost, &known]).expect_ok();
+    let journal = plugins::journal(&world.lab, "new");
+    assert_eq!(plugins::verbs(&journal), ["ADD", "ADD"], "its list would lack a running pod");
+    world.del(&lost).expect_ok();
+    world.runtime.gc(&world.lab, &[&known]).expect_ok();
+    assert_eq!(plugins::journal(&world.lab, "new").last().map(|entry| entry.verb().to_owned()), Some("GC".to_owned()));
+    world.del(&known).expect_ok();
+}

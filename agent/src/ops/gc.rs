@@ -142,7 +142,7 @@ async fn networks(context: &Context, call: &Invocation) -> Vec<Told> {
 }
 
 /// The attachments of a network that are to stay. `None`: they cannot be told for sure, so nobody is asked to remove
-/// any: a listed container's record was lost, and with it what it has of this network.
+/// any: nothing is known of a listed container, and so not what it has of this network.
 async fn stays(
     context: &Context,
     call: &Invocation,
@@ -164,13 +164,11 @@ async fn stays(
         let (Ok(container), Ok(ifname)) = (ContainerId::new(container.as_str()), IfName::new(ifname.as_str())) else {
             continue;
         };
-        if context.ledger.is_torn(&container) {
+        if !is_master || context.ledger.is_torn(&container) {
             tracing::warn!(%container, "GC is not passed on: what this container has of {} is not known", network.name);
             return None;
         }
-        if is_master {
-            stays.push((container, ifname));
-        }
+        stays.push((container, ifname));
     }
     Some(stays)
 }
