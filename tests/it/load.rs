@@ -90,8 +90,12 @@ fn a_burst_of_pods_fails_none_leaks_none_and_gives_its_memory_back() {
         after.push(now);
     }
     baseline.assert_restored(&world.lab, &[], "a burst of pods");
-    let worst = after.iter().max().copied().unwrap_or_default();
-    assert!(worst <= allocated + SLACK, "memory does not come back: {allocated} KiB before, {after:?} KiB after");
+    // The first burst brings what stays: the manifests of its pods, and a heap that was once that large. No further one
+    // may bring more.
+    let (first, worst) = (after.first().copied().unwrap_or_default(), after.iter().max().copied().unwrap_or_default());
+    let stays = if is_long() { 2 * SLACK } else { SLACK };
+    assert!(first <= allocated + stays, "memory does not come back: {allocated} KiB before, {after:?} KiB after");
+    assert!(worst <= first + SLACK, "memory grows with every burst: {after:?} KiB after");
 }
 
 #[test]
