@@ -43,7 +43,7 @@ fn modes() {
 }
 
 fn probes() {
-    let node = Node::new("m-probes");
+    let node = Node::new("m-probes").when_ready();
     for target in ["/healthz", "/readyz"] {
         assert_eq!(http::get_unix(&node.daemon.socket, target).expect("a reply").status, 200, "GET {target}");
         assert_eq!(socket::post(&node, target, b"null").status, 200, "POST {target}");
@@ -109,7 +109,7 @@ fn check() {
 }
 
 fn bare() {
-    let node = Plan::new("m-socket-bare").version("1.1.0").start();
+    let node = Plan::new("m-socket-bare").version("1.1.0").start().when_ready();
     for verb in ["STATUS", "GC"] {
         let call = node.call(verb, None).conf(|conf| conf["cni.dev/valid-attachments"] = json!([]));
         let reply = socket::post(&node, "/cni", &socket::body(&call));
@@ -148,7 +148,7 @@ fn ifname() {
 }
 
 fn one_request() {
-    let node = Plan::new("m-one").configure(|config, _| config["connectionLimit"] = 1.into()).start();
+    let node = Plan::new("m-one").configure(|config, _| config["connectionLimit"] = 1.into()).start().when_ready();
     let began = std::time::Instant::now();
     for target in ["/healthz", "/readyz", "/cni"] {
         // No word about keeping the connection or not: HTTP/1.1 would keep it.
