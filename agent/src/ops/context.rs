@@ -167,9 +167,16 @@ impl Turns {
         .await;
     }
 
-    /// True once after work, when nobody is at work any more.
+    /// True once after work, when nobody is at work any more. What was kept for containers at work is gone then: small
+    /// things that stay where a burst put them hold whole pages of the heap.
     pub fn rests(&self) -> bool {
-        self.free() == (self.most, self.most) && self.worked.swap(false, Ordering::Relaxed)
+        let rests = self.free() == (self.most, self.most) && self.worked.swap(false, Ordering::Relaxed);
+        if rests {
+            let mut locks = self.containers.lock().unwrap_or_else(PoisonError::into_inner);
+            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+            locks.shrink_to_fit();
+        }
+        rests
     }
 
     /// Operations at work and places, per pool: for the status.
