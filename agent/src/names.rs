@@ -141,6 +141,13 @@ name!(
     }
 );
 
+impl ObjectName {
+    /// The namespace of the cluster's own pods, where Multus looks for networks unless told otherwise.
+    pub fn kube_system() -> Self {
+        Self("kube-system".to_owned())
+    }
+}
+
 fn is_cni_name(s: &str) -> bool {
     s.len() <= 255
         && s.chars().next().is_some_and(|c| c.is_ascii_alphanumeric())

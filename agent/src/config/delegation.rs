@@ -48,7 +48,7 @@ impl Default for Policy {
             namespace_isolation: false,
             global_namespaces: vec!["default".to_owned()],
             system_namespaces: vec!["kube-system".to_owned()],
-            multus_namespace: kube_system(),
+            multus_namespace: ObjectName::kube_system(),
             relay: RelayPolicy::default(),
         }
     }
@@ -235,11 +235,6 @@ fn read_delegates(section: &mut Section, is_ignored: bool) -> Result<Option<Arc<
 
 fn non_empty(text: &str) -> Option<String> {
     (!text.is_empty() && text.len() <= 4095 && !text.chars().any(char::is_control)).then(|| text.to_owned())
-}
-
-fn kube_system() -> ObjectName {
-    #[expect(clippy::expect_used, reason = "a constant that is a valid name")]
-    ObjectName::new("kube-system").expect("kube-system is an object name")
 }
 
 #[cfg(test)]
