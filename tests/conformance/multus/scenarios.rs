@@ -105,27 +105,22 @@ fn twiddled(pod: &Pod) -> String {
 }
 
 fn sub_directory() {
-    let plan = Plan::new("m-subdir");
-    let folder = plan.lab.cni_conf_dir.join("lab-default");
-    fs::create_dir(&folder).expect("make the network's folder");
-    let conf = json!({"cniVersion": "0.3.0", "name": "x", "type": "tuning",
-        "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}});
-    fs::write(folder.join("sysctltwiddle.conf"), conf.to_string()).expect("write a plugin's file");
-    let node = plan.start();
-    let pod = node.attached("cam", "lan");
-    assert_eq!(twiddled(&pod), "1");
-    node.del(&pod).expect_ok();
-    node.assert_gone(&pod, "DEL");
+    twiddles(Plan::new("m-subdir"), "lab-default", "IFNAME");
 }
 
 fn auxiliary_chain() {
     let plan = Plan::new("m-aux").configure(|config, _| config["auxiliaryCNIChainName"] = "vendor-cni-chain".into());
     // Where no daemon has it built in, the chain's first plugin is one of upstream's programs.
     plugins::install_fake(&plan.lab, "passthru");
-    let folder = plan.lab.cni_conf_dir.join("vendor-cni-chain");
+    twiddles(plan, "vendor-cni-chain", "eth0");
+}
+
+/// A plugin's file in the folder `chain` beside the cluster's network changes a setting of `interface` in every pod.
+fn twiddles(plan: Plan, chain: &str, interface: &str) {
+    let folder = plan.lab.cni_conf_dir.join(chain);
     fs::create_dir(&folder).expect("make the chain's folder");
-    let conf = json!({"cniVersion": "0.3.0", "name": "x", "type": "tuning",
-        "sysctl": {"net.ipv4.conf.eth0.arp_filter": "1"}});
+    let setting = format!("net.ipv4.conf.{interface}.arp_filter");
+    let conf = json!({"cniVersion": "0.3.0", "name": "x", "type": "tuning", "sysctl": {setting: "1"}});
     fs::write(folder.join("sysctltwiddle.conf"), conf.to_string()).expect("write a plugin's file");
     let node = plan.start();
     let pod = node.attached("cam", "lan");
