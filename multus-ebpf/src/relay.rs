@@ -13,14 +13,14 @@ use multus_ebpf_common::mark::{self as stamps, stamp_of};
 use multus_ebpf_common::protocols::{HOST_ACCESS, group_of};
 use multus_ebpf_common::relay::{
     FAILED, FANOUT_FULL, FRAGMENT, Fanout, FanoutKey, GSO, LocalMac, MAC_OF_PARENT, MALFORMED, MEMBER_IN_FANOUT,
-    MEMBERS, MacKey, Member, PARTS, PATH_HOST_TO_POD, PATH_POD_TO_HOST, PROBE, RELAYED, RULE_BY_PORT, RULE_FRAGMENTS,
-    RULE_MDNS, RULE_WHOLE_GROUP, RelayCount, RelayKey, Rule, RuleKey, SPOOF, TRUNCATED, UNKNOWN_SOURCE, UNWANTED, VLAN,
+    MEMBERS, MacKey, Member, PARTS, PATH_HOST_TO_POD, PATH_POD_TO_HOST, PROBE, RATE, RELAYED, RULE_BY_PORT,
+    RULE_FRAGMENTS, RULE_MDNS, RULE_WHOLE_GROUP, RelayCount, RelayKey, Rule, RuleKey, SPOOF, TRUNCATED, UNKNOWN_SOURCE, UNWANTED, VLAN,
 };
 
 use crate::frame::{Frame, Network, UDP, field, load, read};
-use crate::{DROP, NEXT, host, mark};
+use crate::{DROP, NEXT, guard, host, mark};
 
-const MDNS_PORT: u16 = 5353;
+pub(crate) const MDNS_PORT: u16 = 5353;
 const AF_PACKET: u32 = 17;
 const AF_XDP: u32 = 44;
 
@@ -32,7 +32,7 @@ const REPLACED_WHOLE: usize = BPF_F_NO_PREALLOC as usize;
 static RELAY_RULES: HashMap<RuleKey, Rule, 256, REPLACED_WHOLE> = HashMap::new();
 
 #[btf_map(name = "relay_fanout")]
-static RELAY_FANOUT: HashMap<FanoutKey, Fanout, 1024, REPLACED_WHOLE> = HashMap::new();
+pub(crate) static RELAY_FANOUT: HashMap<FanoutKey, Fanout, 1024, REPLACED_WHOLE> = HashMap::new();
 
 #[btf_map(name = "local_macs")]
 static LOCAL_MACS: HashMap<MacKey, LocalMac, 8192, REPLACED_WHOLE> = HashMap::new();
@@ -83,9 +83,15 @@ pub(crate) fn egress(ctx: &TcContext) -> i32 {
         if stamp.is_some() || is_handmade(ctx) {
             return skip(ctx, parent, &matched, PATH_POD_TO_HOST, SPOOF);
         }
+        if matched.outcome == RELAYED && guard::is_flood(ctx, parent, &source, matched.protocol) {
+            return skip(ctx, parent, &matched, PATH_HOST_TO_POD, RATE);
+        }
         return host_to_pods(ctx, parent, &matched, fanout, &original);
     }
     match authorize(ctx, parent, &source, stamp, &matched) {
+        RELAYED if guard::is_flood(ctx, parent, &source, matched.protocol) => {
+            skip(ctx, parent, &matched, PATH_POD_TO_HOST, RATE)
+        }
         RELAYED => pod_to_host(ctx, parent, &matched, fanout, &original),
         reason => skip(ctx, parent, &matched, PATH_POD_TO_HOST, reason),
     }
@@ -243,6 +249,14 @@ fn find(ctx: &TcContext, broadcast: bool) -> Option<Match> {
         let outcome = if is_tagged(ctx, &frame) { VLAN } else { outcome };
         return Some(Match { protocol: HOST_ACCESS, outcome });
     }
+    let rule = rule(&frame, broadcast)?;
+    let outcome = if is_nobodys(&rule) { FRAGMENT } else { obstacle(ctx, &frame, rule.flags) };
+    Some(Match { protocol: rule.protocol, outcome })
+}
+
+/// The rule that the table has for a frame's group and port; for a fragment without a port the group's own.
+#[inline(always)]
+pub(crate) fn rule(frame: &Frame, broadcast: bool) -> Option<Rule> {
     let is_broadcast = broadcast && matches!(frame.network, Network::Ipv4);
     if !(frame.is_ip_multicast() || is_broadcast) || frame.transport != UDP {
         return None;
@@ -255,20 +269,24 @@ fn find(ctx: &TcContext, broadcast: bool) -> Option<Match> {
     let mut key = RuleKey { addr: bytes(&group), port: 0, pad: 0 };
     // SAFETY: values of this map are replaced whole, as those of the fan-out.
     let group = *unsafe { RELAY_RULES.get(key) }?;
-    let mut rule = group;
-    if group.flags & RULE_WHOLE_GROUP == 0 {
-        if group.flags & RULE_BY_PORT == 0 {
-            return None;
-        }
-        if frame.later_fragment {
-            let outcome = if group.flags & RULE_FRAGMENTS == 0 { FRAGMENT } else { obstacle(ctx, &frame, 0) };
-            return Some(Match { protocol: group.protocol, outcome });
-        }
-        key.port = frame.destination_port;
-        // SAFETY: as above.
-        rule = *unsafe { RELAY_RULES.get(key) }?;
+    if group.flags & RULE_WHOLE_GROUP != 0 {
+        return Some(group);
     }
-    Some(Match { protocol: rule.protocol, outcome: obstacle(ctx, &frame, rule.flags) })
+    if group.flags & RULE_BY_PORT == 0 {
+        return None;
+    }
+    if frame.later_fragment {
+        return Some(group);
+    }
+    key.port = frame.destination_port;
+    // SAFETY: as above.
+    unsafe { RELAY_RULES.get(key) }.copied()
+}
+
+/// Whether a rule is that of a group whose ports belong to several protocols: nobody can say whose a fragment is.
+#[inline(always)]
+pub(crate) fn is_nobodys(rule: &Rule) -> bool {
+    rule.flags & (RULE_BY_PORT | RULE_FRAGMENTS) == RULE_BY_PORT
 }
 
 /// Whether the frame belongs to a VLAN, by a tag in it or beside it.
