@@ -93,7 +93,8 @@ pub const PROBE: u32 = 2;
 /// Beyond it, and passed: an mDNS goodbye.
 pub const GOODBYE: u32 = 3;
 /// Verdict and reason of each outcome, in index order (metric labels).
-pub const OUTCOMES: &[(&str, &str)] = &[("passed", ""), ("dropped", "rate"), ("passed", "probe"), ("passed", "goodbye")];
+pub const OUTCOMES: &[(&str, &str)] =
+    &[("passed", ""), ("dropped", "rate"), ("passed", "probe"), ("passed", "goodbye")];
 
 #[cfg(test)]
 mod tests {

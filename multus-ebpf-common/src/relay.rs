@@ -245,9 +245,7 @@ mod tests {
 
     #[test]
     fn outcomes_and_names_agree() {
-        for (index, name) in
-            [(RELAYED, "relayed"), (FANOUT_FULL, "fanout_full"), (FAILED, "failed"), (RATE, "rate")]
-        {
+        for (index, name) in [(RELAYED, "relayed"), (FANOUT_FULL, "fanout_full"), (FAILED, "failed"), (RATE, "rate")] {
             assert_eq!(OUTCOMES.get(index as usize), Some(&name));
         }
         assert!(has_outcome(0, FAILED) && !has_outcome(0, PORT) && has_outcome(HOST_ACCESS, PORT));

@@ -57,17 +57,16 @@ pub(crate) fn is_too_much_early(ctx: &XdpContext) -> bool {
 
 /// Whether a frame that is about to be relayed is too much of its sender. It goes to the wire all the same.
 #[inline(always)]
-pub(crate) fn is_flood(ctx: &TcContext, parent: u32, source: &[u8; 6], protocol: u32) -> bool {
-    GUARD.load() != 0 && !is_allowed(ctx.skb.skb, parent, source, protocol)
+pub(crate) fn is_flood(ctx: &TcContext, parent: u32, source: &[u8; 6], protocol: u32, broadcast: u32) -> bool {
+    GUARD.load() != 0 && !is_allowed(ctx.skb.skb, parent, source, protocol, broadcast)
 }
 
 /// A function of its own, not inlined: what it looked at is verified and forgotten.
 #[inline(never)]
-fn is_allowed(skb: *mut __sk_buff, parent: u32, source: &[u8; 6], protocol: u32) -> bool {
+fn is_allowed(skb: *mut __sk_buff, parent: u32, source: &[u8; 6], protocol: u32, broadcast: u32) -> bool {
     if has_room(parent, source, protocol, SIDE_RELAY) {
         return true;
     }
-    let broadcast = u32::from(read::<[u8; 1]>(&TcContext::new(skb), 0) == Some([0xff]));
     excuse_in_packet(skb, (find_in_packet(skb, broadcast) >> 32) as u32) != TOO_MUCH
 }
 
@@ -101,8 +100,8 @@ fn decide<C: Packet + EbpfContext, R>(
     outcome == TOO_MUCH
 }
 
-/// The protocol's number plus one in the low half, 0 for a frame of none; above it where an mDNS message begins, if it is
-/// one. A function of its own, not inlined, as `relay::classify` is.
+/// The protocol's number plus one in the low half, 0 for a frame of none; above it where the UDP header of an mDNS message
+/// begins, if it is one. A function of its own, not inlined, as `relay::classify` is.
 #[inline(never)]
 fn find_in_packet(skb: *mut __sk_buff, broadcast: u32) -> u64 {
     find(&TcContext::new(skb), broadcast != 0).unwrap_or(0)
@@ -124,8 +123,8 @@ fn find(ctx: &impl Packet, broadcast: bool) -> Option<u64> {
         return None;
     }
     let is_mdns = rule.flags & RULE_MDNS != 0 && !frame.later_fragment && frame.destination_port == MDNS_PORT;
-    let message = if is_mdns { frame.transport_at as u64 + 8 } else { 0 };
-    Some(message << 32 | u64::from(rule.protocol + 1))
+    let datagram = if is_mdns { frame.transport_at as u64 } else { 0 };
+    Some(datagram << 32 | u64::from(rule.protocol + 1))
 }
 
 /// Takes one frame's share of the source's bucket; `false`: it is empty.
@@ -159,24 +158,24 @@ fn has_room(parent: u32, mac: &[u8; 6], protocol: u32, side: u8) -> bool {
 
 /// Why a frame that is too much passes all the same, or `TOO_MUCH`.
 #[inline(never)]
-fn excuse_in_packet(skb: *mut __sk_buff, message: u32) -> u32 {
-    excuse(&TcContext::new(skb), message as usize)
+fn excuse_in_packet(skb: *mut __sk_buff, datagram: u32) -> u32 {
+    excuse(&TcContext::new(skb), datagram as usize)
 }
 
 #[inline(never)]
-fn excuse_in_buffer(xdp: *mut xdp_md, message: u32) -> u32 {
-    excuse(&XdpContext::new(xdp), message as usize)
+fn excuse_in_buffer(xdp: *mut xdp_md, datagram: u32) -> u32 {
+    excuse(&XdpContext::new(xdp), datagram as usize)
 }
 
 /// A probe asks and has records in its authority section (RFC 6762 section 8.1). A goodbye is a response whose first
 /// answer has TTL 0 (section 10.1). Both come from the mDNS port and have neither opcode nor rcode.
 #[inline(always)]
-fn excuse(ctx: &impl Packet, message: usize) -> u32 {
-    if message < 8 {
+fn excuse(ctx: &impl Packet, datagram: usize) -> u32 {
+    if datagram == 0 {
         return TOO_MUCH;
     }
     // The UDP header and the message's own.
-    let Some(head) = load::<[u8; 20]>(ctx, message - 8) else { return TOO_MUCH };
+    let Some(head) = load::<[u8; 20]>(ctx, datagram) else { return TOO_MUCH };
     let word = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
     let (flags, questions, answers, authority) = (word(10), word(12), word(14), word(16));
     if word(0) != MDNS_PORT || flags & 0x780f != 0 {
@@ -185,7 +184,7 @@ fn excuse(ctx: &impl Packet, message: usize) -> u32 {
     if flags & 0x8000 == 0 {
         return if authority > 0 { PROBE } else { TOO_MUCH };
     }
-    if questions == 0 && answers > 0 && is_gone(ctx, message + 12) { GOODBYE } else { TOO_MUCH }
+    if questions == 0 && answers > 0 && is_gone(ctx, datagram + 20) { GOODBYE } else { TOO_MUCH }
 }
 
 /// Whether the record whose name begins `at` has TTL 0. A name ends with an empty label or with a pointer to another one
@@ -193,7 +192,8 @@ fn excuse(ctx: &impl Packet, message: usize) -> u32 {
 #[inline(always)]
 fn is_gone(ctx: &impl Packet, mut at: usize) -> bool {
     for _ in 0..LABELS {
-        let Some([length]) = load::<[u8; 1]>(ctx, at) else { return false };
+        // Two bytes, though one would do: of one byte where the packet decides the verifier learns nothing.
+        let Some([length, _]) = load::<[u8; 2]>(ctx, at) else { return false };
         let after = match length {
             0 => 1,
             0xc0.. => 2,

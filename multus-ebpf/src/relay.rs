@@ -14,7 +14,8 @@ use multus_ebpf_common::protocols::{HOST_ACCESS, group_of};
 use multus_ebpf_common::relay::{
     FAILED, FANOUT_FULL, FRAGMENT, Fanout, FanoutKey, GSO, LocalMac, MAC_OF_PARENT, MALFORMED, MEMBER_IN_FANOUT,
     MEMBERS, MacKey, Member, PARTS, PATH_HOST_TO_POD, PATH_POD_TO_HOST, PROBE, RATE, RELAYED, RULE_BY_PORT,
-    RULE_FRAGMENTS, RULE_MDNS, RULE_WHOLE_GROUP, RelayCount, RelayKey, Rule, RuleKey, SPOOF, TRUNCATED, UNKNOWN_SOURCE, UNWANTED, VLAN,
+    RULE_FRAGMENTS, RULE_MDNS, RULE_WHOLE_GROUP, RelayCount, RelayKey, Rule, RuleKey, SPOOF, TRUNCATED, UNKNOWN_SOURCE,
+    UNWANTED, VLAN,
 };
 
 use crate::frame::{Frame, Network, UDP, field, load, read};
@@ -76,20 +77,21 @@ pub(crate) fn egress(ctx: &TcContext) -> i32 {
     if original[0] & 1 == 0 {
         return host::unicast(ctx, parent, &original, &source, stamp);
     }
-    let Some(matched) = Match::unpack(classify(ctx.skb.skb, u32::from(original[0] == 0xff))) else { return NEXT };
+    let broadcast = u32::from(original[0] == 0xff);
+    let Some(matched) = Match::unpack(classify(ctx.skb.skb, broadcast)) else { return NEXT };
     // SAFETY: values of this map are replaced whole and freed after a grace period: no aliasing write happens.
     let Some(fanout) = (unsafe { RELAY_FANOUT.get(FanoutKey { parent, part: 0 }) }) else { return NEXT };
     if packed(&source) == packed(&fanout.mac) {
         if stamp.is_some() || is_handmade(ctx) {
             return skip(ctx, parent, &matched, PATH_POD_TO_HOST, SPOOF);
         }
-        if matched.outcome == RELAYED && guard::is_flood(ctx, parent, &source, matched.protocol) {
+        if matched.outcome == RELAYED && guard::is_flood(ctx, parent, &source, matched.protocol, broadcast) {
             return skip(ctx, parent, &matched, PATH_HOST_TO_POD, RATE);
         }
         return host_to_pods(ctx, parent, &matched, fanout, &original);
     }
     match authorize(ctx, parent, &source, stamp, &matched) {
-        RELAYED if guard::is_flood(ctx, parent, &source, matched.protocol) => {
+        RELAYED if guard::is_flood(ctx, parent, &source, matched.protocol, broadcast) => {
             skip(ctx, parent, &matched, PATH_POD_TO_HOST, RATE)
         }
         RELAYED => pod_to_host(ctx, parent, &matched, fanout, &original),

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use multus_agent::datapath::{
-    AttachMode, Attached, Attachment, Datapath, Mac, Mark, Method, Mode, Parent, ProtocolSet, RelayCount, Settings,
+    AttachMode, Attached, Attachment, Datapath, Guard, Mac, Mark, Method, Mode, Parent, ProtocolSet, RelayCount,
+    Settings,
 };
 use multus_agent::objects::HostAccess;
 use multus_agent::sys::netns;
@@ -114,6 +115,7 @@ impl Bench {
             mark: MARK,
             protocols: ProtocolSet::standard(),
             custom: Vec::new(),
+            guard: Guard::Off,
         }
     }
 
@@ -171,7 +173,7 @@ impl Bench {
         let shown = lines("nsenter", &[&net, "bpftool", "net", "show", "dev", "eth0"]);
         found.extend(shown.into_iter().filter(|line| line.contains("eth0")));
         found.extend(entries(&self.bpffs.join("v2/links")));
-        for map in ["relay_fanout", "local_macs", "relay_counters"] {
+        for map in ["relay_fanout", "local_macs", "relay_counters", "guard_counters"] {
             let path = self.bpffs.join("v2/maps").join(map);
             let dump = output("bpftool", &["-j", "map", "dump", "pinned", &path.to_string_lossy()]);
             let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();

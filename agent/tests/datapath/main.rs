@@ -9,6 +9,7 @@ mod frames;
 
 mod cost;
 mod counting;
+mod guard;
 mod host_access;
 mod host_ports;
 mod lifecycle;
