@@ -84,7 +84,8 @@ fn decide<C: Packet + EbpfContext, R>(
     }
     let source = [macs[6], macs[7], macs[8], macs[9], macs[10], macs[11]];
     let raw = ctx.as_ptr().cast::<R>();
-    let found = find(raw, u32::from(macs[0] == 0xff));
+    let destination = [macs[0], macs[1], macs[2], macs[3], macs[4], macs[5]];
+    let found = find(raw, u32::from(relay::is_broadcast(&destination)));
     let Some(protocol) = (found as u32).checked_sub(1) else { return false };
     // SAFETY: values of this map are replaced whole and freed after a grace period.
     let Some(fanout) = (unsafe { RELAY_FANOUT.get(FanoutKey { parent, part: 0 }) }) else { return false };

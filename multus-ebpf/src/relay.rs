@@ -77,7 +77,7 @@ pub(crate) fn egress(ctx: &TcContext) -> i32 {
     if original[0] & 1 == 0 {
         return host::unicast(ctx, parent, &original, &source, stamp);
     }
-    let broadcast = u32::from(original[0] == 0xff);
+    let broadcast = u32::from(is_broadcast(&original));
     let Some(matched) = Match::unpack(classify(ctx.skb.skb, broadcast)) else { return NEXT };
     // SAFETY: values of this map are replaced whole and freed after a grace period: no aliasing write happens.
     let Some(fanout) = (unsafe { RELAY_FANOUT.get(FanoutKey { parent, part: 0 }) }) else { return NEXT };
@@ -280,6 +280,10 @@ pub(crate) fn rule(frame: &Frame, broadcast: bool) -> Option<Rule> {
     if frame.later_fragment {
         return Some(group);
     }
+    if frame.destination_port == 0 {
+        // Nobody's port, and the group's own entry stands there.
+        return None;
+    }
     key.port = frame.destination_port;
     // SAFETY: as above.
     unsafe { RELAY_RULES.get(key) }.copied()
@@ -360,6 +364,12 @@ fn log(skb: *mut __sk_buff, parent: u32, protocol: u32, path: u32, outcome: u32)
 #[cfg(not(feature = "log"))]
 #[inline(always)]
 fn log(_skb: *mut __sk_buff, _parent: u32, _protocol: u32, _path: u32, _outcome: u32) {}
+
+/// Whether a MAC is everybody's.
+#[inline(always)]
+pub(crate) fn is_broadcast(mac: &[u8; 6]) -> bool {
+    packed(mac) == 0xffff_ffff_ffff
+}
 
 #[inline(always)]
 fn packed(mac: &[u8; 6]) -> u64 {
