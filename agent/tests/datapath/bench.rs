@@ -272,6 +272,30 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// The tags of all datagrams of both families that have come and carry one, sorted; waits until none comes for a while.
+    pub(crate) fn tags(&self, prefix: &str) -> Vec<String> {
+        let mut tags = Vec::new();
+        for socket in [&self.v4, &self.v6] {
+            socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+            let mut buffer = [0; 2048];
+            loop {
+                match socket.recv_from(&mut buffer) {
+                    Ok((length, _)) => {
+                        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                        tags.extend(text.find(prefix).map(|at| text[at..].to_owned()));
+                    }
+                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => panic!("receive: {error}"),
+                }
+            }
+        }
+        tags.sort();
+        tags
+    }
+}
+
 /// Sends a datagram to a broadcast address from an address of the namespace.
 pub(crate) fn broadcast(netns: &str, from: Ipv4Addr, to: (Ipv4Addr, u16), payload: &[u8]) {
     within(netns, || {
