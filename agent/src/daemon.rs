@@ -24,6 +24,7 @@ use crate::ops::owed_status;
 use crate::ops::reconcile;
 use crate::ops::runner::HostRunner;
 use crate::ops::runtime_conf::Keeper;
+use crate::ops::witness::Witness;
 use crate::records::Records;
 use crate::server::routes::Routes;
 use crate::server::socket::Socket;
@@ -168,6 +169,7 @@ pub(crate) fn context(
         default_network: DefaultNetwork::default(),
         turns: Turns::new((cores * 4).max(8)),
         left_over: tokio::sync::Notify::new(),
+        witness: Witness::default(),
         settings,
     }
 }

@@ -49,3 +49,4 @@ mod takeover;
 mod thin;
 mod upstream;
 mod verbs;
+mod watch;

@@ -16,6 +16,7 @@ mod numbers;
 mod object;
 mod protocols;
 mod report;
+mod watching;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,6 +26,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::Ebpf;
 use multus_ebpf_common::LAYOUT;
+use multus_ebpf_common::events::Watch;
 use multus_ebpf_common::mark::STAMPS;
 
 pub use attachment::{AttachMode, Attached, Attachment, Mac, Mark, Mode, Parent, Settings};
@@ -32,6 +34,7 @@ pub use error::DatapathError;
 pub use hooks::Method;
 pub use protocols::{Custom, ProtocolSet};
 pub use report::{Facts, Interface, ParentFacts, ProgramFacts, RelayCount};
+pub use watching::{Decision, Watching};
 
 use crate::objects::HostAccess;
 use crate::sys::netns::{self, NetnsError};
@@ -99,6 +102,8 @@ impl Datapath {
         gone.iter().try_for_each(|(number, _)| maps.forget_protocol(*number))?;
         numbers::remember(&numbers, &given, &gone)?;
         maps.set_rules(&table.rules(allowed))?;
+        // A watcher that was killed cannot have said that it is gone.
+        maps.set_watch(Watch::default())?;
         for (direction, name) in (0..).zip(object::COUNT) {
             object::load(&mut object, name)?;
             maps.set_count(direction, object::fd(&mut object, name)?)?;

@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::names::ContainerId;
 use crate::ops::default_network::DefaultNetwork;
 use crate::ops::ledger::Ledger;
+use crate::ops::witness::Witness;
 use crate::spool::Spool;
 
 /// Everything an operation may use.
@@ -45,6 +46,8 @@ pub struct Context {
     pub turns: Turns,
     /// Something was left over just now, by a shim that is gone: a reason to look before it is time.
     pub left_over: Notify,
+    /// What the relay decides, while somebody asks.
+    pub witness: Witness,
 }
 
 impl Context {

@@ -31,6 +31,7 @@ pub mod status;
 pub mod takeover;
 pub mod undo;
 pub mod view;
+pub mod witness;
 
 use std::future::Future;
 use std::sync::Arc;
