@@ -35,6 +35,9 @@ use crate::telemetry::{exposition::Exposition, log};
 
 /// How often leftovers are looked at.
 const NOW_AND_THEN: Duration = Duration::from_secs(10);
+/// How long a thread for blocking work waits for more. The allocator keeps a cache per thread, and what lies in it holds
+/// pages of the heap: with a long wait every small job would keep one of a burst's threads, in turns, for good.
+const IDLE_THREAD: Duration = Duration::from_millis(250);
 /// How long operations may still take after a signal; the shim waits for the next agent meanwhile.
 const LAST_WORK: Duration = Duration::from_secs(10);
 
@@ -76,6 +79,7 @@ pub fn run(file: &Path) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(64)
+        .thread_keep_alive(IDLE_THREAD)
         .enable_all()
         .build()
         .map_err(|error| StartError::Needs("start threads", error))?;

@@ -24,6 +24,7 @@ pub mod owed_status;
 pub mod pods;
 pub mod preflight;
 pub mod reconcile;
+mod recording;
 pub mod result_cache;
 pub mod runner;
 pub mod runtime_conf;
@@ -104,7 +105,7 @@ async fn perform<R: Runner>(
         Command::Add => {
             let result = add::add(context, call, runner).await?;
             if let Some(container) = &call.request.container_id {
-                add::persist(context, container.clone());
+                recording::persist(context, container.clone());
             }
             Ok(Some(result))
         }
