@@ -6,9 +6,11 @@
 
 mod bench;
 mod frames;
+mod listeners;
 
 mod cost;
 mod counting;
+mod golden;
 mod host_access;
 mod host_ports;
 mod lifecycle;
