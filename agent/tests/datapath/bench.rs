@@ -281,19 +281,24 @@ impl Peer {
         all
     }
 
-    /// How many datagrams that end with `tag` have come; waits until none has come for a while.
-    pub(crate) fn heard(&self, family: Family, tag: &str) -> usize {
+    /// The datagrams that come until none has come for a while.
+    pub(crate) fn tally(&self, family: Family) -> Vec<Vec<u8>> {
         let socket = if family == Family::V4 { &self.v4 } else { &self.v6 };
         socket.set_read_timeout(Some(silence())).unwrap();
-        let (mut buffer, mut count) = ([0; 2048], 0);
+        let (mut buffer, mut all) = ([0; 2048], Vec::new());
         loop {
             match socket.recv_from(&mut buffer) {
-                Ok((length, _)) => count += usize::from(buffer[..length].ends_with(tag.as_bytes())),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return count,
+                Ok((length, _)) => all.push(buffer[..length].to_vec()),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return all,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("receive: {error}"),
             }
         }
+    }
+
+    /// How many datagrams that end with `tag` have come; waits until none has come for a while.
+    pub(crate) fn heard(&self, family: Family, tag: &str) -> usize {
+        self.tally(family).iter().filter(|message| message.ends_with(tag.as_bytes())).count()
     }
 }
 

@@ -30,10 +30,10 @@ pub(crate) fn link_local(netns: &str, ifname: &str) -> Ipv6Addr {
 }
 
 /// Both ways, both families.
-fn talk(bench: &Bench, pod: &Pod) -> [bool; 4] {
+pub(crate) fn talk(bench: &Bench, pod: &Pod) -> [bool; 4] {
     let (host, inside) = (bench.host(), pod.netns.clone());
-    let to_pod = format!("{}%eth0", link_local(&inside, "net1"));
-    let to_host = format!("{}%net1", link_local(&host, "eth0"));
+    let to_pod = format!("{}%{}", link_local(&inside, "net1"), bench.uplink);
+    let to_host = format!("{}%net1", link_local(&host, &bench.uplink));
     let roads = [
         (host.clone(), pod.address().to_string()),
         (inside.clone(), HOST.to_string()),

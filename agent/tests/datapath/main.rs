@@ -6,6 +6,7 @@
 
 mod bench;
 mod frames;
+mod lab;
 mod listeners;
 
 mod cost;
@@ -14,7 +15,7 @@ mod golden;
 mod host_access;
 mod host_ports;
 mod lifecycle;
-mod many;
+mod parents;
 mod plain;
 mod protocols;
 mod relaying;
