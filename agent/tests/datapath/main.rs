@@ -6,13 +6,16 @@
 
 mod bench;
 mod frames;
+mod lab;
+mod listeners;
 
 mod cost;
 mod counting;
+mod golden;
 mod host_access;
 mod host_ports;
 mod lifecycle;
-mod many;
+mod parents;
 mod plain;
 mod protocols;
 mod relaying;
