@@ -40,6 +40,7 @@ mod metrics;
 mod networks;
 mod regressions;
 mod relay;
+mod repair;
 mod restart;
 mod results;
 mod routes;
