@@ -26,6 +26,7 @@ mod cli;
 mod counters;
 mod del;
 mod devices;
+mod disturbances;
 mod events;
 mod faults;
 mod fixtures;

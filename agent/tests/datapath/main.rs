@@ -6,9 +6,11 @@
 
 mod bench;
 mod frames;
+mod stranger;
 
 mod cost;
 mod counting;
+mod damage;
 mod host_access;
 mod host_ports;
 mod lifecycle;
