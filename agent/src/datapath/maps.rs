@@ -130,13 +130,24 @@ impl Maps {
     /// Makes `relay_rules` hold exactly `rules`.
     pub(super) fn set_rules(&mut self, rules: &[(RuleKey, Rule)]) -> Result<(), DatapathError> {
         let present: Vec<RuleKey> = self.rules.keys().filter_map(Result::ok).map(|key| key.0).collect();
-        for (key, rule) in rules {
-            self.rules.insert(Plain(*key), Plain(*rule), BPF_ANY).map_err(on("write", "relay_rules"))?;
+        let strays = present.into_iter().filter(|key| !rules.iter().any(|(kept, _)| kept == key)).collect::<Vec<_>>();
+        match self.add_rules(rules) {
+            Err(DatapathError::Full { .. }) => {
+                self.remove_rules(&strays)?;
+                self.add_rules(rules)
+            }
+            done => done.and_then(|()| self.remove_rules(&strays)),
         }
-        for key in present.iter().filter(|key| !rules.iter().any(|(kept, _)| kept == *key)) {
-            gone_is_fine(self.rules.remove(&Plain(*key))).map_err(on("delete from", "relay_rules"))?;
-        }
-        Ok(())
+    }
+
+    fn add_rules(&mut self, rules: &[(RuleKey, Rule)]) -> Result<(), DatapathError> {
+        let add = |(key, rule): &(RuleKey, Rule)| self.rules.insert(Plain(*key), Plain(*rule), BPF_ANY);
+        rules.iter().try_for_each(add).map_err(on("write", "relay_rules"))
+    }
+
+    fn remove_rules(&mut self, keys: &[RuleKey]) -> Result<(), DatapathError> {
+        let remove = |key: &RuleKey| gone_is_fine(self.rules.remove(&Plain(*key)));
+        keys.iter().try_for_each(remove).map_err(on("delete from", "relay_rules"))
     }
 
     /// Writes a parent's fan-out. Programs see each part old or new, whole, and no part before it is written: the first
@@ -338,7 +349,12 @@ fn failed(action: &'static str, map: &'static str) -> impl Fn(String) -> Datapat
 }
 
 fn on(action: &'static str, map: &'static str) -> impl Fn(MapError) -> DatapathError {
-    move |error| DatapathError::Map { action, map, reason: chain(&error) }
+    move |error| {
+        if is(&error, std::io::ErrorKind::ArgumentListTooLong) {
+            return DatapathError::Full { map };
+        }
+        DatapathError::Map { action, map, reason: chain(&error) }
+    }
 }
 
 fn is(error: &MapError, kind: std::io::ErrorKind) -> bool {

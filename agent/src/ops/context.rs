@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::names::ContainerId;
 use crate::ops::default_network::DefaultNetwork;
 use crate::ops::ledger::Ledger;
+use crate::ops::repair::Troubles;
 use crate::ops::witness::Witness;
 use crate::spool::Spool;
 
@@ -36,6 +37,8 @@ pub struct Context {
     pub metrics_fault: Mutex<Option<String>>,
     /// The cluster's own network, as far as it is known.
     pub default_network: DefaultNetwork,
+    /// What others took away from the datapath and is not put back yet.
+    pub troubles: Troubles,
     /// The records.
     pub ledger: Ledger,
     /// What the shim did while we were away.
