@@ -8,6 +8,7 @@
 #![no_main]
 
 mod counters;
+mod events;
 mod frame;
 mod guard;
 mod host;

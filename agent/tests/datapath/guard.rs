@@ -201,12 +201,10 @@ fn a_driver_without_xdp_has_the_guard_behind_it() {
     ip(&["-n", &host, "link", "add", "br0", "type", "bridge"]);
     ip(&["-n", &host, "link", "set", "eth0", "master", "br0"]);
     ip(&["-n", &host, "link", "set", "br0", "up"]);
-    let pod = bench.pod_on("br0", "bridge");
+    "br0".clone_into(&mut bench.uplink);
+    let pod = bench.pod("bridge");
     let datapath = open(&bench, Guard::Xdp);
-    let (ifindex, mac) = link(&host, "br0");
-    let parent = multus_agent::datapath::Parent { ifindex, name: "br0".to_owned(), mac };
-    let attachment = multus_agent::datapath::Attachment { parent: Some(parent), ..bench.attachment(&pod) };
-    let attached = bench.on_host(|| datapath.attach(&attachment)).unwrap();
+    let attached = bench.attach(&datapath, &pod);
     assert_eq!(datapath.facts().parents[0].guard, Some(Guarded::XdpGeneric));
     let (mut ear, lan) = (Ear::of(&pod), Wire::open(&bench.lan(), "wire"));
     flood(&datapath, &lan, &datagram(FLOODER, MDNS_V4, &query()), 1000, &mut ear);

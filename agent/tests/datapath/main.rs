@@ -7,15 +7,20 @@
 mod bench;
 mod budget;
 mod frames;
+mod lab;
+mod listeners;
+mod stranger;
 
 mod cost;
 mod counting;
+mod damage;
+mod golden;
 mod guard;
 mod host_access;
 mod host_ports;
 mod lifecycle;
-mod many;
 mod model;
+mod parents;
 mod plain;
 mod property;
 mod protocols;

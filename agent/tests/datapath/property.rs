@@ -71,6 +71,7 @@ fn stage(guard: Guard) -> Stage {
             &[&net, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv4.conf.all.arp_ignore=8"],
         );
     };
+    "eth1".clone_into(&mut bench.uplink);
     silent(&host);
     silent(&bench.lan());
     ip(&["-n", &bench.lan(), "link", "set", "wire1", "mtu", "9000", "up"]);
@@ -96,7 +97,7 @@ fn stage(guard: Guard) -> Stage {
     ];
     let (mut pods, mut attached) = (Vec::new(), Vec::new());
     for (protocols, named, host_access) in kinds {
-        let pod = bench.pod_on("eth1", "private");
+        let pod = bench.pod("private");
         silent(&pod.netns);
         let host = host_access.clone().map(|access| access.ports.map(|_| PORTS.to_vec()));
         let attachment = Attachment { parent: Some(parent.clone()), protocols, host_access, ..bench.attachment(&pod) };

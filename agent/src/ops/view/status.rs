@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::PoisonError;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -233,9 +233,10 @@ fn datapath(context: &Context) -> Line {
             if facts.uncounted > 0 {
                 parts.push(format!("{} attachments are not counted: raise datapath.slots", facts.uncounted));
             }
-            let text = parts.join("; ");
+            let troubles = context.troubles.told(Instant::now());
             let unguarded = facts.parents.iter().any(|p| p.guard.as_ref().and_then(Guarded::fault).is_some());
-            let is_fine = facts.uncounted == 0 && !unguarded;
+            let is_fine = facts.uncounted == 0 && troubles.is_empty() && !unguarded;
+            let text = troubles.into_iter().chain(parts).collect::<Vec<_>>().join("; ");
             Line { name, health: if is_fine { Health::Ok } else { Health::Warning }, text }
         }
         (None, Some(fault)) => Line { name, health: Health::Failed, text: fault.clone() },
