@@ -31,6 +31,7 @@ mod events;
 mod faults;
 mod fixtures;
 mod gc;
+mod guard;
 mod host_access;
 mod hostile;
 mod kube;
