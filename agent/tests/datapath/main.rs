@@ -8,9 +8,11 @@ mod bench;
 mod frames;
 mod lab;
 mod listeners;
+mod stranger;
 
 mod cost;
 mod counting;
+mod damage;
 mod golden;
 mod host_access;
 mod host_ports;
