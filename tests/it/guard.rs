@@ -43,7 +43,7 @@ fn a_storm_on_the_lan_is_counted_and_shown_and_ends_with_the_option() {
         };
         let storm = |world: &lab::World| {
             let frame = frame.bytes();
-            (0..600).for_each(|_| inject(&world.lab.lan().netns, &world.lab.lan().link, &frame, 0));
+            (0..600).for_each(|_| inject(&world.lab.lan().netns, &world.lab.lan().ifname, &frame, 0));
         };
         storm(&world);
         let patience = Duration::from_secs(10);

@@ -32,11 +32,11 @@ pub(super) const NAMES: [&str; 13] = [
     "relay_counters",
     "host_ports",
     "host_flows",
+    "events",
+    "event_watch",
     "guard_limits",
     "guard_buckets",
     "guard_counters",
-    "events",
-    "event_watch",
 ];
 
 const BPF_ANY: u64 = 0;
@@ -89,9 +89,9 @@ pub(super) struct Maps {
     macs: HashMap<MapData, Plain<MacKey>, Plain<LocalMac>>,
     relay: PerCpuHashMap<MapData, Plain<RelayKey>, Plain<RelayCount>>,
     ports: HashMap<MapData, u32, Plain<HostPorts>>,
+    watch: Array<MapData, Plain<Watch>>,
     guard_limits: Array<MapData, Plain<GuardLimit>>,
     guard: PerCpuHashMap<MapData, Plain<GuardKey>, Plain<GuardCount>>,
-    watch: Array<MapData, Plain<Watch>>,
     cpus: usize,
 }
 
@@ -105,10 +105,10 @@ impl Maps {
         check::<RelayKey, RelayCount>(folder, "relay_counters")?;
         check::<u32, HostPorts>(folder, "host_ports")?;
         check::<FlowKey, u64>(folder, "host_flows")?;
+        check::<u32, Watch>(folder, "event_watch")?;
         check::<u32, GuardLimit>(folder, "guard_limits")?;
         check::<BucketKey, GuardBucket>(folder, "guard_buckets")?;
         check::<GuardKey, GuardCount>(folder, "guard_counters")?;
-        check::<u32, Watch>(folder, "event_watch")?;
         let cpus =
             nr_cpus().map_err(|(what, error)| failed("count CPUs for", "if_counters")(format!("{what}: {error}")))?;
         Ok(Self {
@@ -119,9 +119,9 @@ impl Maps {
             macs: open(object, "local_macs")?,
             relay: open(object, "relay_counters")?,
             ports: open(object, "host_ports")?,
+            watch: open(object, "event_watch")?,
             guard_limits: open(object, "guard_limits")?,
             guard: open(object, "guard_counters")?,
-            watch: open(object, "event_watch")?,
             cpus,
         })
     }

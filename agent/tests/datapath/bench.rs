@@ -102,10 +102,15 @@ impl Bench {
 
     /// A pod with a `net1` of any kind on the uplink.
     pub(crate) fn pod_of(&mut self, kind: &[&str]) -> Pod {
+        let uplink = self.uplink.clone();
+        self.pod_at(&uplink, kind)
+    }
+
+    fn pod_at(&mut self, parent: &str, kind: &[&str]) -> Pod {
         self.pods += 1;
         let (host, netns) = (self.host(), format!("{}-p{}", self.name, self.pods));
         make_netns(&netns);
-        ip(&[&["-n", &host, "link", "add", "net1", "link", &self.uplink, "netns", &netns][..], kind].concat());
+        ip(&[&["-n", &host, "link", "add", "net1", "link", parent, "netns", &netns][..], kind].concat());
         address(&netns, "net1", &format!("10.77.0.{}/24", 10 + self.pods));
         Pod { netns, number: self.pods }
     }

@@ -235,7 +235,7 @@ fn datapath(context: &Context) -> Line {
             }
             let troubles = context.troubles.told(Instant::now());
             let unguarded = facts.parents.iter().any(|p| p.guard.as_ref().and_then(Guarded::fault).is_some());
-            let is_fine = facts.uncounted == 0 && troubles.is_empty() && !unguarded;
+            let is_fine = facts.uncounted == 0 && !unguarded && troubles.is_empty();
             let text = troubles.into_iter().chain(parts).collect::<Vec<_>>().join("; ");
             Line { name, health: if is_fine { Health::Ok } else { Health::Warning }, text }
         }
