@@ -196,6 +196,54 @@ fn an_interface_with_another_mac_or_parent_is_followed_but_not_into_anothers_pla
 }
 
 #[test]
+fn a_bonds_fail_over_is_followed() {
+    let mut bench = Bench::new();
+    let host = bench.host();
+    let made = std::process::Command::new("ip")
+        .args(["-n", &host, "link", "add", "bond0", "type", "bond", "mode", "active-backup", "fail_over_mac", "active"])
+        .output();
+    if !made.unwrap().status.success() {
+        return eprintln!("skipped: this kernel has no bonding");
+    }
+    // Two wires in one bond, whose MAC is that of the wire in use.
+    for number in ["0", "1"] {
+        let (near, far) = (format!("leg{number}"), format!("far{number}"));
+        ip(&["-n", &host, "link", "add", &near, "type", "veth", "peer", "name", &far]);
+        ip(&["-n", &host, "link", "set", &far, "up"]);
+        ip(&["-n", &host, "link", "set", &near, "master", "bond0"]);
+        ip(&["-n", &host, "link", "set", &near, "up"]);
+    }
+    ip(&["-n", &host, "link", "set", "bond0", "up"]);
+    ip(&["-n", &host, "addr", "add", "10.77.9.1/24", "dev", "bond0"]);
+    let parent = || {
+        let (ifindex, mac) = link(&host, "bond0");
+        Parent { ifindex, name: "bond0".to_owned(), mac }
+    };
+    let pod = bench.pod_on("bond0", "private");
+    let datapath = bench.open();
+    let attachment = Attachment { parent: Some(parent()), ..bench.attachment(&pod) };
+    let _attached = bench.on_host(|| datapath.attach(&attachment)).unwrap();
+    let (peer, inside) = (Peer::new(&host, "bond0", std::net::Ipv4Addr::new(10, 77, 9, 1)), pod.peer());
+    let both = |tag: &str| {
+        inside.query(Family::V4, tag);
+        peer.query(Family::V6, tag);
+        (peer.heard(Family::V4, tag), inside.heard(Family::V6, tag))
+    };
+    assert_eq!(both("first leg"), (1, 1));
+    let before = parent();
+    for leg in ["leg1", "leg0"] {
+        ip(&["-n", &host, "link", "set", "bond0", "type", "bond", "active_slave", leg]);
+        if parent() != before {
+            break;
+        }
+    }
+    assert_ne!(parent(), before, "the bond has the other wire's MAC");
+    assert_eq!(datapath.parents(), [before]);
+    datapath.parent_changed(&parent()).unwrap();
+    assert_eq!(both("other leg"), (1, 1));
+}
+
+#[test]
 fn taking_over_many_pods_leaves_none_out_meanwhile() {
     for attach in ways() {
         let mut bench = Bench::new();
