@@ -16,6 +16,7 @@ mod damage;
 mod golden;
 mod host_access;
 mod host_ports;
+mod kernels;
 mod lifecycle;
 mod parents;
 mod plain;
