@@ -160,7 +160,9 @@ fn remove_filters(ifname: &str, mark: &QdiscMark) {
 
 /// Deletes our filters from `ifname`; what is not there needs no deleting.
 fn delete_filters(ifname: &str) {
-    DIRECTIONS.into_iter().for_each(|direction| delete_filter(ifname, direction));
+    for direction in DIRECTIONS {
+        delete_filter(ifname, direction);
+    }
 }
 
 fn delete_filter(ifname: &str, direction: TcAttachType) {
@@ -309,7 +311,9 @@ fn update_link(program: &mut SchedClassifier, present: PinnedLink) -> Result<(),
 }
 
 fn remove_pins(ifindex: u32, links: &Path) {
-    DIRECTIONS.into_iter().for_each(|direction| remove_pin(ifindex, direction, links));
+    for direction in DIRECTIONS {
+        remove_pin(ifindex, direction, links);
+    }
 }
 
 fn remove_pin(ifindex: u32, direction: TcAttachType, links: &Path) {

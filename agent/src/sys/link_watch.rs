@@ -160,9 +160,9 @@ mod tests {
         hears(&watch, Change::Gone(index)).await;
         // More than the socket can keep, before anybody takes any of it.
         watch.socket.get_ref().0.set_rx_buf_sz(1).unwrap();
-        let many: String = (1500..1600).map(|mtu| format!("link set lo mtu {mtu}\n")).collect();
+        let many: Vec<String> = (1500..1600).map(|mtu| format!("link set lo mtu {mtu}\n")).collect();
         let file = std::env::temp_dir().join(&room.0);
-        std::fs::write(&file, many).unwrap();
+        std::fs::write(&file, many.concat()).unwrap();
         ip(&["-n", &room.0, "-batch", &file.to_string_lossy()]);
         std::fs::remove_file(&file).unwrap();
         hears(&watch, Change::Lost).await;

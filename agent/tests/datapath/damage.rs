@@ -215,14 +215,10 @@ fn a_bonds_fail_over_is_followed() {
     }
     ip(&["-n", &host, "link", "set", "bond0", "up"]);
     ip(&["-n", &host, "addr", "add", "10.77.9.1/24", "dev", "bond0"]);
-    let parent = || {
-        let (ifindex, mac) = link(&host, "bond0");
-        Parent { ifindex, name: "bond0".to_owned(), mac }
-    };
-    let pod = bench.pod_on("bond0", "private");
+    "bond0".clone_into(&mut bench.uplink);
+    let pod = bench.pod("private");
     let datapath = bench.open();
-    let attachment = Attachment { parent: Some(parent()), ..bench.attachment(&pod) };
-    let _attached = bench.on_host(|| datapath.attach(&attachment)).unwrap();
+    let _attached = bench.attach(&datapath, &pod);
     let (peer, inside) = (Peer::new(&host, "bond0", std::net::Ipv4Addr::new(10, 77, 9, 1)), pod.peer());
     let both = |tag: &str| {
         inside.query(Family::V4, tag);
@@ -230,16 +226,16 @@ fn a_bonds_fail_over_is_followed() {
         (peer.heard(Family::V4, tag), inside.heard(Family::V6, tag))
     };
     assert_eq!(both("first leg"), (1, 1));
-    let before = parent();
+    let before = bench.parent();
     for leg in ["leg1", "leg0"] {
         ip(&["-n", &host, "link", "set", "bond0", "type", "bond", "active_slave", leg]);
-        if parent() != before {
+        if bench.parent() != before {
             break;
         }
     }
-    assert_ne!(parent(), before, "the bond has the other wire's MAC");
+    assert_ne!(bench.parent(), before, "the bond has the other wire's MAC");
     assert_eq!(datapath.parents(), [before]);
-    datapath.parent_changed(&parent()).unwrap();
+    datapath.parent_changed(&bench.parent()).unwrap();
     assert_eq!(both("other leg"), (1, 1));
 }
 

@@ -83,10 +83,7 @@ async fn look(
         Ok(PodLook::NoInterface) => no_interface(context, datapath, record, attachment, was).await,
         Ok(PodLook::There { facts, presence, is_member }) => {
             let link = attachment.link.as_ref()?;
-            let parent = match timeout(ANSWER, parent_now(&facts)).await {
-                Ok(Ok(parent)) => parent,
-                Ok(Err(_)) | Err(_) => return None,
-            };
+            let Ok(Ok(parent)) = timeout(ANSWER, parent_now(&facts)).await else { return None };
             let change = Change::of(link, &facts, parent.as_ref());
             if change.is_none() && presence.is_whole() && is_member {
                 if lacks_parent(link) {
