@@ -145,18 +145,18 @@ mod tests {
             let done = Command::new("tc").args(["-n", &room.0]).args(arguments.split(' ')).status();
             assert!(done.unwrap().success(), "{arguments}");
         };
-        on("link add a type veth peer name b");
-        let index = netns::inside(&path, || netns::interface_index("a")).unwrap().unwrap();
+        on("link add wire0 type veth peer name wire1");
+        let index = netns::inside(&path, || netns::interface_index("wire0")).unwrap().unwrap();
         hears(&watch, Change::Link(index)).await;
-        on("link set a address 02:00:00:00:00:07");
+        on("link set wire0 address 02:00:00:00:00:07");
         hears(&watch, Change::Link(index)).await;
-        on("link set a name c");
+        on("link set wire0 name wire2");
         hears(&watch, Change::Link(index)).await;
-        tc("qdisc add dev c clsact");
+        tc("qdisc add dev wire2 clsact");
         hears(&watch, Change::Traffic(index)).await;
-        tc("qdisc del dev c clsact");
+        tc("qdisc del dev wire2 clsact");
         hears(&watch, Change::Traffic(index)).await;
-        on("link del c");
+        on("link del wire2");
         hears(&watch, Change::Gone(index)).await;
         // More than the socket can keep, before anybody takes any of it.
         watch.socket.get_ref().0.set_rx_buf_sz(1).unwrap();

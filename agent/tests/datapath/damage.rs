@@ -42,8 +42,24 @@ fn a_stranger_that_accepts_everything_hides_nothing_from_us() {
     assert!(found.missing.is_empty() && found.to_string().contains("parent_egress comes after program"), "{found}");
     bench.on_host(|| datapath.restore_parent(ifindex, &found)).unwrap();
     assert!(bench.on_host(|| datapath.look_at_parent(ifindex)).unwrap().is_whole());
+    assert_eq!(datapath.facts().parents[0].method, Some(Method::Tcx), "no fall back while the old link dies");
     drop((host, inside));
     relays(&bench, &pod, "in front again");
+}
+
+#[test]
+fn a_parent_that_is_left_and_joined_again_at_once_has_links_again() {
+    if !ways().contains(&AttachMode::Tcx) {
+        return;
+    }
+    let mut bench = Bench::new();
+    let pod = bench.pod("private");
+    let datapath = bench.open();
+    for turn in 0..10 {
+        let attached = bench.attach(&datapath, &pod);
+        assert_eq!(datapath.facts().parents[0].method, Some(Method::Tcx), "turn {turn}");
+        bench.on_host(|| datapath.detach(&attached)).unwrap();
+    }
 }
 
 #[test]
