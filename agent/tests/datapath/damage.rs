@@ -48,18 +48,21 @@ fn a_stranger_that_accepts_everything_hides_nothing_from_us() {
 }
 
 #[test]
-fn a_parent_that_is_left_and_joined_again_at_once_has_links_again() {
+fn programs_that_are_lifted_and_put_back_at_once_are_on_links_again() {
     if !ways().contains(&AttachMode::Tcx) {
         return;
     }
     let mut bench = Bench::new();
     let pod = bench.pod("private");
     let datapath = bench.open();
-    for turn in 0..10 {
-        let attached = bench.attach(&datapath, &pod);
-        assert_eq!(datapath.facts().parents[0].method, Some(Method::Tcx), "turn {turn}");
-        bench.on_host(|| datapath.detach(&attached)).unwrap();
+    let _attached = bench.attach(&datapath, &pod);
+    let behind = ["parent_ingress", "parent_egress"].map(|name| (name, "another".to_owned()));
+    let found = Presence { missing: Vec::new(), behind: behind.into() };
+    for turn in 0..20 {
+        bench.on_host(|| datapath.restore_parent(bench.parent().ifindex, &found)).unwrap();
+        assert_eq!(datapath.facts().parents[0].method, Some(Method::Tcx), "turn {turn}: the old link was still dying");
     }
+    relays(&bench, &pod, "after all that");
 }
 
 #[test]
