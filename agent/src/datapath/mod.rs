@@ -5,6 +5,7 @@
 //! filters), so that a new agent finds a running datapath and takes it over with [`Datapath::adopt`].
 
 mod attachment;
+mod counters;
 mod error;
 mod hooks;
 mod instances;
@@ -28,10 +29,11 @@ use multus_ebpf_common::LAYOUT;
 use multus_ebpf_common::mark::STAMPS;
 
 pub use attachment::{AttachMode, Attached, Attachment, Mac, Mark, Mode, Parent, Settings};
+pub use counters::Reading;
 pub use error::DatapathError;
 pub use hooks::Method;
 pub use protocols::{Custom, ProtocolSet};
-pub use report::{Facts, Interface, ParentFacts, ProgramFacts, RelayCount};
+pub use report::{Facts, Interface, InterfaceCounts, ParentFacts, ProgramFacts, RelayCount};
 
 use crate::objects::HostAccess;
 use crate::sys::netns::{self, NetnsError};
@@ -109,7 +111,7 @@ impl Datapath {
             }
         }
         let log = if settings.log { Some(lines::follow(&mut object)?) } else { None };
-        let slots = maps.slots();
+        let slots = maps.counters.slots();
         if slots != settings.slots {
             tracing::warn!(
                 slots,
@@ -139,7 +141,7 @@ impl Datapath {
             let number = state.instances.take(attachment.into()).ok_or(DatapathError::NoInstance(limit))?;
             hooks::forget_pod(number, &self.links);
             if let Some(slot) = state.instances.slot(number) {
-                state.maps.zero(slot)?;
+                state.maps.counters.zero(slot)?;
             }
             number
         };
@@ -189,7 +191,7 @@ impl Datapath {
         let mut state = self.state();
         state.instances.release(*instance);
         if let Some(slot) = state.instances.slot(*instance) {
-            state.maps.zero(slot)?;
+            state.maps.counters.zero(slot)?;
         }
         drop(state);
         Ok(filters?)
@@ -335,7 +337,7 @@ impl Datapath {
             }
         }
         for slot in state.instances.free_slots() {
-            state.maps.zero(slot)?;
+            state.maps.counters.zero(slot)?;
         }
         let members: Vec<u32> = state.sharers.values().flat_map(Sharers::all).map(|sharer| sharer.instance).collect();
         state.maps.keep_host_ports(&members)?;
