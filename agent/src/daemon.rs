@@ -22,8 +22,10 @@ use crate::ops::host_access;
 use crate::ops::ledger::Ledger;
 use crate::ops::owed_status;
 use crate::ops::reconcile;
+use crate::ops::repair::{self, Troubles};
 use crate::ops::runner::HostRunner;
 use crate::ops::runtime_conf::Keeper;
+use crate::ops::witness::Witness;
 use crate::records::Records;
 use crate::server::routes::Routes;
 use crate::server::socket::Socket;
@@ -104,6 +106,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     let host = HostRunner::new(plugin_folders(&context.settings), &context.settings.host_exec);
     let work = tokio::spawn(now_and_then(Arc::clone(&context), host.clone(), stop.clone()));
     let access = tokio::spawn(host_access::follow(Arc::clone(&context), stop.clone()));
+    let repairs = tokio::spawn(repair::follow(Arc::clone(&context), stop.clone()));
     let page = metrics(&context, stop.clone());
     let statuses = tokio::spawn(owed_status::report(Arc::clone(&context)));
     let settings = &context.settings;
@@ -130,6 +133,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     }
     work.abort();
     access.abort();
+    repairs.abort();
     page.abort();
     conf.abort();
     statuses.abort();
@@ -170,8 +174,10 @@ pub(crate) fn context(
         metrics: Arc::new(Metrics::default()),
         metrics_fault: std::sync::Mutex::default(),
         default_network: DefaultNetwork::default(),
+        troubles: Troubles::default(),
         turns: Turns::new((cores * 4).max(8)),
         left_over: tokio::sync::Notify::new(),
+        witness: Witness::default(),
         settings,
     }
 }

@@ -25,6 +25,7 @@ pub mod pods;
 pub mod preflight;
 pub mod reconcile;
 mod recording;
+pub mod repair;
 pub mod result_cache;
 pub mod runner;
 pub mod runtime_conf;
@@ -32,6 +33,7 @@ pub mod status;
 pub mod takeover;
 pub mod undo;
 pub mod view;
+pub mod witness;
 
 use std::future::Future;
 use std::sync::Arc;
