@@ -10,8 +10,10 @@ mod lab;
 mod listeners;
 mod stranger;
 
+mod bpftool;
 mod cost;
 mod counting;
+mod cycles;
 mod damage;
 mod golden;
 mod host_access;
