@@ -223,6 +223,11 @@ fn datapath_settings(settings: &DatapathSettings) -> Result<Option<datapath::Set
         crate::config::AttachMode::Tcx => datapath::AttachMode::Tcx,
         crate::config::AttachMode::Clsact => datapath::AttachMode::Clsact,
     };
+    let guard = match settings.guard {
+        crate::config::Guard::Off => datapath::Guard::Off,
+        crate::config::Guard::Tc => datapath::Guard::Tc,
+        crate::config::Guard::Xdp => datapath::Guard::Xdp,
+    };
     // What annotations may ask for at most; each attachment's own list narrows it.
     let allowed = settings.relay.allowed.as_ref().unwrap_or(&settings.relay.known);
     let built_in: Vec<&String> =
@@ -237,6 +242,7 @@ fn datapath_settings(settings: &DatapathSettings) -> Result<Option<datapath::Set
         mark: datapath::Mark { value: settings.mark.value, mask: settings.mark.mask },
         protocols: ProtocolSet::of(&built_in)?,
         custom: custom.map(|c| datapath::Custom { name: c.name.clone(), v4: c.v4, v6: c.v6, port: c.port }).collect(),
+        guard,
     }))
 }
 

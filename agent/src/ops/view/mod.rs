@@ -15,7 +15,7 @@ pub use crate::datapath::Interface;
 pub use attachments::{AttachmentView, CountedView, Traffic, attachments, counted};
 pub use events::{RelayEvent, RelayEvents, relay_events};
 pub use networks::{NetworkView, networks};
-pub use relay::{FramesView, MemberView, RelayView, relay};
+pub use relay::{FramesView, GuardFramesView, MemberView, RelayView, relay};
 pub use status::{DatapathView, Health, Line, ParentView, ProgramView, RuntimeConfView, StatusView, status};
 
 /// The `apiVersion` of every document.
