@@ -3,8 +3,10 @@
 //! Nothing here decides; nothing here knows what an attachment is.
 
 #[cfg(feature = "daemon")]
+pub mod bpf;
 #[cfg(feature = "daemon")]
 pub mod clock;
+#[cfg(feature = "daemon")]
 pub mod conf_files;
 #[cfg(feature = "daemon")]
 pub mod device_files;
