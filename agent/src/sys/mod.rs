@@ -17,6 +17,8 @@ pub mod mounts;
 #[cfg(feature = "daemon")]
 pub mod netns;
 #[cfg(feature = "daemon")]
+pub mod packet;
+#[cfg(feature = "daemon")]
 pub mod qdisc;
 #[cfg(feature = "daemon")]
 pub mod routes;
