@@ -367,7 +367,7 @@ mod tests {
             any.send(&frame).unwrap();
         }
         for (socket, expected) in [(&any, vec![1u8, 2]), (&group, vec![1]), (&one, vec![2])] {
-            let mut heard = Vec::new();
+            let mut heard: Vec<u8> = Vec::new();
             read_until(socket, |_, frame| {
                 assert_eq!(frame[20], 0, "fragments are not heard");
                 heard.extend(frame.last());
