@@ -20,6 +20,8 @@ pub mod wire;
 // Decide: pure functions over words.
 #[cfg(feature = "daemon")]
 pub mod plan;
+#[cfg(feature = "daemon")]
+pub mod relay;
 
 // Touch: each wraps one outside thing.
 #[cfg(feature = "daemon")]
