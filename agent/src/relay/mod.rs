@@ -3,3 +3,4 @@
 //! Pure: bytes and clocks are arguments. Nothing here sends, receives or remembers beyond what it is told to.
 
 pub mod dns;
+pub mod reflect;
