@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::names::ContainerId;
 use crate::ops::default_network::DefaultNetwork;
 use crate::ops::ledger::Ledger;
+use crate::ops::reflect::Reflection;
 use crate::spool::Spool;
 
 /// Everything an operation may use.
@@ -37,6 +38,8 @@ pub struct Context {
     pub default_network: DefaultNetwork,
     /// The records.
     pub ledger: Ledger,
+    /// Discovery between links.
+    pub reflection: Reflection,
     /// What the shim did while we were away.
     pub spool: Spool,
     /// What is counted.

@@ -24,6 +24,7 @@ pub mod owed_status;
 pub mod pods;
 pub mod preflight;
 pub mod reconcile;
+pub mod reflect;
 pub mod result_cache;
 pub mod runner;
 pub mod runtime_conf;

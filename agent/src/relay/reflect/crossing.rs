@@ -209,8 +209,9 @@ impl Reflector {
                     Ok((Channel::Legacy(to.id, source.is_ipv6()), HOPS, payload))
                 }
             };
+            let protocol = crossing.protocol;
             let fate = fate.map(|(channel, hops, payload)| {
-                actions.push(Action::Ask { channel, protocol: crossing.protocol, to: destination, hops, payload })
+                actions.push(Action::Ask { channel, protocol, to: destination, hops, payload });
             });
             fates.push(fate_of(crossing, &to, fate));
         }

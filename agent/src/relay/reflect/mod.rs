@@ -7,6 +7,7 @@
 mod counts;
 mod crossing;
 pub mod datagram;
+pub mod election;
 mod limits;
 mod message;
 mod protocol;
