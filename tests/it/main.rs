@@ -38,6 +38,7 @@ mod load;
 mod log_file;
 mod metrics;
 mod networks;
+mod reflect;
 mod regressions;
 mod relay;
 mod restart;

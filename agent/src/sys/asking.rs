@@ -7,6 +7,9 @@ use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
 /// `SO_BINDTOIFINDEX` of asm-generic/socket.h (kernel 5.0).
 const BIND_TO_INDEX: libc::c_int = 62;
 
@@ -32,6 +35,18 @@ pub fn open(ifindex: u32, is_v6: bool, hops: u8) -> io::Result<UdpSocket> {
     };
     bind(&socket, any)?;
     Ok(UdpSocket::from(socket))
+}
+
+/// The same, to be waited for in the calling thread's runtime.
+///
+/// # Errors
+/// As [`open`]; or the runtime cannot watch it.
+pub fn open_awaited(ifindex: u32, is_v6: bool, hops: u8) -> io::Result<AsyncFd<UdpSocket>> {
+    let socket = open(ifindex, is_v6, hops)?;
+    #[expect(unsafe_code, reason = "tokio asks for a promise about the descriptor")]
+    // SAFETY: the socket owns its descriptor, which stays open and the same for as long as `AsyncFd` has it.
+    let awaited = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+    Ok(awaited?)
 }
 
 /// Memberships in groups on one interface, so that switches and the network card let the groups' frames in. They last as

@@ -9,6 +9,9 @@ use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
 use filter::Instruction;
 pub use filter::MOST_PORTS;
 
@@ -134,6 +137,17 @@ impl PacketSocket {
         }
         socket.bind()?;
         Ok(socket)
+    }
+
+    /// The same, to be waited for in the calling thread's runtime.
+    ///
+    /// # Errors
+    /// The runtime cannot watch it.
+    pub fn awaited(self) -> io::Result<AsyncFd<Self>> {
+        #[expect(unsafe_code, reason = "tokio asks for a promise about the descriptor")]
+        // SAFETY: the socket owns its descriptor, which stays open and the same for as long as `AsyncFd` has it.
+        let awaited = unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) };
+        Ok(awaited?)
     }
 
     /// The interface it is bound to.

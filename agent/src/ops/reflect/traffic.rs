@@ -72,7 +72,7 @@ impl Traffic {
             outgoing: link.role == Role::Uplink,
             waiting: WAITING,
         };
-        let socket = Arc::new(AsyncFd::register(PacketSocket::open(link.id.0, &hears)?)?);
+        let socket = Arc::new(PacketSocket::open(link.id.0, &hears)?.awaited()?);
         let id = link.id;
         self.sockets().insert(id, Arc::clone(&socket));
         self.reflector().join(link);
@@ -153,9 +153,8 @@ impl Traffic {
             match channels.get(&channel) {
                 Some(socket) => Arc::clone(socket),
                 None => {
-                    let socket = asking::open(index, to.is_ipv6(), hops)?;
-                    let port = socket.local_addr()?.port();
-                    let socket = Arc::new(AsyncFd::register(socket)?);
+                    let socket = Arc::new(asking::open_awaited(index, to.is_ipv6(), hops)?);
+                    let port = socket.get_ref().local_addr()?.port();
                     channels.insert(channel, Arc::clone(&socket));
                     self.reflector().listens(channel, Some(port));
                     tokio::spawn(Arc::clone(self).wait_for_answers(channel, Arc::clone(&socket)));
