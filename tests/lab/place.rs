@@ -41,6 +41,8 @@ pub struct Lan {
 enum Turn {
     Shared { _turn: RwLockReadGuard<'static, ()> },
     Alone { _turn: RwLockWriteGuard<'static, ()> },
+    /// That of another lab of the same test.
+    Beside,
 }
 
 /// One node with its folders and its LAN.
@@ -83,6 +85,11 @@ impl Lab {
     /// The same, with no other lab of this process beside it: for tests that need the whole machine.
     pub fn alone(name: &str) -> Self {
         Self::build(name, Turn::Alone { _turn: TURN.write().unwrap_or_else(PoisonError::into_inner) })
+    }
+
+    /// A second node for the test that has this lab already, which must outlive it.
+    pub fn beside(&self, name: &str) -> Self {
+        Self::build(name, Turn::Beside)
     }
 
     fn build(name: &str, turn: Turn) -> Self {
