@@ -23,8 +23,10 @@ use crate::ops::ledger::Ledger;
 use crate::ops::owed_status;
 use crate::ops::reconcile;
 use crate::ops::reflect::{self, Reflection};
+use crate::ops::repair::{self, Troubles};
 use crate::ops::runner::HostRunner;
 use crate::ops::runtime_conf::Keeper;
+use crate::ops::witness::Witness;
 use crate::records::Records;
 use crate::server::routes::Routes;
 use crate::server::socket::Socket;
@@ -35,6 +37,9 @@ use crate::telemetry::{exposition::Exposition, log};
 
 /// How often leftovers are looked at.
 const NOW_AND_THEN: Duration = Duration::from_secs(10);
+/// How long a thread for blocking work waits for more. The allocator keeps a cache per thread, and what lies in it holds
+/// pages of the heap: with a long wait every small job would keep one of a burst's threads, in turns, for good.
+const IDLE_THREAD: Duration = Duration::from_millis(250);
 /// How long operations may still take after a signal; the shim waits for the next agent meanwhile.
 const LAST_WORK: Duration = Duration::from_secs(10);
 
@@ -76,6 +81,7 @@ pub fn run(file: &Path) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(64)
+        .thread_keep_alive(IDLE_THREAD)
         .enable_all()
         .build()
         .map_err(|error| StartError::Needs("start threads", error))?;
@@ -102,6 +108,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     let work = tokio::spawn(now_and_then(Arc::clone(&context), host.clone(), stop.clone()));
     let access = tokio::spawn(host_access::follow(Arc::clone(&context), stop.clone()));
     let reflection = tokio::spawn(reflect::follow(Arc::clone(&context), stop.clone()));
+    let repairs = tokio::spawn(repair::follow(Arc::clone(&context), stop.clone()));
     let page = metrics(&context, stop.clone());
     let statuses = tokio::spawn(owed_status::report(Arc::clone(&context)));
     let settings = &context.settings;
@@ -129,6 +136,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     work.abort();
     access.abort();
     let _ = tokio::time::timeout(LAST_WORDS, reflection).await;
+    repairs.abort();
     page.abort();
     conf.abort();
     statuses.abort();
@@ -170,8 +178,10 @@ pub(crate) fn context(
         metrics: Arc::new(Metrics::default()),
         metrics_fault: std::sync::Mutex::default(),
         default_network: DefaultNetwork::default(),
+        troubles: Troubles::default(),
         turns: Turns::new((cores * 4).max(8)),
         left_over: tokio::sync::Notify::new(),
+        witness: Witness::default(),
         settings,
     }
 }

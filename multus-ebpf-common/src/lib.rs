@@ -9,6 +9,7 @@
 //! never sees maps it would misread.
 
 pub mod counters;
+pub mod events;
 pub mod host;
 pub mod mark;
 pub mod protocols;

@@ -7,6 +7,7 @@
 #![no_main]
 
 mod counters;
+mod events;
 mod frame;
 mod host;
 mod mark;

@@ -18,7 +18,7 @@ use multus_ebpf_common::relay::{
 };
 
 use crate::frame::{Frame, Network, UDP, field, load, read};
-use crate::{DROP, NEXT, host, mark};
+use crate::{DROP, NEXT, events, host, mark};
 
 const MDNS_PORT: u16 = 5353;
 const AF_PACKET: u32 = 17;
@@ -151,7 +151,7 @@ fn host_to_pods(ctx: &TcContext, parent: u32, matched: &Match, fanout: &Fanout, 
     // The agent makes a parent's counters before its first member: without them there is nobody to relay to.
     let Some(relayed) = counter(parent, matched.protocol, PATH_HOST_TO_POD, RELAYED) else { return NEXT };
     let Some(failed) = counter(parent, matched.protocol, PATH_HOST_TO_POD, FAILED) else { return NEXT };
-    log(ctx.skb.skb, parent, matched.protocol, PATH_HOST_TO_POD, RELAYED);
+    say(ctx.skb.skb, parent, matched.protocol, PATH_HOST_TO_POD, RELAYED);
     // SAFETY: a value of a per-CPU map: only this CPU writes it.
     unsafe { (*relayed).frames += 1 };
     let before = mark::get(ctx);
@@ -202,12 +202,14 @@ fn pod_to_host(ctx: &TcContext, parent: u32, matched: &Match, fanout: &Fanout, o
     mark::set(ctx, stamps::RELAYED);
     let injected = inject(ctx, parent, &fanout.mac);
     mark::restore(ctx, before);
+    // First, so that a watcher is shown the frame as it was.
+    let verdict = put_back(ctx, original);
     if injected {
         count(ctx, parent, matched.protocol, PATH_POD_TO_HOST, RELAYED, 1);
     } else {
         count(ctx, parent, matched.protocol, PATH_POD_TO_HOST, FAILED, 0);
     }
-    put_back(ctx, original)
+    verdict
 }
 
 /// Sends a copy for `mac` into the parent's receive path.
@@ -306,10 +308,10 @@ fn is_sane_mdns(ctx: &TcContext, frame: &Frame) -> bool {
     header[2] & 0x78 == 0 && header[3] & 0x0f == 0 && (!response || frame.source_port == MDNS_PORT)
 }
 
-/// Counts an outcome, and in the tracing object says so.
+/// Counts an outcome, and says so.
 #[inline(always)]
 pub(crate) fn count(ctx: &TcContext, parent: u32, protocol: u32, path: u32, outcome: u32, copies: u64) {
-    log(ctx.skb.skb, parent, protocol, path, outcome);
+    say(ctx.skb.skb, parent, protocol, path, outcome);
     add(parent, protocol, path, outcome, copies);
 }
 
@@ -328,6 +330,13 @@ fn add(parent: u32, protocol: u32, path: u32, outcome: u32, copies: u64) {
 #[inline(always)]
 fn counter(parent: u32, protocol: u32, path: u32, outcome: u32) -> Option<*mut RelayCount> {
     RELAY_COUNTERS.get_ptr_mut(RelayKey { parent, protocol, path, outcome })
+}
+
+/// Tells whoever watches, and in the tracing object the log.
+#[inline(always)]
+fn say(skb: *mut __sk_buff, parent: u32, protocol: u32, path: u32, outcome: u32) {
+    log(skb, parent, protocol, path, outcome);
+    events::tell(skb, parent, protocol, path, outcome);
 }
 
 #[cfg(feature = "log")]

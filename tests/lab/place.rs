@@ -39,8 +39,12 @@ pub struct Lan {
 /// Whether other labs of this process may be at work at the same time.
 #[derive(Debug)]
 enum Turn {
-    Shared { _turn: RwLockReadGuard<'static, ()> },
-    Alone { _turn: RwLockWriteGuard<'static, ()> },
+    Shared {
+        _turn: RwLockReadGuard<'static, ()>,
+    },
+    Alone {
+        _turn: RwLockWriteGuard<'static, ()>,
+    },
     /// That of another lab of the same test.
     Beside,
 }

@@ -3,10 +3,12 @@
 //! Nothing here knows what a kernel can do.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use super::delegation::RelayPolicy;
 use super::reflect::ReflectSettings;
 use super::section::{ConfigError, Section};
+use super::words::duration;
 
 /// Every discovery protocol with a built-in rule.
 pub const PROTOCOLS: [&str; 18] = [
@@ -32,6 +34,8 @@ pub const PROTOCOLS: [&str; 18] = [
 /// Those relayed unless configured otherwise.
 pub const RELAYED: [&str; 4] = ["mdns", "ssdp", "wsd", "coap"];
 
+/// What fits `datapath.lookInterval`.
+const LOOKS: &str = "a duration from 1s to 1h, such as 30s";
 /// What host access is called where protocols are.
 const HOST_ACCESS: &str = "host-access";
 /// The most protocols of the operator's own: the datapath tells 31 apart.
@@ -129,6 +133,8 @@ pub struct DatapathSettings {
     pub reflect: ReflectSettings,
     /// Storm guard on parents.
     pub guard: Guard,
+    /// How often it is looked whether everything is still in place.
+    pub look_interval: Duration,
 }
 
 impl DatapathSettings {
@@ -173,10 +179,15 @@ impl DatapathSettings {
             custom,
             reflect,
             guard: guard.unwrap_or(Guard::Off),
+            look_interval: section.word("lookInterval", LOOKS, read_look)?.unwrap_or(Duration::from_secs(30)),
         };
         section.finish(warnings);
         Ok(settings)
     }
+}
+
+fn read_look(text: &str) -> Option<Duration> {
+    duration(text).filter(|time| (Duration::from_secs(1)..=Duration::from_hours(1)).contains(time))
 }
 
 fn read_relay(

@@ -15,10 +15,11 @@ use aya::programs::links::{FdLink, Link, PinnedLink};
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcHandle, qdisc_add_clsact,
 };
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
+use aya::programs::{LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAttachType};
 
 use super::attachment::{AttachMode, Parent};
 use super::error::{DatapathError, chain};
+use super::look::Presence;
 use super::object::{PARENT, POD, classifier};
 use crate::sys::{netns, qdisc};
 
@@ -89,6 +90,55 @@ pub(super) fn attach_parent(
     Ok(Method::Clsact)
 }
 
+/// Takes one of the parent's programs off it, so that it can be put at the head again. Frames pass meanwhile as they do
+/// without us.
+pub(super) fn lift(parent: &Parent, program: &str, method: Method, links: &Path) {
+    for (name, direction) in PARENT.into_iter().zip(DIRECTIONS) {
+        match method {
+            _ if name != program => {}
+            Method::Tcx => remove_pin(parent.ifindex, direction, links),
+            Method::Clsact => delete_filter(&parent.name, direction),
+        }
+    }
+}
+
+/// Takes the pod's programs off `ifname` and leaves the qdisc, so that they can be put at the head again.
+pub(super) fn lift_pod(ifname: &str) {
+    delete_filters(ifname);
+}
+
+/// How a pair of filters of ours is on `ifname`.
+pub(super) fn filters(ifname: &str, programs: [&'static str; 2]) -> io::Result<Presence> {
+    let mut presence = Presence::default();
+    let Some(ifindex) = netns::interface_index(ifname) else { return Ok(presence) };
+    let ours = |filter: &qdisc::Filter| filter.priority == PRIORITY && filter.handle == u32::from(HANDLE);
+    for (name, filters) in programs.into_iter().zip(qdisc::filters(ifindex)?) {
+        match filters.iter().position(ours) {
+            Some(0) => {}
+            Some(_) => presence.behind.push((name, "a filter of the same priority".to_owned())),
+            None => presence.missing.push(name),
+        }
+    }
+    Ok(presence)
+}
+
+/// How our links are on a parent. `ours` are the ids of the programs we may have there, by name.
+pub(super) fn links(parent: &Parent, ours: &[(String, u32)]) -> Result<Presence, ProgramError> {
+    let mut presence = Presence::default();
+    for (name, direction) in PARENT.into_iter().zip(DIRECTIONS) {
+        let (_revision, chain) = SchedClassifier::query_tcx(&parent.name, direction)?;
+        let is_ours = |info: &ProgramInfo| ours.iter().any(|(_, id)| *id == info.id());
+        let is_it = |info: &ProgramInfo| ours.iter().any(|(own, id)| own == name && *id == info.id());
+        if !chain.iter().any(is_it) {
+            presence.missing.push(name);
+        } else if let Some(first) = chain.first().filter(|first| !is_ours(first)) {
+            let shown = first.name_as_str().unwrap_or_default();
+            presence.behind.push((name, format!("program {} {shown:?}", first.id())));
+        }
+    }
+    Ok(presence)
+}
+
 /// Takes our programs off a parent, whichever way they got there. A parent that is gone has nothing left to take off.
 pub(super) fn detach_parent(ifindex: u32, name: Option<&str>, links: &Path) {
     remove_pins(ifindex, links);
@@ -110,11 +160,13 @@ fn remove_filters(ifname: &str, mark: &QdiscMark) {
 
 /// Deletes our filters from `ifname`; what is not there needs no deleting.
 fn delete_filters(ifname: &str) {
-    for direction in DIRECTIONS {
-        if let Ok(link) = SchedClassifierLink::attached(ifname, direction, PRIORITY, HANDLE, None) {
-            // An error means that there is no such filter, or no clsact at all: what we want either way.
-            let _absent = link.detach();
-        }
+    DIRECTIONS.into_iter().for_each(|direction| delete_filter(ifname, direction));
+}
+
+fn delete_filter(ifname: &str, direction: TcAttachType) {
+    if let Ok(link) = SchedClassifierLink::attached(ifname, direction, PRIORITY, HANDLE, None) {
+        // An error means that there is no such filter, or no clsact at all: what we want either way.
+        let _absent = link.detach();
     }
 }
 
@@ -257,12 +309,14 @@ fn update_link(program: &mut SchedClassifier, present: PinnedLink) -> Result<(),
 }
 
 fn remove_pins(ifindex: u32, links: &Path) {
-    for direction in DIRECTIONS {
-        match fs::remove_file(pin_path(links, ifindex, direction)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(ifindex, %error, "a pinned link could not be removed"),
-        }
+    DIRECTIONS.into_iter().for_each(|direction| remove_pin(ifindex, direction, links));
+}
+
+fn remove_pin(ifindex: u32, direction: TcAttachType, links: &Path) {
+    match fs::remove_file(pin_path(links, ifindex, direction)) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!(ifindex, %error, "a pinned link could not be removed"),
     }
 }
 

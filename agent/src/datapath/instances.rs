@@ -63,6 +63,11 @@ impl Instances {
         self.used.get(&number).is_some_and(|present| present != owner)
     }
 
+    /// Says that whoever has this number is called otherwise now.
+    pub(super) fn rename(&mut self, number: u32, owner: Owner) {
+        self.used.entry(number).and_modify(|present| *present = owner);
+    }
+
     /// Gives a number back.
     pub(super) fn release(&mut self, number: u32) {
         self.used.remove(&number);

@@ -6,10 +6,13 @@
 use std::path::Path;
 
 use aya::Ebpf;
-use aya::maps::{HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, PerCpuHashMap, PerCpuValues, ProgramArray};
+use aya::maps::{
+    Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, PerCpuHashMap, PerCpuValues, ProgramArray,
+};
 use aya::programs::ProgramFd;
 use aya::util::nr_cpus;
 use multus_ebpf_common::counters::{InterfaceCounters, RECEIVE, TRANSMIT};
+use multus_ebpf_common::events::{Event, Watch};
 use multus_ebpf_common::host::{FlowKey, HostPorts};
 use multus_ebpf_common::relay::{
     Fanout, FanoutKey, LocalMac, MacKey, OUTCOMES, PARTS, PATHS, RelayCount, RelayKey, Rule, RuleKey, has_outcome,
@@ -19,7 +22,7 @@ use super::attachment::Mac;
 use super::error::{DatapathError, chain};
 
 /// Every map's name, as bpftool shows it and as it is pinned.
-pub(super) const NAMES: [&str; 8] = [
+pub(super) const NAMES: [&str; 10] = [
     "if_counters",
     "count_progs",
     "relay_rules",
@@ -28,6 +31,8 @@ pub(super) const NAMES: [&str; 8] = [
     "relay_counters",
     "host_ports",
     "host_flows",
+    "events",
+    "event_watch",
 ];
 
 const BPF_ANY: u64 = 0;
@@ -49,12 +54,24 @@ impl KernelValue for MacKey {}
 impl KernelValue for RelayCount {}
 impl KernelValue for RelayKey {}
 impl KernelValue for Rule {}
+impl KernelValue for Watch {}
 impl KernelValue for RuleKey {}
 
 #[expect(unsafe_code, reason = "aya reads and writes map values as bytes and asks for this promise")]
 // SAFETY: every KernelValue is repr(C), made of integers alone, without implicit padding (layout tests of the shared
 // crate), so any byte pattern is a value and every byte is initialised; Plain is transparent.
 unsafe impl<T: KernelValue> aya::Pod for Plain<T> {}
+
+/// An entry of the ring buffer `events`; `None`: it is of another size.
+pub(super) fn event(bytes: &[u8]) -> Option<Event> {
+    if bytes.len() != size_of::<Event>() {
+        return None;
+    }
+    #[expect(unsafe_code, reason = "the kernel hands events over as bytes")]
+    // SAFETY: the length is the type's, any byte pattern is an Event (integers alone, no padding), and the read assumes
+    // no alignment.
+    Some(unsafe { bytes.as_ptr().cast::<Event>().read_unaligned() })
+}
 
 /// The maps, open.
 pub(super) struct Maps {
@@ -65,6 +82,7 @@ pub(super) struct Maps {
     macs: HashMap<MapData, Plain<MacKey>, Plain<LocalMac>>,
     relay: PerCpuHashMap<MapData, Plain<RelayKey>, Plain<RelayCount>>,
     ports: HashMap<MapData, u32, Plain<HostPorts>>,
+    watch: Array<MapData, Plain<Watch>>,
     cpus: usize,
 }
 
@@ -78,6 +96,7 @@ impl Maps {
         check::<RelayKey, RelayCount>(folder, "relay_counters")?;
         check::<u32, HostPorts>(folder, "host_ports")?;
         check::<FlowKey, u64>(folder, "host_flows")?;
+        check::<u32, Watch>(folder, "event_watch")?;
         let cpus =
             nr_cpus().map_err(|(what, error)| failed("count CPUs for", "if_counters")(format!("{what}: {error}")))?;
         Ok(Self {
@@ -88,6 +107,7 @@ impl Maps {
             macs: open(object, "local_macs")?,
             relay: open(object, "relay_counters")?,
             ports: open(object, "host_ports")?,
+            watch: open(object, "event_watch")?,
             cpus,
         })
     }
@@ -95,6 +115,11 @@ impl Maps {
     /// Has the pods' programs go on in `program` for `direction`: for every attachment, from one frame to the next.
     pub(super) fn set_count(&mut self, direction: u32, program: &ProgramFd) -> Result<(), DatapathError> {
         self.count.set(direction, program, 0).map_err(on("write", "count_progs"))
+    }
+
+    /// Says which of the relay's decisions are told.
+    pub(super) fn set_watch(&mut self, watch: Watch) -> Result<(), DatapathError> {
+        self.watch.set(0, Plain(watch), BPF_ANY).map_err(on("write", "event_watch"))
     }
 
     /// How many slots the counter map really has (a pinned one keeps the size it was made with).
@@ -105,13 +130,24 @@ impl Maps {
     /// Makes `relay_rules` hold exactly `rules`.
     pub(super) fn set_rules(&mut self, rules: &[(RuleKey, Rule)]) -> Result<(), DatapathError> {
         let present: Vec<RuleKey> = self.rules.keys().filter_map(Result::ok).map(|key| key.0).collect();
-        for (key, rule) in rules {
-            self.rules.insert(Plain(*key), Plain(*rule), BPF_ANY).map_err(on("write", "relay_rules"))?;
+        let strays = present.into_iter().filter(|key| !rules.iter().any(|(kept, _)| kept == key)).collect::<Vec<_>>();
+        match self.add_rules(rules) {
+            Err(DatapathError::Full { .. }) => {
+                self.remove_rules(&strays)?;
+                self.add_rules(rules)
+            }
+            done => done.and_then(|()| self.remove_rules(&strays)),
         }
-        for key in present.iter().filter(|key| !rules.iter().any(|(kept, _)| kept == *key)) {
-            gone_is_fine(self.rules.remove(&Plain(*key))).map_err(on("delete from", "relay_rules"))?;
-        }
-        Ok(())
+    }
+
+    fn add_rules(&mut self, rules: &[(RuleKey, Rule)]) -> Result<(), DatapathError> {
+        let add = |(key, rule): &(RuleKey, Rule)| self.rules.insert(Plain(*key), Plain(*rule), BPF_ANY);
+        rules.iter().try_for_each(add).map_err(on("write", "relay_rules"))
+    }
+
+    fn remove_rules(&mut self, keys: &[RuleKey]) -> Result<(), DatapathError> {
+        let remove = |key: &RuleKey| gone_is_fine(self.rules.remove(&Plain(*key)));
+        keys.iter().try_for_each(remove).map_err(on("delete from", "relay_rules"))
     }
 
     /// Writes a parent's fan-out. Programs see each part old or new, whole, and no part before it is written: the first
@@ -313,7 +349,12 @@ fn failed(action: &'static str, map: &'static str) -> impl Fn(String) -> Datapat
 }
 
 fn on(action: &'static str, map: &'static str) -> impl Fn(MapError) -> DatapathError {
-    move |error| DatapathError::Map { action, map, reason: chain(&error) }
+    move |error| {
+        if is(&error, std::io::ErrorKind::ArgumentListTooLong) {
+            return DatapathError::Full { map };
+        }
+        DatapathError::Map { action, map, reason: chain(&error) }
+    }
 }
 
 fn is(error: &MapError, kind: std::io::ErrorKind) -> bool {

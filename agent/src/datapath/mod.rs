@@ -10,12 +10,14 @@ mod hooks;
 mod instances;
 mod layouts;
 mod lines;
+mod look;
 mod maps;
 mod members;
 mod numbers;
 mod object;
 mod protocols;
 mod report;
+mod watching;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,16 +26,21 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::Ebpf;
+use aya::programs::Program;
 use multus_ebpf_common::LAYOUT;
+use multus_ebpf_common::events::Watch;
 use multus_ebpf_common::mark::STAMPS;
 
 pub use attachment::{AttachMode, Attached, Attachment, Mac, Mark, Mode, Parent, Settings};
 pub use error::DatapathError;
 pub use hooks::Method;
+pub use look::{PodLook, Presence};
 pub use protocols::{Custom, ProtocolSet};
 pub use report::{Facts, Interface, ParentFacts, ProgramFacts, RelayCount};
+pub use watching::{Decision, Watching};
 
 use crate::objects::HostAccess;
+use crate::sys::mounts;
 use crate::sys::netns::{self, NetnsError};
 use instances::{Instances, Owner};
 use lines::Lines;
@@ -76,6 +83,8 @@ struct State {
     maps: Maps,
     instances: Instances,
     sharers: BTreeMap<u32, Sharers>,
+    /// Instances that found no room in a map, and in which.
+    refused: BTreeMap<u32, String>,
 }
 
 impl Datapath {
@@ -83,6 +92,9 @@ impl Datapath {
     ///
     /// Nothing that runs is touched before [`Datapath::adopt`] has said what belongs to somebody.
     pub fn open(settings: &Settings) -> Result<Self, DatapathError> {
+        if !mounts::is_on_bpffs(&settings.bpffs).unwrap_or(false) {
+            return Err(DatapathError::NoBpffs(settings.bpffs.clone()));
+        }
         let root = settings.bpffs.join(format!("v{LAYOUT}"));
         let (pins, links, numbers) = (root.join("maps"), root.join("links"), root.join("protocols"));
         for folder in [&root, &pins, &root.join("progs"), &links, &numbers] {
@@ -99,6 +111,8 @@ impl Datapath {
         gone.iter().try_for_each(|(number, _)| maps.forget_protocol(*number))?;
         numbers::remember(&numbers, &given, &gone)?;
         maps.set_rules(&table.rules(allowed))?;
+        // A watcher that was killed cannot have said that it is gone.
+        maps.set_watch(Watch::default())?;
         for (direction, name) in (0..).zip(object::COUNT) {
             object::load(&mut object, name)?;
             maps.set_count(direction, object::fd(&mut object, name)?)?;
@@ -126,7 +140,7 @@ impl Datapath {
             links,
             objects,
             parents: Mutex::new(Parents { object, methods: BTreeMap::new() }),
-            state: Mutex::new(State { maps, instances, sharers: BTreeMap::new() }),
+            state: Mutex::new(State { maps, instances, sharers: BTreeMap::new(), refused: BTreeMap::new() }),
             _lines: log,
         })
     }
@@ -158,9 +172,29 @@ impl Datapath {
     /// The result says for each whether it could be taken over; where the pod's namespace is gone its number stays
     /// reserved until it is detached.
     pub fn adopt(&self, records: &[Attached]) -> Result<Vec<Result<Attached, DatapathError>>, DatapathError> {
-        let adopted = records.iter().map(|record| self.adopt_one(record)).collect();
+        // Every member before any map: one that is written late would hear nothing meanwhile.
+        let reclaimed: Vec<_> = records.iter().map(|record| self.reclaim(record)).collect();
+        self.write_parents()?;
+        let adopted = reclaimed.into_iter().map(|attached| attached.and_then(|attached| self.take_over(attached)));
+        let adopted = adopted.collect();
+        self.state().sharers.retain(|_, sharers| sharers.len() > 0);
+        self.write_parents()?;
         self.sweep()?;
         Ok(adopted)
+    }
+
+    fn write_parents(&self) -> Result<(), DatapathError> {
+        let mut state = self.state();
+        let parents: Vec<u32> = state.sharers.keys().copied().collect();
+        for parent in parents {
+            match write_parent(&mut state, parent) {
+                Err(full @ DatapathError::Full { .. }) => {
+                    tracing::warn!(parent, "not every member of a parent is relayed: {full}");
+                }
+                done => done?,
+            }
+        }
+        Ok(())
     }
 
     /// Takes everything of an attachment away. What is gone already (interface, namespace, entries) is fine; calling it
@@ -188,6 +222,7 @@ impl Datapath {
         hooks::forget_pod(*instance, &self.links);
         let mut state = self.state();
         state.instances.release(*instance);
+        state.refused.remove(instance);
         if let Some(slot) = state.instances.slot(*instance) {
             state.maps.zero(slot)?;
         }
@@ -233,7 +268,8 @@ impl Datapath {
         }
     }
 
-    fn adopt_one(&self, record: &Attached) -> Result<Attached, DatapathError> {
+    /// Takes the number that a record names, and a place among its parent's members; no map says so yet.
+    fn reclaim(&self, record: &Attached) -> Result<Attached, DatapathError> {
         let limit = {
             let mut state = self.state();
             let limit = state.instances.limit();
@@ -244,20 +280,37 @@ impl Datapath {
             return Err(DatapathError::NoInstance(limit));
         }
         let attached = self.describe(&record.attachment, record.instance);
-        let relayed = self.install(&attached)?;
+        if let Some(parent) = &attached.attachment.parent {
+            self.enrol(&mut self.state(), parent, &attached)?;
+        }
+        Ok(attached)
+    }
+
+    /// Puts the programs of a reclaimed attachment in place of the old ones.
+    fn take_over(&self, attached: Attached) -> Result<Attached, DatapathError> {
+        let parent = attached.attachment.parent.as_ref();
+        let done = self.attach_pod(&attached).and_then(|()| parent.map_or(Ok(()), |parent| self.attach_parent(parent)));
+        if let Err(error) = done {
+            // Who is not there hears nothing, and nobody may speak in its name.
+            let mut state = self.state();
+            if let Some(sharers) = parent.and_then(|parent| state.sharers.get_mut(&parent.ifindex)) {
+                sharers.remove(attached.instance);
+            }
+            return Err(error);
+        }
+        let relayed = self.is_relayed(&attached);
         Ok(Attached { relayed, ..attached })
     }
 
     /// Maps, then the pod's programs, then the parent's; says whether the attachment has a place in the fan-out.
     fn install(&self, attached: &Attached) -> Result<bool, DatapathError> {
-        if let Some(parent) = &attached.attachment.parent {
-            self.join(parent, attached)?;
-        }
+        let joined = self.join_if_there_is_room(attached)?;
         self.attach_pod(attached)?;
         let Some(parent) = &attached.attachment.parent else { return Ok(false) };
-        self.attach_parent(parent)?;
-        let state = self.state();
-        Ok(state.sharers.get(&parent.ifindex).is_some_and(|sharers| sharers.has_place(attached.instance)))
+        if joined {
+            self.attach_parent(parent)?;
+        }
+        Ok(self.is_relayed(attached))
     }
 
     fn attach_pod(&self, attached: &Attached) -> Result<(), DatapathError> {
@@ -282,9 +335,32 @@ impl Datapath {
         Ok(())
     }
 
-    fn join(&self, parent: &Parent, attached: &Attached) -> Result<(), DatapathError> {
+    /// False: it has no parent, or a map is full, which is remembered; then it is counted and not relayed.
+    fn join_if_there_is_room(&self, attached: &Attached) -> Result<bool, DatapathError> {
+        let Some(parent) = &attached.attachment.parent else { return Ok(false) };
+        let joined = self.join(parent, attached);
         let mut state = self.state();
         let state = &mut *state;
+        state.refused.remove(&attached.instance);
+        let Err(full @ DatapathError::Full { .. }) = joined else { return joined.map(|()| true) };
+        state.refused.insert(attached.instance, full.to_string());
+        if state.sharers.get_mut(&parent.ifindex).is_some_and(|sharers| sharers.remove(attached.instance)) {
+            state.sharers.remove(&parent.ifindex);
+            state.maps.remove_fanout(parent.ifindex)?;
+            state.maps.set_macs(parent.ifindex, &[])?;
+        } else {
+            write_parent(state, parent.ifindex)?;
+        }
+        Ok(false)
+    }
+
+    fn join(&self, parent: &Parent, attached: &Attached) -> Result<(), DatapathError> {
+        let mut state = self.state();
+        self.enrol(&mut state, parent, attached)?;
+        write_parent(&mut state, parent.ifindex)
+    }
+
+    fn enrol(&self, state: &mut State, parent: &Parent, attached: &Attached) -> Result<(), DatapathError> {
         let sharers = state.sharers.entry(parent.ifindex).or_insert_with(|| Sharers::new(parent.clone()));
         sharers.set_parent(parent.clone());
         let Attachment { mac, protocols, host_access, .. } = &attached.attachment;
@@ -292,8 +368,7 @@ impl Datapath {
         sharers.add(Sharer { instance, mac: *mac, protocols: *protocols, host });
         // A protocol is counted on a parent once somebody there has wanted it; the usual ones from the first member on.
         let counted = sharers.wanted().union(ProtocolSet::standard().intersection(self.allowed));
-        state.maps.make_relay_counters(parent.ifindex, counted.numbers())?;
-        write_parent(state, parent.ifindex)
+        state.maps.make_relay_counters(parent.ifindex, counted.numbers())
     }
 
     /// Takes a member off its parent; with the last one everything of the parent goes.
@@ -306,7 +381,8 @@ impl Datapath {
         if !sharers.remove(instance) {
             return write_parent(&mut state, parent.ifindex);
         }
-        hooks::detach_parent(parent.ifindex, Some(&parent.name), &self.links);
+        // By the name it has now: another link may have the one that was recorded.
+        hooks::detach_parent(parent.ifindex, netns::interface_name(parent.ifindex).as_deref(), &self.links);
         parents.methods.remove(&parent.ifindex);
         state.sharers.remove(&parent.ifindex);
         state.maps.remove_fanout(parent.ifindex)?;
@@ -360,6 +436,15 @@ fn write_parent(state: &mut State, parent: u32) -> Result<(), DatapathError> {
     state.maps.set_macs(parent, &macs)?;
     state.maps.set_fanout(parent, &fanout)?;
     free.into_iter().try_for_each(|(instance, _)| state.maps.remove_host_ports(instance))
+}
+
+/// The loaded programs of an object by name and id.
+fn program_ids(object: &Ebpf) -> Vec<(String, u32)> {
+    let id = |program: &Program| match program {
+        Program::SchedClassifier(program) => program.info().ok().map(|info| info.id()),
+        _ => None,
+    };
+    object.programs().filter_map(|(name, program)| Some((name.to_owned(), id(program)?))).collect()
 }
 
 fn make_private(folder: &Path) -> Result<(), DatapathError> {

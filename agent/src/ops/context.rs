@@ -17,6 +17,8 @@ use crate::names::ContainerId;
 use crate::ops::default_network::DefaultNetwork;
 use crate::ops::ledger::Ledger;
 use crate::ops::reflect::Reflection;
+use crate::ops::repair::Troubles;
+use crate::ops::witness::Witness;
 use crate::spool::Spool;
 
 /// Everything an operation may use.
@@ -36,6 +38,8 @@ pub struct Context {
     pub metrics_fault: Mutex<Option<String>>,
     /// The cluster's own network, as far as it is known.
     pub default_network: DefaultNetwork,
+    /// What others took away from the datapath and is not put back yet.
+    pub troubles: Troubles,
     /// The records.
     pub ledger: Ledger,
     /// Discovery between links.
@@ -48,6 +52,8 @@ pub struct Context {
     pub turns: Turns,
     /// Something was left over just now, by a shim that is gone: a reason to look before it is time.
     pub left_over: Notify,
+    /// What the relay decides, while somebody asks.
+    pub witness: Witness,
 }
 
 impl Context {

@@ -3,4 +3,5 @@
 //! Pure: bytes and clocks are arguments. Nothing here sends, receives or remembers beyond what it is told to.
 
 pub mod dns;
+pub mod head;
 pub mod reflect;

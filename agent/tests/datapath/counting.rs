@@ -1,6 +1,8 @@
 //! Counters equal what was sent and received, by cast, protocol, size and direction.
 
 use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::bench::{Bench, Family, MDNS_V4, link, mdns, output, within};
@@ -112,18 +114,26 @@ fn twenty_thousand_frames_are_twenty_thousand_counts() {
     let attached = bench.attach(&datapath, &pod);
     let receiver = within(&bench.lan(), || UdpSocket::bind((LAN, 7777)).unwrap());
     let sender = within(&pod.netns, || UdpSocket::bind((POD, 0)).unwrap());
-    receiver.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-    let counting = std::thread::spawn(move || {
-        let mut buffer = [0; 2048];
-        (0..FRAMES).take_while(|_| receiver.recv(&mut buffer).is_ok()).count()
-    });
-    for number in 0..FRAMES {
-        sender.send_to(b"counted", (LAN, 7777)).unwrap();
-        if number % 50 == 0 {
-            std::thread::sleep(Duration::from_millis(2));
+    receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let heard = Arc::new(AtomicUsize::new(0));
+    let counting = {
+        let heard = Arc::clone(&heard);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while heard.load(Ordering::Relaxed) < FRAMES && receiver.recv(&mut buffer).is_ok() {
+                heard.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    };
+    for sent in 0..FRAMES {
+        // As fast as the receiver takes them, so that none is lost for want of room in its socket.
+        while sent > heard.load(Ordering::Relaxed) + 100 && !counting.is_finished() {
+            std::thread::yield_now();
         }
+        sender.send_to(b"counted", (LAN, 7777)).unwrap();
     }
-    let heard = counting.join().unwrap();
+    counting.join().unwrap();
+    let heard = heard.load(Ordering::Relaxed);
     let counters = datapath.interface_counters(&attached).unwrap().unwrap();
     let counted = counters.transmit.protocols[PROTOCOL_UDP as usize];
     assert_eq!((heard, counted), (FRAMES, FRAMES as u64));

@@ -6,13 +6,18 @@
 
 mod bench;
 mod frames;
+mod lab;
+mod listeners;
+mod stranger;
 
 mod cost;
 mod counting;
+mod damage;
+mod golden;
 mod host_access;
 mod host_ports;
 mod lifecycle;
-mod many;
+mod parents;
 mod plain;
 mod protocols;
 mod relaying;

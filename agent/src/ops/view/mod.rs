@@ -3,6 +3,7 @@
 //! Reads memory and maps; asks nobody else. Texts are as they came: whoever prints them escapes them.
 
 mod attachments;
+mod events;
 mod networks;
 mod relay;
 mod status;
@@ -10,6 +11,7 @@ mod status;
 use serde::Serialize;
 
 pub use attachments::{AttachmentView, Traffic, attachments};
+pub use events::{RelayEvent, RelayEvents, relay_events};
 pub use networks::{NetworkView, networks};
 pub use relay::{FramesView, MemberView, RelayView, relay};
 pub use status::{DatapathView, Health, Line, ParentView, ProgramView, RuntimeConfView, StatusView, status};

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::PoisonError;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -224,8 +224,10 @@ fn datapath(context: &Context) -> Line {
             if facts.uncounted > 0 {
                 parts.push(format!("{} attachments are not counted: raise datapath.slots", facts.uncounted));
             }
-            let text = parts.join("; ");
-            Line { name, health: if facts.uncounted == 0 { Health::Ok } else { Health::Warning }, text }
+            let troubles = context.troubles.told(Instant::now());
+            let is_fine = facts.uncounted == 0 && troubles.is_empty();
+            let text = troubles.into_iter().chain(parts).collect::<Vec<_>>().join("; ");
+            Line { name, health: if is_fine { Health::Ok } else { Health::Warning }, text }
         }
         (None, Some(fault)) => Line { name, health: Health::Failed, text: fault.clone() },
         (None, None) => Line { name, health: Health::Ok, text: "off".into() },
