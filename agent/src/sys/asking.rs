@@ -1,10 +1,11 @@
-//! A UDP socket that asks a group on one interface, and waits for answers at a port of its own; and membership in groups.
+//! How a group is spoken to on one interface: from a port of our own, where answers are waited for, or in whole IP packets;
+//! and membership in groups.
 //!
 //! Opened in the calling thread's network namespace. Nothing here knows what is asked.
 
 use std::io;
 use std::mem::size_of;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use tokio::io::Interest;
@@ -23,17 +24,15 @@ pub fn open(ifindex: u32, is_v6: bool, hops: u8) -> io::Result<UdpSocket> {
     let socket = udp(is_v6)?;
     set(&socket, libc::SOL_SOCKET, BIND_TO_INDEX, &index)?;
     let hops = libc::c_int::from(hops);
-    let any: SocketAddr = if is_v6 {
+    if is_v6 {
         set(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &1i32)?;
         set(&socket, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF, &index)?;
         set(&socket, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS, &hops)?;
-        (Ipv6Addr::UNSPECIFIED, 0).into()
     } else {
         set(&socket, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, &on(Ipv4Addr::UNSPECIFIED, index))?;
         set(&socket, libc::IPPROTO_IP, libc::IP_MULTICAST_TTL, &hops)?;
-        (Ipv4Addr::UNSPECIFIED, 0).into()
-    };
-    bind(&socket, any)?;
+    }
+    bind(&socket, is_v6)?;
     Ok(UdpSocket::from(socket))
 }
 
@@ -47,6 +46,57 @@ pub fn open_awaited(ifindex: u32, is_v6: bool, hops: u8) -> io::Result<AsyncFd<U
     // SAFETY: the socket owns its descriptor, which stays open and the same for as long as `AsyncFd` has it.
     let awaited = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
     Ok(awaited?)
+}
+
+/// Sends whole IP packets to groups on one interface, through the host's stack: so the host's own programs hear them, and
+/// whatever stands at the interface's exit sees packets of the host. Hears nothing (raw(7), `IPPROTO_RAW`).
+#[derive(Debug)]
+pub struct Speaker {
+    four: OwnedFd,
+    six: OwnedFd,
+    ifindex: u32,
+}
+
+impl Speaker {
+    /// One for interface `ifindex`.
+    ///
+    /// # Errors
+    /// The kernel's (`EPERM`: `CAP_NET_RAW` is missing).
+    pub fn open(ifindex: u32) -> io::Result<Self> {
+        let index = libc::c_int::try_from(ifindex).map_err(|_too_large| io::ErrorKind::InvalidInput)?;
+        let (four, six) = (raw(libc::AF_INET)?, raw(libc::AF_INET6)?);
+        set(&four, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, &on(Ipv4Addr::UNSPECIFIED, index))?;
+        set(&six, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF, &index)?;
+        for socket in [&four, &six] {
+            set(socket, libc::SOL_SOCKET, BIND_TO_INDEX, &index)?;
+        }
+        Ok(Self { four, six, ifindex })
+    }
+
+    /// Sends `packet`, IP header first, to the group that is its destination.
+    ///
+    /// # Errors
+    /// `InvalidInput`: it is no IP packet. Else the kernel's (`EMSGSIZE`: too long for the interface).
+    pub fn say(&self, packet: &[u8]) -> io::Result<()> {
+        let destination = |at: usize, length: usize| packet.get(at..at + length).ok_or(io::ErrorKind::InvalidInput);
+        match packet.first().map(|first| first >> 4) {
+            Some(4) => {
+                let group = destination(16, 4)?.try_into().map(u32::from_ne_bytes).unwrap_or_default();
+                let mut to: libc::sockaddr_in = zeroed();
+                to.sin_family = libc::sa_family_t::try_from(libc::AF_INET).unwrap_or_default();
+                to.sin_addr = libc::in_addr { s_addr: group };
+                send(&self.four, packet, &to)
+            }
+            Some(6) => {
+                let mut to: libc::sockaddr_in6 = zeroed();
+                to.sin6_family = libc::sa_family_t::try_from(libc::AF_INET6).unwrap_or_default();
+                to.sin6_addr.s6_addr = destination(24, 16)?.try_into().unwrap_or_default();
+                to.sin6_scope_id = self.ifindex;
+                send(&self.six, packet, &to)
+            }
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
 }
 
 /// Memberships in groups on one interface, so that switches and the network card let the groups' frames in. They last as
@@ -88,36 +138,61 @@ fn on(group: Ipv4Addr, index: libc::c_int) -> libc::ip_mreqn {
 }
 
 fn udp(is_v6: bool) -> io::Result<OwnedFd> {
-    let family = if is_v6 { libc::AF_INET6 } else { libc::AF_INET };
-    #[expect(unsafe_code, reason = "std binds every UDP socket at once")]
+    socket(if is_v6 { libc::AF_INET6 } else { libc::AF_INET }, libc::SOCK_DGRAM, 0)
+}
+
+fn raw(family: libc::c_int) -> io::Result<OwnedFd> {
+    socket(family, libc::SOCK_RAW, libc::IPPROTO_RAW)
+}
+
+fn socket(family: libc::c_int, kind: libc::c_int, protocol: libc::c_int) -> io::Result<OwnedFd> {
+    #[expect(unsafe_code, reason = "std binds every socket at once")]
     // SAFETY: no pointer is passed; a descriptor that is not negative is new and ours.
     unsafe {
-        match libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0) {
+        match libc::socket(family, kind | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, protocol) {
             fd if fd >= 0 => Ok(OwnedFd::from_raw_fd(fd)),
             _ => Err(io::Error::last_os_error()),
         }
     }
 }
 
-fn bind(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+/// Binds to any address and a free port.
+fn bind(socket: &OwnedFd, is_v6: bool) -> io::Result<()> {
+    let (mut four, mut six): (libc::sockaddr_in, libc::sockaddr_in6) = (zeroed(), zeroed());
+    four.sin_family = libc::sa_family_t::try_from(libc::AF_INET).unwrap_or_default();
+    six.sin6_family = libc::sa_family_t::try_from(libc::AF_INET6).unwrap_or_default();
+    let fd = socket.as_raw_fd();
     #[expect(unsafe_code, reason = "std binds only what it makes")]
-    // SAFETY: the address structures are made of integers, for which zero is valid; the pointer is to a whole one of the
-    // socket's family, with its length.
+    // SAFETY: the pointer is to a whole address of the socket's family, with its length.
     let done = unsafe {
-        match address {
-            SocketAddr::V4(_) => {
-                let mut any: libc::sockaddr_in = std::mem::zeroed();
-                any.sin_family = libc::sa_family_t::try_from(libc::AF_INET).unwrap_or_default();
-                libc::bind(socket.as_raw_fd(), (&raw const any).cast(), length_of::<libc::sockaddr_in>())
-            }
-            SocketAddr::V6(_) => {
-                let mut any: libc::sockaddr_in6 = std::mem::zeroed();
-                any.sin6_family = libc::sa_family_t::try_from(libc::AF_INET6).unwrap_or_default();
-                libc::bind(socket.as_raw_fd(), (&raw const any).cast(), length_of::<libc::sockaddr_in6>())
-            }
+        if is_v6 {
+            libc::bind(fd, (&raw const six).cast(), length_of::<libc::sockaddr_in6>())
+        } else {
+            libc::bind(fd, (&raw const four).cast(), length_of::<libc::sockaddr_in>())
         }
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// An address of integers alone.
+trait Address: Copy {}
+impl Address for libc::sockaddr_in {}
+impl Address for libc::sockaddr_in6 {}
+
+fn zeroed<T: Address>() -> T {
+    #[expect(unsafe_code, reason = "the structures have no constructor")]
+    // SAFETY: they are made of integers, for which zero is valid.
+    unsafe {
+        std::mem::zeroed()
+    }
+}
+
+fn send<T: Address>(socket: &OwnedFd, packet: &[u8], to: &T) -> io::Result<()> {
+    let (fd, to): (_, *const T) = (socket.as_raw_fd(), to);
+    #[expect(unsafe_code, reason = "std has no raw sockets")]
+    // SAFETY: both pointers are to as many bytes as are given with them.
+    let sent = unsafe { libc::sendto(fd, packet.as_ptr().cast(), packet.len(), 0, to.cast(), length_of::<T>()) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn set<T>(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {

@@ -14,9 +14,11 @@ use tokio::task::JoinHandle;
 
 use crate::relay::dns;
 use crate::relay::reflect::{ALL, Action, Channel, Count, Heard, Link, LinkId, Policy, Protocol, Reflector, Role};
-use crate::sys::asking;
+use crate::sys::asking::{self, Speaker};
 use crate::sys::packet::{Cast, Checksum, Hears, LONGEST_FRAME, PacketSocket, PacketType};
 
+/// Length of an Ethernet header.
+const ETHERNET: usize = 14;
 /// Bytes that may wait at one link.
 const WAITING: u32 = 256 << 10;
 /// Frames that are taken in one go before others have a turn.
@@ -27,8 +29,16 @@ const AT_ONCE: usize = 64;
 pub(super) struct Traffic {
     began: Instant,
     reflector: Mutex<Reflector>,
-    sockets: Mutex<BTreeMap<LinkId, Arc<AsyncFd<PacketSocket>>>>,
+    sockets: Mutex<BTreeMap<LinkId, Arc<Ends>>>,
     channels: Mutex<HashMap<Channel, Arc<AsyncFd<UdpSocket>>>>,
+}
+
+/// What a link is heard and spoken to with.
+#[derive(Debug)]
+struct Ends {
+    frames: AsyncFd<PacketSocket>,
+    /// Uplinks alone: what goes to a pod is for that pod.
+    speaker: Option<Speaker>,
 }
 
 impl Traffic {
@@ -72,13 +82,14 @@ impl Traffic {
             outgoing: link.role == Role::Uplink,
             waiting: WAITING,
         };
-        let socket = Arc::new(PacketSocket::open(link.id.0, &hears)?.awaited()?);
         let id = link.id;
-        self.sockets().insert(id, Arc::clone(&socket));
+        let speaker = if hears.outgoing { Some(Speaker::open(id.0)?) } else { None };
+        let ends = Arc::new(Ends { frames: PacketSocket::open(id.0, &hears)?.awaited()?, speaker });
+        self.sockets().insert(id, Arc::clone(&ends));
         self.reflector().join(link);
         let traffic = Arc::clone(self);
         Ok(tokio::spawn(async move {
-            let error = traffic.listen(id, &socket).await;
+            let error = traffic.listen(id, &ends.frames).await;
             tracing::debug!(ifindex = id.0, "a link is gone: {error}");
         }))
     }
@@ -141,8 +152,13 @@ impl Traffic {
     }
 
     fn send(&self, link: LinkId, frame: &[u8]) -> io::Result<()> {
-        let socket = self.sockets().get(&link).cloned().ok_or(io::ErrorKind::NotConnected)?;
-        socket.get_ref().send(frame)
+        let ends = self.sockets().get(&link).cloned().ok_or(io::ErrorKind::NotConnected)?;
+        let is_to_group = frame.first().is_some_and(|first| first & 1 == 1);
+        match &ends.speaker {
+            // Through the host's stack: the host and the macvlan pods of this node are on that LAN, too.
+            Some(speaker) if is_to_group => speaker.say(frame.get(ETHERNET..).unwrap_or_default()),
+            _ => ends.frames.get_ref().send(frame),
+        }
     }
 
     /// Asks from the channel's port, which is opened if it is not yet.
@@ -207,7 +223,7 @@ impl Traffic {
         self.reflector.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sockets(&self) -> MutexGuard<'_, BTreeMap<LinkId, Arc<AsyncFd<PacketSocket>>>> {
+    fn sockets(&self) -> MutexGuard<'_, BTreeMap<LinkId, Arc<Ends>>> {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -207,6 +207,14 @@ fn our_own_frames_are_known() {
     let own = from(our_mac(LAN), "10.0.2.1:5353", MDNS, &payload);
     let heard = Heard { outgoing: true, unchecked: false };
     assert_eq!(reflector.frame(at(0), LAN, &own, heard).len(), 1, "the host's own services are of the LAN");
+    assert_eq!(
+        hear(&mut reflector, at(0), POD, &from(pod_mac(POD), "10.0.10.2:5353", MDNS, &question(false))).len(),
+        2
+    );
+    let echo = from(our_mac(LAN), "10.0.2.1:5353", MDNS, &question(false));
+    let counted = reflector.counts();
+    assert_eq!(reflector.frame(at(1), LAN, &echo, heard), [], "what we say goes out");
+    assert_eq!(reflector.counts(), counted, "and is nothing to count");
     reflector.listens(Channel::Legacy(LAN, false), Some(40_000));
     let asked = from(our_mac(LAN), "10.0.2.1:40000", MDNS, &question(false));
     assert_eq!(reflector.frame(at(0), LAN, &asked, heard), []);
