@@ -12,7 +12,7 @@ use lab::sniffer::Seen;
 use lab::udp::{FAMILIES, listening_socket, new_tag};
 use lab::world::Builder;
 use lab::{Ear, Family, Lab, Netns, Pod, Protocol, Sniffer, Voice, World, wait_for, wait_until};
-use multus_agent::relay::dns::{Builder as Message, CLASS_IN, Data, Message as Read, Name, Section, kind};
+use multus_agent::relay::dns::{Builder as Message, CLASS_IN, Data, Message as Read, Name, Record, Section, kind};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(15);
@@ -80,6 +80,11 @@ fn source(frame: &Seen) -> (u8, IpAddr) {
     }
 }
 
+/// The frames with `tag` that came in, as soon as there are any.
+fn arrived(sniffer: &Sniffer, tag: &str) -> Vec<Seen> {
+    wait_for(SOON, || Some(sniffer.incoming(tag)).filter(|seen| !seen.is_empty())).unwrap_or_default()
+}
+
 fn own_address(netns: &Netns, ifname: &str, family: Family) -> IpAddr {
     let text = match family {
         Family::V4 => netns.addresses(ifname).into_iter().find(|address| address.contains('.')).expect("IPv4"),
@@ -104,7 +109,7 @@ fn a_question_of_a_pod_reaches_the_lan_from_the_nodes_own_address() {
             .collect();
         let tag = Voice::new(&asks.netns, "eth0", Protocol::Mdns).say(family);
         assert!(ear.hears(&tag, SOON), "{family:?}: the LAN does not hear the question");
-        let seen = wire.incoming(&tag);
+        let seen = arrived(&wire, &tag);
         assert_eq!(seen.len(), 1, "{family:?}: copies on the wire");
         assert_eq!(source(&seen[0]), (255, own_address(&world.lab.node, "eth0", family)), "{family:?}");
         assert_eq!(seen[0].bytes[6..12], world.lab.node.mac("eth0"), "{family:?}");
@@ -136,7 +141,7 @@ fn an_announcement_of_the_lan_reaches_the_pods_that_want_it() {
         device.send(family, &announcement(&tag, &[of_link, good]));
         assert!(ear.hears(&tag, SOON), "{family:?}: the pod does not hear the announcement");
         assert_eq!((ear.copies(&tag), ear.copies(&alone), deaf.copies(&tag)), (1, 0, 0), "{family:?}");
-        let seen = &at_pod.incoming(&tag)[0];
+        let seen = &arrived(&at_pod, &tag)[0];
         let bridge = own_address(&world.lab.node, "cbr0", family);
         assert_eq!(source(seen).0, 255, "{family:?}");
         assert!(family == Family::V6 || source(seen).1 == bridge, "{:?} is not {bridge}", source(seen));
@@ -153,9 +158,9 @@ fn an_announcement_of_the_lan_reaches_the_pods_that_want_it() {
 }
 
 /// Asks from a port of its own until an answer comes.
-fn one_shot(netns: &Netns, family: Family, query: &[u8]) -> (Vec<u8>, SocketAddr) {
+fn one_shot(world: &World, netns: &Netns, family: Family, query: &[u8]) -> (Vec<u8>, SocketAddr) {
     let index = netns.ifindex("eth0");
-    netns.enter(|| {
+    let answer = netns.enter(|| {
         let any = if family == Family::V4 { "0.0.0.0:0" } else { "[::]:0" };
         let socket = UdpSocket::bind(any).expect("bind");
         socket.set_read_timeout(Some(Duration::from_millis(1_200))).expect("set a time limit");
@@ -168,8 +173,9 @@ fn one_shot(netns: &Netns, family: Family, query: &[u8]) -> (Vec<u8>, SocketAddr
             socket.send_to(query, to).expect("send");
             socket.recv_from(&mut buffer).ok().map(|(length, from)| (buffer[..length].to_vec(), from))
         })
-        .expect("an answer")
-    })
+    });
+    let table = || world.agent.cli(&world.lab, &["get", "relay"]).out();
+    answer.unwrap_or_else(|| panic!("{family:?}: no answer\n{}", table()))
 }
 
 #[test]
@@ -181,12 +187,16 @@ fn a_real_responder_answers_one_shot_and_qu_queries_of_a_pod() {
     let asks = pod(&world, "asks", "home", "mdns");
     for family in FAMILIES {
         // RFC 6762 section 6.7.
-        let (answer, from) = one_shot(&asks.netns, family, &query(0x4242, "labhost.local", kind::A, false));
+        let (asked, wanted) = match family {
+            Family::V4 => (kind::A, own_address(&lan.netns, &lan.ifname, family)),
+            Family::V6 => (kind::AAAA, "fd00:50::fe".parse().expect("an address")),
+        };
+        let (answer, from) = one_shot(&world, &asks.netns, family, &query(0x4242, "labhost.local", asked, false));
         let read = Read::read(&answer).expect("DNS");
         assert_eq!((read.header.id, from.port()), (0x4242, 5353), "{family:?}");
         assert_eq!(read.questions[0].name(), name("labhost.local"), "{family:?}: the question is repeated");
-        let address = read.records.iter().find_map(|record| record.address().filter(IpAddr::is_ipv4));
-        assert_eq!(address, Some(IpAddr::from([192, 168, 50, 254])), "{family:?}: {read:?}");
+        let addresses: Vec<_> = read.records.iter().filter_map(Record::address).collect();
+        assert_eq!(addresses, [wanted], "{family:?}: {read:?}");
         assert!(read.records.iter().all(|record| record.ttl <= 10 && !record.flush), "{family:?}: {read:?}");
         // RFC 6762 section 5.4: what would be answered to the node alone is answered to all, and so to the pod.
         let socket = listening_socket(&asks.netns, "eth0", Protocol::Mdns, family);
@@ -264,6 +274,44 @@ fn a_search_finds_its_way_back() {
     });
 }
 
+#[test]
+fn the_host_and_its_macvlan_pods_are_of_the_lan() {
+    needs_programs!();
+    let builder = Builder::new("reflect-same").configure(|config, _| config["datapath"]["reflect"] = home());
+    let bridge = builder.lab.macvlan("bridge");
+    let world = builder.network("lan", &bridge).start();
+    let (routed, on_lan) = (pod(&world, "routed", "home", "mdns"), world.attached("direct", "lan"));
+    listens_to(&world, 2);
+    let lan = world.lab.lan();
+    let ears = [
+        ("host", Ear::new(&world.lab.node, "eth0", Protocol::Mdns)),
+        ("macvlan pod", Ear::new(&on_lan.netns, "net1", Protocol::Mdns)),
+        ("LAN", Ear::new(&lan.netns, &lan.ifname, Protocol::Mdns)),
+    ];
+    let ear = Ear::new(&routed.netns, "eth0", Protocol::Mdns);
+    let asks = Voice::new(&routed.netns, "eth0", Protocol::Mdns);
+    let told = [
+        ("host", Voice::new(&world.lab.node, "eth0", Protocol::Mdns)),
+        ("macvlan pod", Voice::new(&on_lan.netns, "net1", Protocol::Mdns)),
+    ];
+    for family in FAMILIES {
+        let tag = asks.say(family);
+        for (who, ear) in &ears {
+            assert!(ear.hears(&tag, SOON), "{family:?}: the {who} does not hear the routed pod");
+        }
+        for (who, voice) in &told {
+            let tag = new_tag();
+            voice.send(family, &announcement(&tag, &[Ipv4Addr::new(192, 168, 50, 9)]));
+            assert!(ear.hears(&tag, SOON), "{family:?}: the routed pod does not hear the {who}");
+            assert_eq!(ear.copies(&tag), 1, "{family:?}: {who}");
+        }
+        for (who, ear) in &ears {
+            assert_eq!(ear.copies(&tag), 1, "{family:?}: copies at the {who}");
+        }
+        assert_eq!(ear.copies(&tag), 0, "{family:?}: the question came back");
+    }
+}
+
 /// Two LANs, carried between.
 fn two_lans(name: &str, between: &Value) -> World {
     let mut builder = Builder::new(name);
@@ -291,7 +339,7 @@ fn two_uplinks_hear_each_other_where_it_is_configured() {
             voice.send(family, &announcement(&told, &[Ipv4Addr::new(192, 168, 50, 9)]));
             for tag in [&asked, &told] {
                 assert!(ear.hears(tag, SOON), "{family:?} to {uplink}");
-                let seen = wire.incoming(tag);
+                let seen = arrived(&wire, tag);
                 assert_eq!(seen.len(), 1);
                 assert_eq!(source(&seen[0]), (255, own_address(&world.lab.node, uplink, family)));
                 assert!(back.incoming(tag).is_empty(), "{family:?}: it came back to where it came from");
