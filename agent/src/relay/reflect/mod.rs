@@ -11,9 +11,9 @@ pub mod election;
 mod limits;
 mod message;
 mod protocol;
-mod sessions;
 #[cfg(test)]
-mod tests;
+mod rules;
+mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
