@@ -19,6 +19,7 @@ use aya::programs::{LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAtt
 
 use super::attachment::{AttachMode, Parent};
 use super::error::{DatapathError, chain};
+use super::guard;
 use super::look::Presence;
 use super::object::{PARENT, POD, classifier};
 use crate::sys::{netns, qdisc};
@@ -142,6 +143,7 @@ pub(super) fn links(parent: &Parent, ours: &[(String, u32)]) -> Result<Presence,
 /// Takes our programs off a parent, whichever way they got there. A parent that is gone has nothing left to take off.
 pub(super) fn detach_parent(ifindex: u32, name: Option<&str>, links: &Path) {
     remove_pins(ifindex, links);
+    guard::remove(ifindex, links);
     let mark = QdiscMark::of_parent(links, ifindex);
     match name {
         Some(name) => remove_filters(name, &mark),

@@ -13,6 +13,7 @@ use aya::programs::ProgramFd;
 use aya::util::nr_cpus;
 use multus_ebpf_common::counters::{InterfaceCounters, RECEIVE, TRANSMIT};
 use multus_ebpf_common::events::{Event, Watch};
+use multus_ebpf_common::guard::{self, BucketKey, GuardBucket, GuardCount, GuardKey, GuardLimit};
 use multus_ebpf_common::host::{FlowKey, HostPorts};
 use multus_ebpf_common::relay::{
     Fanout, FanoutKey, LocalMac, MacKey, OUTCOMES, PARTS, PATHS, RelayCount, RelayKey, Rule, RuleKey, has_outcome,
@@ -22,7 +23,7 @@ use super::attachment::Mac;
 use super::error::{DatapathError, chain};
 
 /// Every map's name, as bpftool shows it and as it is pinned.
-pub(super) const NAMES: [&str; 10] = [
+pub(super) const NAMES: [&str; 13] = [
     "if_counters",
     "count_progs",
     "relay_rules",
@@ -33,6 +34,9 @@ pub(super) const NAMES: [&str; 10] = [
     "host_flows",
     "events",
     "event_watch",
+    "guard_limits",
+    "guard_buckets",
+    "guard_counters",
 ];
 
 const BPF_ANY: u64 = 0;
@@ -48,6 +52,9 @@ trait KernelValue: Copy + 'static {}
 impl KernelValue for InterfaceCounters {}
 impl KernelValue for Fanout {}
 impl KernelValue for FanoutKey {}
+impl KernelValue for GuardCount {}
+impl KernelValue for GuardKey {}
+impl KernelValue for GuardLimit {}
 impl KernelValue for HostPorts {}
 impl KernelValue for LocalMac {}
 impl KernelValue for MacKey {}
@@ -83,6 +90,8 @@ pub(super) struct Maps {
     relay: PerCpuHashMap<MapData, Plain<RelayKey>, Plain<RelayCount>>,
     ports: HashMap<MapData, u32, Plain<HostPorts>>,
     watch: Array<MapData, Plain<Watch>>,
+    guard_limits: Array<MapData, Plain<GuardLimit>>,
+    guard: PerCpuHashMap<MapData, Plain<GuardKey>, Plain<GuardCount>>,
     cpus: usize,
 }
 
@@ -97,6 +106,9 @@ impl Maps {
         check::<u32, HostPorts>(folder, "host_ports")?;
         check::<FlowKey, u64>(folder, "host_flows")?;
         check::<u32, Watch>(folder, "event_watch")?;
+        check::<u32, GuardLimit>(folder, "guard_limits")?;
+        check::<BucketKey, GuardBucket>(folder, "guard_buckets")?;
+        check::<GuardKey, GuardCount>(folder, "guard_counters")?;
         let cpus =
             nr_cpus().map_err(|(what, error)| failed("count CPUs for", "if_counters")(format!("{what}: {error}")))?;
         Ok(Self {
@@ -108,6 +120,8 @@ impl Maps {
             relay: open(object, "relay_counters")?,
             ports: open(object, "host_ports")?,
             watch: open(object, "event_watch")?,
+            guard_limits: open(object, "guard_limits")?,
+            guard: open(object, "guard_counters")?,
             cpus,
         })
     }
@@ -277,6 +291,48 @@ impl Maps {
             counts.push((key.0, sum));
         }
         Ok(counts)
+    }
+
+    /// Writes how much a protocol may send.
+    pub(super) fn set_guard_limit(&mut self, protocol: u32, limit: GuardLimit) -> Result<(), DatapathError> {
+        self.guard_limits.set(protocol, Plain(limit), 0).map_err(on("write", "guard_limits"))
+    }
+
+    /// Makes a parent's counters of the storm guard exist at zero; those that exist keep their count.
+    pub(super) fn make_guard_counters(
+        &mut self,
+        parent: u32,
+        protocols: impl Iterator<Item = u32>,
+    ) -> Result<(), DatapathError> {
+        for protocol in protocols {
+            for (outcome, _) in (0u32..).zip(guard::OUTCOMES) {
+                let zero = self.zeroes(GuardCount::default(), "guard_counters")?;
+                match self.guard.insert(Plain(GuardKey { parent, protocol, outcome }), zero, BPF_NOEXIST) {
+                    Err(error) if !is(&error, std::io::ErrorKind::AlreadyExists) => {
+                        return Err(on("write", "guard_counters")(error));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the storm guard's counters that `is_kept` does not want.
+    pub(super) fn keep_guard_counters(&mut self, is_kept: impl Fn(&GuardKey) -> bool) -> Result<(), DatapathError> {
+        let keys: Vec<GuardKey> = self.guard.keys().filter_map(Result::ok).map(|key| key.0).collect();
+        for key in keys.into_iter().filter(|key| !is_kept(key)) {
+            gone_is_fine(self.guard.remove(&Plain(key))).map_err(on("delete from", "guard_counters"))?;
+        }
+        Ok(())
+    }
+
+    /// Every counter of the storm guard, summed over the CPUs.
+    pub(super) fn guard_counters(&self) -> Result<Vec<(GuardKey, u64)>, DatapathError> {
+        let entries = self.guard.iter().map(|entry| entry.map_err(on("read", "guard_counters")));
+        entries
+            .map(|entry| entry.map(|(key, values)| (key.0, values.iter().map(|value| value.0.frames).sum())))
+            .collect()
     }
 
     /// Both directions of a slot, summed over the CPUs: receive, transmit.

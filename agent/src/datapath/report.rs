@@ -2,12 +2,13 @@
 
 use std::sync::PoisonError;
 
-use aya::programs::Program;
+use aya::programs::{Program, ProgramInfo};
 use multus_ebpf_common::LAYOUT;
 use multus_ebpf_common::counters::InterfaceCounters;
+use multus_ebpf_common::guard;
 use multus_ebpf_common::relay::{OUTCOMES, PATHS, RELAYED};
 
-use super::{Attached, Datapath, DatapathError, Method};
+use super::{Attached, Datapath, DatapathError, Guarded, Method};
 
 /// Both directions of an attachment; the pod's view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,6 +40,23 @@ pub struct RelayCount {
     pub copies: u64,
 }
 
+/// One counter of the storm guard: frames from the LAN to a group that is relayed on the parent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuardCount {
+    /// Interface index of the parent.
+    pub parent: u32,
+    /// Its name.
+    pub parent_name: String,
+    /// The protocol's name.
+    pub protocol: String,
+    /// `passed` or `dropped`.
+    pub verdict: &'static str,
+    /// Why a frame was dropped, or passed though its source is beyond its rate; else empty.
+    pub reason: &'static str,
+    /// Frames.
+    pub frames: u64,
+}
+
 /// What is true of the datapath now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
@@ -67,6 +85,8 @@ pub struct ParentFacts {
     pub name: String,
     /// How the programs are on it; `None`: not yet.
     pub method: Option<Method>,
+    /// How it is guarded against storms; `None`: it is not to be.
+    pub guard: Option<Guarded>,
     /// Attachments on it.
     pub members: usize,
     /// Those of them that found no place in the fan-out.
@@ -82,6 +102,14 @@ pub struct ProgramFacts {
     pub id: u32,
     /// Instructions that the verifier walked (kernel 5.16 and newer).
     pub verified_instructions: Option<u32>,
+}
+
+impl ProgramFacts {
+    /// What the kernel says of a program.
+    pub(super) fn of(name: &str, info: &ProgramInfo) -> Self {
+        let verified_instructions = info.verified_instruction_count();
+        Self { name: name.to_owned(), id: info.id(), verified_instructions }
+    }
 }
 
 impl Datapath {
@@ -118,6 +146,20 @@ impl Datapath {
         Ok(counts)
     }
 
+    /// Every counter of the storm guard; none where it is off. They exist at 0 from the parent's first attachment.
+    pub fn guard_counters(&self) -> Result<Vec<GuardCount>, DatapathError> {
+        let state = self.state();
+        let named = |(key, frames): (guard::GuardKey, u64)| {
+            let (verdict, reason) = *guard::OUTCOMES.get(usize::try_from(key.outcome).ok()?)?;
+            let parent_name = state.sharers.get(&key.parent)?.parent.name.clone();
+            let protocol = self.table.name(key.protocol)?.to_owned();
+            Some(GuardCount { parent: key.parent, parent_name, protocol, verdict, reason, frames })
+        };
+        let mut counts: Vec<GuardCount> = state.maps.guard_counters()?.into_iter().filter_map(named).collect();
+        counts.sort_by(|a, b| (a.parent, &a.protocol, a.reason).cmp(&(b.parent, &b.protocol, b.reason)));
+        Ok(counts)
+    }
+
     /// Whether an attachment has a place in its parent's fan-out now: one may move up when another leaves.
     pub fn is_relayed(&self, attached: &Attached) -> bool {
         let parent = attached.attachment.parent.as_ref();
@@ -142,21 +184,22 @@ impl Datapath {
                     ifindex: *ifindex,
                     name: sharers.parent.name.clone(),
                     method: parents.methods.get(ifindex).copied(),
+                    guard: parents.guards.get(ifindex).map(|(guarded, _)| guarded.clone()),
                     members: sharers.len(),
                     overflow: sharers.overflow(),
                 })
                 .collect(),
-            programs: parents.object.programs().filter_map(program_facts).collect(),
+            programs: parents
+                .object
+                .programs()
+                .filter_map(program_facts)
+                .chain(parents.guards.values().filter_map(|(_, program)| program.clone()))
+                .collect(),
         }
     }
 }
 
 fn program_facts((name, program): (&str, &Program)) -> Option<ProgramFacts> {
     let Program::SchedClassifier(program) = program else { return None };
-    let info = program.info().ok()?;
-    Some(ProgramFacts {
-        name: name.to_owned(),
-        id: info.id(),
-        verified_instructions: info.verified_instruction_count(),
-    })
+    Some(ProgramFacts::of(name, &program.info().ok()?))
 }

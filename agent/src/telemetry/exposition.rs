@@ -11,11 +11,11 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::metrics::{
-    Described, NETWORK_NAME, PACKET_SIZE, PROTOCOL_PACKETS, RECEIVE_BYTES, RECEIVE_PACKETS, RELAY_FRAMES,
+    Described, GUARD_FRAMES, NETWORK_NAME, PACKET_SIZE, PROTOCOL_PACKETS, RECEIVE_BYTES, RECEIVE_PACKETS, RELAY_FRAMES,
     TRANSMIT_BYTES, TRANSMIT_PACKETS,
 };
 use crate::ops::context::Context;
-use crate::ops::view::{self, AttachmentView, Traffic};
+use crate::ops::view::{self, AttachmentView, RelayView, Traffic};
 
 /// The content type of [`Exposition::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -60,7 +60,9 @@ impl Collector for Kernel {
         protocols(&mut encoder, &counted)?;
         sizes(&mut encoder, &counted)?;
         names(&mut encoder, &all)?;
-        self.relay(&mut encoder)
+        let relays = view::relay(&self.0).items;
+        relay(&mut encoder, &relays)?;
+        guard(&mut encoder, &relays)
     }
 }
 
@@ -172,26 +174,43 @@ fn names(encoder: &mut DescriptorEncoder<'_>, items: &[AttachmentView]) -> fmt::
     Ok(())
 }
 
-impl Kernel {
-    fn relay(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let relays = view::relay(&self.0).items;
-        if relays.iter().all(|relay| relay.frames.is_empty()) {
-            return Ok(());
-        }
-        let family = RELAY_FRAMES;
-        let mut family = encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
-        for relay in &relays {
-            for count in &relay.frames {
-                let labels = [
-                    ("parent", relay.parent.as_str()),
-                    ("protocol", count.protocol.as_str()),
-                    ("path", count.path),
-                    ("verdict", count.verdict),
-                    ("reason", count.reason),
-                ];
-                family.encode_family(&labels.as_slice())?.encode_counter::<NoLabelSet, _, u64>(&count.frames, None)?;
-            }
-        }
-        Ok(())
+fn relay(encoder: &mut DescriptorEncoder<'_>, relays: &[RelayView]) -> fmt::Result {
+    if relays.iter().all(|relay| relay.frames.is_empty()) {
+        return Ok(());
     }
+    let family = RELAY_FRAMES;
+    let mut family = encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
+    for relay in relays {
+        for count in &relay.frames {
+            let labels = [
+                ("parent", relay.parent.as_str()),
+                ("protocol", count.protocol.as_str()),
+                ("path", count.path),
+                ("verdict", count.verdict),
+                ("reason", count.reason),
+            ];
+            family.encode_family(&labels.as_slice())?.encode_counter::<NoLabelSet, _, u64>(&count.frames, None)?;
+        }
+    }
+    Ok(())
+}
+
+fn guard(encoder: &mut DescriptorEncoder<'_>, relays: &[RelayView]) -> fmt::Result {
+    if relays.iter().all(|relay| relay.guard_frames.is_empty()) {
+        return Ok(());
+    }
+    let family = GUARD_FRAMES;
+    let mut family = encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
+    for relay in relays {
+        for count in &relay.guard_frames {
+            let labels = [
+                ("parent", relay.parent.as_str()),
+                ("protocol", count.protocol.as_str()),
+                ("verdict", count.verdict),
+                ("reason", count.reason),
+            ];
+            family.encode_family(&labels.as_slice())?.encode_counter::<NoLabelSet, _, u64>(&count.frames, None)?;
+        }
+    }
+    Ok(())
 }

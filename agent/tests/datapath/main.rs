@@ -5,20 +5,26 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod bench;
+mod budget;
 mod frames;
 mod lab;
 mod listeners;
+mod model;
 mod stranger;
+mod trial;
 
 mod cost;
 mod counting;
 mod damage;
 mod golden;
+mod guard;
 mod host_access;
 mod host_ports;
+mod kernels;
 mod lifecycle;
 mod parents;
 mod plain;
+mod property;
 mod protocols;
 mod relaying;
 mod shown;

@@ -3,16 +3,19 @@
 //! Kinds that the running kernel does not have are passed over, and said to be.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::process::Command;
 
 use multus_agent::datapath::{Attachment, ProtocolSet};
 use multus_agent::objects::HostAccess;
 use multus_ebpf_common::counters::PROTOCOL_MDNS;
 
-use crate::bench::{Bench, Family, Peer, Pod, address, frames, ip, ip_batch, mdns, output, within};
+use crate::bench::{Bench, Family, Peer, Pod, address, bind, frames, ip, ip_batch, mdns, output, within};
 use crate::golden::TABLES;
 use crate::host_access::{pings, talk};
 use crate::lab::{Amiss, Lab};
+
+const LAN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 
 /// Whether this kernel has links of a kind, found by trying.
 fn has(kind: &str) -> bool {
@@ -250,4 +253,26 @@ fn ipvlan_pods_are_counted_and_left_as_the_kernel_has_them() {
     }
     let parent = output("tc", &["-n", &bench.host(), "filter", "show", "dev", "eth0", "egress"]);
     assert_eq!((parent.as_str(), datapath.facts().parents.len()), ("", 0), "nothing of ours is on the parent");
+}
+
+#[test]
+fn ipvlan_pods_that_route_are_counted() {
+    if !has("ipvlan") {
+        return;
+    }
+    for mode in ["l3", "l3s"] {
+        let mut bench = Bench::new();
+        let pod = bench.pod_of(&["type", "ipvlan", "mode", mode]);
+        let datapath = bench.open();
+        let attachment = Attachment { parent: None, ..bench.attachment(&pod) };
+        let attached = bench.on_host(|| datapath.attach(&attachment)).unwrap();
+        let (host, lan) = (bench.host_peer(), bench.lan_peer());
+        host.query(Family::V4, "to a group");
+        let sender = within(&pod.netns, || bind((pod.address(), 4000).into()));
+        sender.send_to(b"to the LAN", (LAN, 5353)).unwrap();
+        assert_eq!(lan.heard(Family::V4, "to the LAN"), 1, "{mode}");
+        let counted = datapath.interface_counters(&attached).unwrap().unwrap();
+        assert_eq!(counted.transmit.protocols[PROTOCOL_MDNS as usize], 1, "{mode}");
+        assert_eq!(counted.receive.protocols[PROTOCOL_MDNS as usize], 0, "{mode}: no group comes to it");
+    }
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 pub use attachments::{AttachmentView, Traffic, attachments};
 pub use events::{RelayEvent, RelayEvents, relay_events};
 pub use networks::{NetworkView, networks};
-pub use relay::{FramesView, MemberView, RelayView, relay};
+pub use relay::{FramesView, GuardFramesView, MemberView, RelayView, relay};
 pub use status::{DatapathView, Health, Line, ParentView, ProgramView, RuntimeConfView, StatusView, status};
 
 /// The `apiVersion` of every document.
