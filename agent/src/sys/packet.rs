@@ -226,7 +226,7 @@ impl PacketSocket {
 
     fn limit(&self, program: &[Instruction]) -> io::Result<()> {
         let filter = libc::sock_fprog {
-            len: u16::try_from(program.len()).map_err(|_| io::Error::other("the filter is too long"))?,
+            len: u16::try_from(program.len()).map_err(|_too_long| io::Error::other("the filter is too long"))?,
             // The kernel copies the program and writes nothing.
             filter: program.as_ptr().cast_mut(),
         };

@@ -98,9 +98,10 @@ impl Campaign<'_> {
         if self.candidate.step(began, lease.as_ref()) == Step::Wait {
             return Ok(());
         }
-        match cluster.write_lease(&self.lease, &self.me, LEASE, version).await? {
-            true => self.candidate.written(began),
-            false => self.candidate.lost(),
+        if cluster.write_lease(&self.lease, &self.me, LEASE, version).await? {
+            self.candidate.written(began);
+        } else {
+            self.candidate.lost();
         }
         Ok(())
     }
@@ -128,7 +129,7 @@ mod tests {
     #[test]
     fn a_lease_is_named_after_the_uplinks_in_any_order() {
         let name = |uplinks: &[&str]| {
-            let uplinks = uplinks.iter().map(|name| IfName::new(name).unwrap()).collect();
+            let uplinks = uplinks.iter().map(|name| IfName::new(*name).unwrap()).collect();
             let settings = ReflectSettings { uplinks, ..ReflectSettings::default() };
             lease_of(&settings, &ObjectName::kube_system()).unwrap().name.to_string()
         };

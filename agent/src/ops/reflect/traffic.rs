@@ -166,16 +166,15 @@ impl Traffic {
         let index = channel.link().0;
         let socket = {
             let mut channels = self.channels();
-            match channels.get(&channel) {
-                Some(socket) => Arc::clone(socket),
-                None => {
-                    let socket = Arc::new(asking::open_awaited(index, to.is_ipv6(), hops)?);
-                    let port = socket.get_ref().local_addr()?.port();
-                    channels.insert(channel, Arc::clone(&socket));
-                    self.reflector().listens(channel, Some(port));
-                    tokio::spawn(Arc::clone(self).wait_for_answers(channel, Arc::clone(&socket)));
-                    socket
-                }
+            if let Some(socket) = channels.get(&channel) {
+                Arc::clone(socket)
+            } else {
+                let socket = Arc::new(asking::open_awaited(index, to.is_ipv6(), hops)?);
+                let port = socket.get_ref().local_addr()?.port();
+                channels.insert(channel, Arc::clone(&socket));
+                self.reflector().listens(channel, Some(port));
+                tokio::spawn(Arc::clone(self).wait_for_answers(channel, Arc::clone(&socket)));
+                socket
             }
         };
         let to = match to {
