@@ -40,6 +40,7 @@ mod load;
 mod log_file;
 mod metrics;
 mod networks;
+mod reflect;
 mod regressions;
 mod relay;
 mod repair;

@@ -5,6 +5,7 @@
 //! filters), so that a new agent finds a running datapath and takes it over with [`Datapath::adopt`].
 
 mod attachment;
+mod counters;
 mod error;
 mod guard;
 mod hooks;
@@ -34,12 +35,13 @@ use multus_ebpf_common::mark::STAMPS;
 use multus_ebpf_common::protocols::HOST_ACCESS;
 
 pub use attachment::{AttachMode, Attached, Attachment, Mac, Mark, Mode, Parent, Settings};
+pub use counters::Reading;
 pub use error::DatapathError;
 pub use guard::{Guard, Guarded};
 pub use hooks::Method;
 pub use look::{PodLook, Presence};
 pub use protocols::{Custom, ProtocolSet};
-pub use report::{Facts, GuardCount, Interface, ParentFacts, ProgramFacts, RelayCount};
+pub use report::{Facts, GuardCount, Interface, InterfaceCounts, ParentFacts, ProgramFacts, RelayCount};
 pub use watching::{Decision, Watching};
 
 use crate::objects::HostAccess;
@@ -130,7 +132,7 @@ impl Datapath {
             }
         }
         let log = if settings.log { Some(lines::follow(&mut object)?) } else { None };
-        let slots = maps.slots();
+        let slots = maps.counters.slots();
         if slots != settings.slots {
             tracing::warn!(
                 slots,
@@ -160,7 +162,7 @@ impl Datapath {
             let number = state.instances.take(attachment.into()).ok_or(DatapathError::NoInstance(limit))?;
             hooks::forget_pod(number, &self.links);
             if let Some(slot) = state.instances.slot(number) {
-                state.maps.zero(slot)?;
+                state.maps.counters.zero(slot)?;
             }
             number
         };
@@ -231,7 +233,7 @@ impl Datapath {
         state.instances.release(*instance);
         state.refused.remove(instance);
         if let Some(slot) = state.instances.slot(*instance) {
-            state.maps.zero(slot)?;
+            state.maps.counters.zero(slot)?;
         }
         drop(state);
         Ok(filters?)
@@ -440,7 +442,7 @@ impl Datapath {
             }
         }
         for slot in state.instances.free_slots() {
-            state.maps.zero(slot)?;
+            state.maps.counters.zero(slot)?;
         }
         let members: Vec<u32> = state.sharers.values().flat_map(Sharers::all).map(|sharer| sharer.instance).collect();
         state.maps.keep_host_ports(&members)?;
