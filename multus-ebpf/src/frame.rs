@@ -246,12 +246,13 @@ impl Packet for XdpContext {
 
     #[inline(always)]
     fn load<T: Copy>(&self, at: usize) -> Option<T> {
+        let (start, end) = bounds(self);
+        // Both hidden from the compiler: it may know the bound and leave the comparison out, where the verifier (kernel
+        // 5.10) has forgotten it; and it reckons from another field's place, by distances that the verifier cannot follow.
+        let at = core::hint::black_box(at);
         if at > FARTHEST {
             return None;
         }
-        let (start, end) = bounds(self);
-        // Hidden from the compiler, which otherwise reckons from another field's place, by distances that the verifier
-        // cannot follow.
         from(core::hint::black_box(start + at), end)
     }
 }

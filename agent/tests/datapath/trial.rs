@@ -55,15 +55,25 @@ impl Trial {
         Self { program: info.fd().unwrap() }
     }
 
+    /// Whether this kernel (5.12) runs a TC program as on a frame that came in from another link.
+    pub(crate) fn takes_forwarded(&self, index: u32) -> bool {
+        let input = Input { frame: vec![0; 60], mark: 0, segments: 0, forwarded: true };
+        self.try_run(&input.frame, &Self::context(index, &input)).is_ok()
+    }
+
     /// Runs a TC program as on the interface `index` of this thread's namespace.
     pub(crate) fn packet(&self, index: u32, input: &Input) -> Ran {
+        self.run(&input.frame, &Self::context(index, input))
+    }
+
+    fn context(index: u32, input: &Input) -> [u8; CONTEXT] {
         let mut context = [0u8; CONTEXT];
         let mut set = |at: usize, value: u32| context[at..at + 4].copy_from_slice(&value.to_ne_bytes());
         set(MARK_AT, input.mark);
         set(INGRESS_AT, u32::from(input.forwarded));
         set(INDEX_AT, index);
         set(SEGMENTS_AT, input.segments);
-        self.run(&input.frame, &context)
+        context
     }
 
     /// Runs an XDP program.
@@ -72,6 +82,10 @@ impl Trial {
     }
 
     fn run(&self, frame: &[u8], context: &[u8]) -> Ran {
+        self.try_run(frame, context).unwrap_or_else(|error| panic!("test run: {error}: {frame:02x?}"))
+    }
+
+    fn try_run(&self, frame: &[u8], context: &[u8]) -> io::Result<Ran> {
         let (mut after, mut context_after) = (vec![0u8; 8192], [0u8; CONTEXT]);
         let size = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap();
         let mut attributes = Attributes {
@@ -93,9 +107,11 @@ impl Trial {
         // to write.
         let done =
             unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut attributes, size_of::<Attributes>()) };
-        assert_eq!(done, 0, "test run: {}: {frame:02x?}", io::Error::last_os_error());
+        if done != 0 {
+            return Err(io::Error::last_os_error());
+        }
         after.truncate(usize::try_from(attributes.frame_size_after).unwrap());
         let mark = u32::from_ne_bytes(context_after[MARK_AT..MARK_AT + 4].try_into().unwrap());
-        Ran { answer: attributes.answer.cast_signed(), frame: after, mark }
+        Ok(Ran { answer: attributes.answer.cast_signed(), frame: after, mark })
     }
 }
