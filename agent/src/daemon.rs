@@ -22,6 +22,7 @@ use crate::ops::host_access;
 use crate::ops::ledger::Ledger;
 use crate::ops::owed_status;
 use crate::ops::reconcile;
+use crate::ops::reflect::{self, Reflection};
 use crate::ops::repair::{self, Troubles};
 use crate::ops::runner::HostRunner;
 use crate::ops::runtime_conf::Keeper;
@@ -36,8 +37,8 @@ use crate::telemetry::{exposition::Exposition, log};
 
 /// How often leftovers are looked at.
 const NOW_AND_THEN: Duration = Duration::from_secs(10);
-/// How long a thread for blocking work waits for more. The allocator keeps a cache per thread, and what lies in it holds
-/// pages of the heap: with a long wait every small job would keep one of a burst's threads, in turns, for good.
+/// How long a thread for blocking work waits for more. With a long wait every small job would wake another of a burst's
+/// threads, in turns, and keep them and their stacks for good.
 const IDLE_THREAD: Duration = Duration::from_millis(250);
 /// How long operations may still take after a signal; the shim waits for the next agent meanwhile.
 const LAST_WORK: Duration = Duration::from_secs(10);
@@ -69,6 +70,7 @@ pub enum StartError {
 /// # Errors
 /// What kept it from starting; later faults are logged and shown in the status.
 pub fn run(file: &Path) -> Result<(), StartError> {
+    crate::sys::memory::start_frugal();
     let shown = || file.display().to_string();
     let text = fs::read_to_string(file).map_err(|error| StartError::Unreadable(shown(), error))?;
     let (settings, warnings) = Settings::parse(&text).map_err(|error| StartError::Config(shown(), error))?;
@@ -76,7 +78,6 @@ pub fn run(file: &Path) -> Result<(), StartError> {
     for warning in warnings {
         tracing::warn!("configuration: {warning}");
     }
-    crate::sys::memory::share_heaps();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(64)
@@ -106,6 +107,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     let host = HostRunner::new(plugin_folders(&context.settings), &context.settings.host_exec);
     let work = tokio::spawn(now_and_then(Arc::clone(&context), host.clone(), stop.clone()));
     let access = tokio::spawn(host_access::follow(Arc::clone(&context), stop.clone()));
+    let reflection = tokio::spawn(reflect::follow(Arc::clone(&context), stop.clone()));
     let repairs = tokio::spawn(repair::follow(Arc::clone(&context), stop.clone()));
     let page = metrics(&context, stop.clone());
     let statuses = tokio::spawn(owed_status::report(Arc::clone(&context)));
@@ -133,6 +135,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     }
     work.abort();
     access.abort();
+    let _ = tokio::time::timeout(LAST_WORDS, reflection).await;
     repairs.abort();
     page.abort();
     conf.abort();
@@ -170,6 +173,7 @@ pub(crate) fn context(
         datapath,
         datapath_fault,
         ledger,
+        reflection: Reflection::new(&settings.datapath.reflect),
         spool: Spool::at(cni_dir),
         metrics: Arc::new(Metrics::default()),
         metrics_fault: std::sync::Mutex::default(),
@@ -223,6 +227,11 @@ fn datapath_settings(settings: &DatapathSettings) -> Result<Option<datapath::Set
         crate::config::AttachMode::Tcx => datapath::AttachMode::Tcx,
         crate::config::AttachMode::Clsact => datapath::AttachMode::Clsact,
     };
+    let guard = match settings.guard {
+        crate::config::Guard::Off => datapath::Guard::Off,
+        crate::config::Guard::Tc => datapath::Guard::Tc,
+        crate::config::Guard::Xdp => datapath::Guard::Xdp,
+    };
     // What annotations may ask for at most; each attachment's own list narrows it.
     let allowed = settings.relay.allowed.as_ref().unwrap_or(&settings.relay.known);
     let built_in: Vec<&String> =
@@ -237,6 +246,7 @@ fn datapath_settings(settings: &DatapathSettings) -> Result<Option<datapath::Set
         mark: datapath::Mark { value: settings.mark.value, mask: settings.mark.mask },
         protocols: ProtocolSet::of(&built_in)?,
         custom: custom.map(|c| datapath::Custom { name: c.name.clone(), v4: c.v4, v6: c.v6, port: c.port }).collect(),
+        guard,
     }))
 }
 

@@ -43,6 +43,8 @@ described! {
     PACKET_SIZE = "multus_interface_packet_size_bytes", "Packet sizes on a secondary interface";
     /// Labels: parent, protocol, path, verdict, reason.
     RELAY_FRAMES = "multus_relay_frames", "Discovery frames the relay looked at, by what became of them";
+    /// Labels: parent, protocol, verdict, reason.
+    GUARD_FRAMES = "multus_guard_frames", "Discovery frames from the LAN that the storm guard looked at, by what became of them";
     /// Labels: pod, namespace, interface, network_name. Always 0; joined with `+`, as network-metrics-daemon's.
     NETWORK_NAME = "pod_network_name_info", "Which network an interface of a pod belongs to";
 }

@@ -10,6 +10,7 @@
 
 pub mod counters;
 pub mod events;
+pub mod guard;
 pub mod host;
 pub mod mark;
 pub mod protocols;

@@ -9,7 +9,7 @@ use lab::frame::{Frame, group_mac};
 use lab::sniffer::inject;
 use lab::udp::{FAMILIES, new_tag};
 use lab::world::Builder;
-use lab::{Audience, Ear, Family, Pod, Protocol, Sniffer, Voice, World, wait_until};
+use lab::{Audience, Family, Pod, Protocol, Sniffer, Voice, World};
 use serde_json::json;
 
 /// Two attached pods, everybody listening to `protocol`.

@@ -5,7 +5,9 @@
 //! filters), so that a new agent finds a running datapath and takes it over with [`Datapath::adopt`].
 
 mod attachment;
+mod counters;
 mod error;
+mod guard;
 mod hooks;
 mod instances;
 mod layouts;
@@ -30,13 +32,16 @@ use aya::programs::Program;
 use multus_ebpf_common::LAYOUT;
 use multus_ebpf_common::events::Watch;
 use multus_ebpf_common::mark::STAMPS;
+use multus_ebpf_common::protocols::HOST_ACCESS;
 
 pub use attachment::{AttachMode, Attached, Attachment, Mac, Mark, Mode, Parent, Settings};
+pub use counters::Reading;
 pub use error::DatapathError;
+pub use guard::{Guard, Guarded};
 pub use hooks::Method;
 pub use look::{PodLook, Presence};
 pub use protocols::{Custom, ProtocolSet};
-pub use report::{Facts, Interface, ParentFacts, ProgramFacts, RelayCount};
+pub use report::{Facts, GuardCount, Interface, InterfaceCounts, ParentFacts, ProgramFacts, RelayCount};
 pub use watching::{Decision, Watching};
 
 use crate::objects::HostAccess;
@@ -77,6 +82,8 @@ impl std::fmt::Debug for Datapath {
 struct Parents {
     object: Ebpf,
     methods: BTreeMap<u32, Method>,
+    /// Parents that have a storm guard, or should; with the guard's own program where there is one.
+    guards: BTreeMap<u32, (Guarded, Option<ProgramFacts>)>,
 }
 
 struct State {
@@ -105,10 +112,12 @@ impl Datapath {
         let table = Table::new(&settings.custom, &given)?;
         let allowed = settings.protocols.union(table.custom());
         let limit = settings.slots.saturating_add(UNCOUNTED).min(STAMPS);
-        let objects = Objects::new(&pins, settings.slots, limit, settings.mark);
+        let objects = Objects::new(&pins, settings.slots, limit, settings.mark, settings.guard);
         let mut object = objects.parents(settings.log)?;
         let mut maps = Maps::take(&mut object, &pins)?;
         gone.iter().try_for_each(|(number, _)| maps.forget_protocol(*number))?;
+        maps.keep_guard_counters(|key| !gone.iter().any(|(number, _)| *number == key.protocol))?;
+        guard::limits().try_for_each(|(number, limit)| maps.set_guard_limit(number, limit))?;
         numbers::remember(&numbers, &given, &gone)?;
         maps.set_rules(&table.rules(allowed))?;
         // A watcher that was killed cannot have said that it is gone.
@@ -123,7 +132,7 @@ impl Datapath {
             }
         }
         let log = if settings.log { Some(lines::follow(&mut object)?) } else { None };
-        let slots = maps.slots();
+        let slots = maps.counters.slots();
         if slots != settings.slots {
             tracing::warn!(
                 slots,
@@ -139,7 +148,7 @@ impl Datapath {
             allowed,
             links,
             objects,
-            parents: Mutex::new(Parents { object, methods: BTreeMap::new() }),
+            parents: Mutex::new(Parents { object, methods: BTreeMap::new(), guards: BTreeMap::new() }),
             state: Mutex::new(State { maps, instances, sharers: BTreeMap::new(), refused: BTreeMap::new() }),
             _lines: log,
         })
@@ -153,7 +162,7 @@ impl Datapath {
             let number = state.instances.take(attachment.into()).ok_or(DatapathError::NoInstance(limit))?;
             hooks::forget_pod(number, &self.links);
             if let Some(slot) = state.instances.slot(number) {
-                state.maps.zero(slot)?;
+                state.maps.counters.zero(slot)?;
             }
             number
         };
@@ -224,7 +233,7 @@ impl Datapath {
         state.instances.release(*instance);
         state.refused.remove(instance);
         if let Some(slot) = state.instances.slot(*instance) {
-            state.maps.zero(slot)?;
+            state.maps.counters.zero(slot)?;
         }
         drop(state);
         Ok(filters?)
@@ -332,7 +341,16 @@ impl Datapath {
         layouts::take_over_parent(&self.settings.bpffs, &self.links, parent.ifindex);
         let method = hooks::attach_parent(&mut parents.object, parent, self.settings.attach, &self.links)?;
         parents.methods.insert(parent.ifindex, method);
+        self.guard(&mut parents, parent);
         Ok(())
+    }
+
+    /// Gives a parent its storm guard, or takes one of an earlier configuration away.
+    fn guard(&self, parents: &mut Parents, parent: &Parent) {
+        match guard::attach(&self.objects, self.settings.guard, parent, &self.links) {
+            Some(guarded) => parents.guards.insert(parent.ifindex, guarded),
+            None => parents.guards.remove(&parent.ifindex),
+        };
     }
 
     /// False: it has no parent, or a map is full, which is remembered; then it is counted and not relayed.
@@ -368,7 +386,12 @@ impl Datapath {
         sharers.add(Sharer { instance, mac: *mac, protocols: *protocols, host });
         // A protocol is counted on a parent once somebody there has wanted it; the usual ones from the first member on.
         let counted = sharers.wanted().union(ProtocolSet::standard().intersection(self.allowed));
-        state.maps.make_relay_counters(parent.ifindex, counted.numbers())
+        state.maps.make_relay_counters(parent.ifindex, counted.numbers())?;
+        if self.settings.guard == Guard::Off {
+            return Ok(());
+        }
+        let counted = counted.numbers().filter(|number| *number != HOST_ACCESS);
+        state.maps.make_guard_counters(parent.ifindex, counted)
     }
 
     /// Takes a member off its parent; with the last one everything of the parent goes.
@@ -384,11 +407,19 @@ impl Datapath {
         // By the name it has now: another link may have the one that was recorded.
         hooks::detach_parent(parent.ifindex, netns::interface_name(parent.ifindex).as_deref(), &self.links);
         parents.methods.remove(&parent.ifindex);
+        parents.guards.remove(&parent.ifindex);
         state.sharers.remove(&parent.ifindex);
         state.maps.remove_fanout(parent.ifindex)?;
         state.maps.set_macs(parent.ifindex, &[])?;
         let kept: Vec<u32> = state.sharers.keys().copied().collect();
-        state.maps.keep_relay_counters(&kept)
+        self.keep_counters(&mut state.maps, &kept)
+    }
+
+    /// Removes the counters of parents that are not kept, and the storm guard's where there is none.
+    fn keep_counters(&self, maps: &mut Maps, kept: &[u32]) -> Result<(), DatapathError> {
+        let is_guarded = self.settings.guard != Guard::Off;
+        maps.keep_guard_counters(|key| is_guarded && kept.contains(&key.parent))?;
+        maps.keep_relay_counters(kept)
     }
 
     /// Removes parents, members and counters that nobody owns: what a killed agent left, or pods that went without one.
@@ -411,12 +442,12 @@ impl Datapath {
             }
         }
         for slot in state.instances.free_slots() {
-            state.maps.zero(slot)?;
+            state.maps.counters.zero(slot)?;
         }
         let members: Vec<u32> = state.sharers.values().flat_map(Sharers::all).map(|sharer| sharer.instance).collect();
         state.maps.keep_host_ports(&members)?;
         layouts::remove_others(&self.settings.bpffs);
-        state.maps.keep_relay_counters(&kept)
+        self.keep_counters(&mut state.maps, &kept)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

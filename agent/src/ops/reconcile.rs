@@ -9,7 +9,7 @@ use crate::records::{Record, State};
 use crate::spool::Note;
 use crate::sys;
 
-/// Until the last work's threads and connections are gone, and what their allocator caches held is free.
+/// Until the last work's threads and connections are gone.
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// Takes over what Multus, an earlier agent and the shim left: what has no record gets one, notes are replayed, half

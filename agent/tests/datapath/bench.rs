@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use multus_agent::datapath::{
-    AttachMode, Attached, Attachment, Datapath, Mac, Mark, Method, Mode, Parent, ProtocolSet, RelayCount, Settings,
+    AttachMode, Attached, Attachment, Datapath, Guard, Mac, Mark, Method, Mode, Parent, ProtocolSet, RelayCount,
+    Settings,
 };
 use multus_agent::objects::HostAccess;
 use multus_agent::sys::netns;
+use multus_ebpf_common::LAYOUT;
 
 pub(crate) const MDNS_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
 pub(crate) const MDNS_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
@@ -101,10 +103,15 @@ impl Bench {
 
     /// A pod with a `net1` of any kind on the uplink.
     pub(crate) fn pod_of(&mut self, kind: &[&str]) -> Pod {
+        let uplink = self.uplink.clone();
+        self.pod_at(&uplink, kind)
+    }
+
+    fn pod_at(&mut self, parent: &str, kind: &[&str]) -> Pod {
         self.pods += 1;
         let (host, netns) = (self.host(), format!("{}-p{}", self.name, self.pods));
         make_netns(&netns);
-        ip(&[&["-n", &host, "link", "add", "net1", "link", &self.uplink, "netns", &netns][..], kind].concat());
+        ip(&[&["-n", &host, "link", "add", "net1", "link", parent, "netns", &netns][..], kind].concat());
         address(&netns, "net1", &format!("10.77.0.{}/24", 10 + self.pods));
         Pod { netns, number: self.pods }
     }
@@ -119,11 +126,17 @@ impl Bench {
             mark: MARK,
             protocols: ProtocolSet::standard(),
             custom: Vec::new(),
+            guard: Guard::Off,
         }
     }
 
     pub(crate) fn open(&self) -> Datapath {
         self.on_host(|| Datapath::open(&self.settings())).unwrap()
+    }
+
+    /// Where a map of ours is pinned.
+    pub(crate) fn pin(&self, map: &str) -> String {
+        self.bpffs.join(format!("v{LAYOUT}/maps")).join(map).to_string_lossy().into_owned()
     }
 
     pub(crate) fn on_host<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
@@ -176,7 +189,7 @@ impl Bench {
         let shown = lines("nsenter", &[&net, "bpftool", "net", "show", "dev", &self.uplink]);
         found.extend(shown.into_iter().filter(|line| line.contains(&self.uplink)));
         found.extend(entries(&self.bpffs.join("v2/links")));
-        for map in ["relay_fanout", "local_macs", "relay_counters"] {
+        for map in ["relay_fanout", "local_macs", "relay_counters", "guard_counters"] {
             let path = self.bpffs.join("v2/maps").join(map);
             let dump = output("bpftool", &["-j", "map", "dump", "pinned", &path.to_string_lossy()]);
             let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
@@ -299,6 +312,30 @@ impl Peer {
     /// How many datagrams that end with `tag` have come; waits until none has come for a while.
     pub(crate) fn heard(&self, family: Family, tag: &str) -> usize {
         self.tally(family).iter().filter(|message| message.ends_with(tag.as_bytes())).count()
+    }
+}
+
+impl Peer {
+    /// The tags of all datagrams of both families that have come and carry one, sorted; waits until none comes for a while.
+    pub(crate) fn tags(&self, prefix: &str) -> Vec<String> {
+        let mut tags = Vec::new();
+        for socket in [&self.v4, &self.v6] {
+            socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+            let mut buffer = [0; 2048];
+            loop {
+                match socket.recv_from(&mut buffer) {
+                    Ok((length, _)) => {
+                        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                        tags.extend(text.find(prefix).map(|at| text[at..].to_owned()));
+                    }
+                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => panic!("receive: {error}"),
+                }
+            }
+        }
+        tags.sort();
+        tags
     }
 }
 

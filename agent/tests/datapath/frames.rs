@@ -89,6 +89,19 @@ impl Wire {
         frames
     }
 
+    /// The next `count` frames that come in, and whatever is there behind them.
+    pub(crate) fn take(&self, count: usize) -> Vec<Vec<u8>> {
+        let mut frames = Vec::new();
+        loop {
+            let patience = if frames.len() < count { Duration::from_secs(2) } else { Duration::ZERO };
+            match self.next(patience) {
+                Some((frame, false)) => frames.push(frame),
+                Some((_, true)) => {}
+                None => return frames,
+            }
+        }
+    }
+
     fn next(&self, patience: Duration) -> Option<(Vec<u8>, bool)> {
         let mut buffer = vec![0u8; 65536];
         let fd = self.socket.as_raw_fd();

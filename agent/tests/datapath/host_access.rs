@@ -9,7 +9,7 @@ use std::time::Duration;
 use multus_agent::datapath::{Datapath, Mac};
 use multus_agent::objects::HostAccess;
 
-use crate::bench::{Bench, Pod, frames, ip, link, netns_path, output, within};
+use crate::bench::{Bench, Pod, frames, ip, link, netns_path, output, wait_until, within};
 use crate::frames::{Udp4, Wire, udp6};
 
 pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -158,6 +158,12 @@ fn what_host_access_carries_is_not_on_the_wire() {
     }
 }
 
+/// Whether an address of an interface is still being probed for.
+fn tentative(netns: &str, ifname: &str) -> bool {
+    let shown = output("ip", &["-n", netns, "-6", "-o", "addr", "show", "dev", ifname]);
+    shown.lines().any(|line| line.contains("tentative") && !line.contains("dadfailed"))
+}
+
 #[test]
 fn a_question_of_the_host_comes_once_to_each_and_a_probe_to_none() {
     let mut bench = Bench::new();
@@ -173,16 +179,20 @@ fn a_question_of_the_host_comes_once_to_each_and_a_probe_to_none() {
         let is_question = |frame: &&Vec<u8>| frame[12..14] == [8, 6] && frame[38..42] == [10, 77, 0, 99];
         wire.incoming("").iter().filter(is_question).count()
     };
+    let host = bench.host();
+    wait_until("the host asks no more", || {
+        let shown = output("ip", &["-n", &host, "neigh", "show", "10.77.0.99"]);
+        shown.is_empty() || shown.contains("FAILED")
+    });
     let on_lan = counted(&datapath, "host_to_pod", "relayed");
     let heard = wires.each_ref().map(asked);
     assert_eq!(heard[0] as u64, on_lan, "each question once");
     assert_eq!((heard[0], heard[2]), (heard[1], 0), "and to those alone that have host access: {heard:?}");
 
     // An address of the host's own that it probes for (duplicate address detection).
-    let host = bench.host();
     output("ip", &["netns", "exec", &host, "sysctl", "-qw", "net.ipv6.conf.eth0.accept_dad=1"]);
     ip(&["-n", &host, "addr", "add", "fd77::1/64", "dev", "eth0"]);
-    thread::sleep(Duration::from_millis(2500));
+    wait_until("the host has probed", || !tentative(&host, "eth0"));
     let shown = output("ip", &["-n", &host, "addr", "show", "dev", "eth0"]);
     assert!(shown.contains("fd77::1") && !shown.contains("dadfailed") && !shown.contains("tentative"), "{shown}");
     assert!(counted(&datapath, "host_to_pod", "probe") >= 1);
@@ -194,7 +204,7 @@ fn a_question_of_the_host_comes_once_to_each_and_a_probe_to_none() {
     output("ip", &["netns", "exec", inside, "sysctl", "-qw", "net.ipv6.conf.net1.accept_dad=1"]);
     ip(&["-n", inside, "addr", "add", "fd77::1/64", "dev", "net1"]);
     ip(&["-n", inside, "addr", "add", "fd77::2/64", "dev", "net1"]);
-    thread::sleep(Duration::from_millis(2500));
+    wait_until("the pod has probed", || !tentative(inside, "net1"));
     let shown = output("ip", &["-n", inside, "-6", "-o", "addr", "show", "dev", "net1"]);
     let line = |address: &str| shown.lines().find(|line| line.contains(address)).unwrap_or_default().to_owned();
     assert!(line("fd77::1/64").contains("dadfailed"), "{shown}");

@@ -3,16 +3,19 @@
 //! Kinds that the running kernel does not have are passed over, and said to be.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::process::Command;
 
 use multus_agent::datapath::{Attachment, ProtocolSet};
 use multus_agent::objects::HostAccess;
 use multus_ebpf_common::counters::PROTOCOL_MDNS;
 
-use crate::bench::{Bench, Family, Peer, Pod, address, frames, ip, ip_batch, mdns, output, within};
+use crate::bench::{Bench, Family, Peer, Pod, address, bind, frames, ip, ip_batch, mdns, output, within};
 use crate::golden::TABLES;
 use crate::host_access::{pings, talk};
 use crate::lab::{Amiss, Lab};
+
+const LAN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 
 /// Whether this kernel has links of a kind, found by trying.
 fn has(kind: &str) -> bool {
@@ -34,6 +37,11 @@ fn steps(netns: &str, steps: &[&str]) {
     ip_batch(netns, &steps.iter().map(|step| (*step).to_owned()).collect::<Vec<_>>());
 }
 
+/// The link below another has no address of its own, or groups of wider scope would go to it.
+fn without_ipv6(netns: &str, ifname: &str) {
+    within(netns, || fs::write(format!("/proc/sys/net/ipv6/conf/{ifname}/disable_ipv6"), "1").unwrap());
+}
+
 /// Has the bench's addresses move to other links.
 fn move_to(bench: &mut Bench, uplink: &str, wire: &str) {
     for (netns, from, to, own) in
@@ -43,8 +51,7 @@ fn move_to(bench: &mut Bench, uplink: &str, wire: &str) {
             continue;
         }
         steps(&netns, &[&format!("addr flush dev {from}")]);
-        // The link below has no address of its own, or groups of wider scope would go to it.
-        within(&netns, || fs::write(format!("/proc/sys/net/ipv6/conf/{from}/disable_ipv6"), "1").unwrap());
+        without_ipv6(&netns, from);
         address(&netns, to, own);
     }
     (bench.uplink, bench.wire) = (uplink.to_owned(), wire.to_owned());
@@ -71,6 +78,7 @@ fn bond() -> Bench {
     let (host, lan) = (bench.host(), bench.lan());
     ip(&["link", "add", "eth1", "netns", &host, "type", "veth", "peer", "name", "wire1", "netns", &lan]);
     steps(&lan, &["link add switch type bridge", "link set wire master switch", "link set wire1 master switch"]);
+    without_ipv6(&lan, "wire1");
     steps(&lan, &["link set wire1 up"]);
     steps(&host, &["link set eth0 down", "link add bond0 type bond mode active-backup miimon 50"]);
     steps(&host, &["link set eth0 master bond0", "link set eth1 master bond0"]);
@@ -250,4 +258,26 @@ fn ipvlan_pods_are_counted_and_left_as_the_kernel_has_them() {
     }
     let parent = output("tc", &["-n", &bench.host(), "filter", "show", "dev", "eth0", "egress"]);
     assert_eq!((parent.as_str(), datapath.facts().parents.len()), ("", 0), "nothing of ours is on the parent");
+}
+
+#[test]
+fn ipvlan_pods_that_route_are_counted() {
+    if !has("ipvlan") {
+        return;
+    }
+    for mode in ["l3", "l3s"] {
+        let mut bench = Bench::new();
+        let pod = bench.pod_of(&["type", "ipvlan", "mode", mode]);
+        let datapath = bench.open();
+        let attachment = Attachment { parent: None, ..bench.attachment(&pod) };
+        let attached = bench.on_host(|| datapath.attach(&attachment)).unwrap();
+        let (host, lan) = (bench.host_peer(), bench.lan_peer());
+        host.query(Family::V4, "to a group");
+        let sender = within(&pod.netns, || bind((pod.address(), 4000).into()));
+        sender.send_to(b"to the LAN", (LAN, 5353)).unwrap();
+        assert_eq!(lan.heard(Family::V4, "to the LAN"), 1, "{mode}");
+        let counted = datapath.interface_counters(&attached).unwrap().unwrap();
+        assert_eq!(counted.transmit.protocols[PROTOCOL_MDNS as usize], 1, "{mode}");
+        assert_eq!(counted.receive.protocols[PROTOCOL_MDNS as usize], 0, "{mode}: no group comes to it");
+    }
 }

@@ -14,7 +14,7 @@ use crate::Outcome;
 pub(super) const MARK: &str = "the tests ended with ";
 
 /// How long a machine may take. Software is some thirty times slower than a processor.
-const PATIENCE: Duration = Duration::from_mins(15);
+const PATIENCE: Duration = Duration::from_mins(45);
 
 /// How it went.
 pub(super) enum End {
