@@ -341,11 +341,16 @@ impl Datapath {
         layouts::take_over_parent(&self.settings.bpffs, &self.links, parent.ifindex);
         let method = hooks::attach_parent(&mut parents.object, parent, self.settings.attach, &self.links)?;
         parents.methods.insert(parent.ifindex, method);
+        self.guard(&mut parents, parent);
+        Ok(())
+    }
+
+    /// Gives a parent its storm guard, or takes one of an earlier configuration away.
+    fn guard(&self, parents: &mut Parents, parent: &Parent) {
         match guard::attach(&self.objects, self.settings.guard, parent, &self.links) {
             Some(guarded) => parents.guards.insert(parent.ifindex, guarded),
             None => parents.guards.remove(&parent.ifindex),
         };
-        Ok(())
     }
 
     /// False: it has no parent, or a map is full, which is remembered; then it is counted and not relayed.
@@ -382,12 +387,11 @@ impl Datapath {
         // A protocol is counted on a parent once somebody there has wanted it; the usual ones from the first member on.
         let counted = sharers.wanted().union(ProtocolSet::standard().intersection(self.allowed));
         state.maps.make_relay_counters(parent.ifindex, counted.numbers())?;
-        if self.settings.guard != Guard::Off {
-            state
-                .maps
-                .make_guard_counters(parent.ifindex, counted.numbers().filter(|number| *number != HOST_ACCESS))?;
+        if self.settings.guard == Guard::Off {
+            return Ok(());
         }
-        Ok(())
+        let counted = counted.numbers().filter(|number| *number != HOST_ACCESS);
+        state.maps.make_guard_counters(parent.ifindex, counted)
     }
 
     /// Takes a member off its parent; with the last one everything of the parent goes.

@@ -107,11 +107,6 @@ impl Bench {
         self.pod_at(&uplink, kind)
     }
 
-    /// A pod on another link of the host.
-    pub(crate) fn pod_on(&mut self, parent: &str, mode: &str) -> Pod {
-        self.pod_at(parent, &["type", "macvlan", "mode", mode])
-    }
-
     fn pod_at(&mut self, parent: &str, kind: &[&str]) -> Pod {
         self.pods += 1;
         let (host, netns) = (self.host(), format!("{}-p{}", self.name, self.pods));

@@ -37,6 +37,11 @@ fn steps(netns: &str, steps: &[&str]) {
     ip_batch(netns, &steps.iter().map(|step| (*step).to_owned()).collect::<Vec<_>>());
 }
 
+/// The link below another has no address of its own, or groups of wider scope would go to it.
+fn without_ipv6(netns: &str, ifname: &str) {
+    within(netns, || fs::write(format!("/proc/sys/net/ipv6/conf/{ifname}/disable_ipv6"), "1").unwrap());
+}
+
 /// Has the bench's addresses move to other links.
 fn move_to(bench: &mut Bench, uplink: &str, wire: &str) {
     for (netns, from, to, own) in
@@ -46,8 +51,7 @@ fn move_to(bench: &mut Bench, uplink: &str, wire: &str) {
             continue;
         }
         steps(&netns, &[&format!("addr flush dev {from}")]);
-        // The link below has no address of its own, or groups of wider scope would go to it.
-        within(&netns, || fs::write(format!("/proc/sys/net/ipv6/conf/{from}/disable_ipv6"), "1").unwrap());
+        without_ipv6(&netns, from);
         address(&netns, to, own);
     }
     (bench.uplink, bench.wire) = (uplink.to_owned(), wire.to_owned());
@@ -74,6 +78,7 @@ fn bond() -> Bench {
     let (host, lan) = (bench.host(), bench.lan());
     ip(&["link", "add", "eth1", "netns", &host, "type", "veth", "peer", "name", "wire1", "netns", &lan]);
     steps(&lan, &["link add switch type bridge", "link set wire master switch", "link set wire1 master switch"]);
+    without_ipv6(&lan, "wire1");
     steps(&lan, &["link set wire1 up"]);
     steps(&host, &["link set eth0 down", "link add bond0 type bond mode active-backup miimon 50"]);
     steps(&host, &["link set eth0 master bond0", "link set eth1 master bond0"]);
