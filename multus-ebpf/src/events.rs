@@ -9,7 +9,7 @@ use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::TcContext;
 use multus_ebpf_common::events::{Event, SNAP, Watch};
 
-use crate::frame::field;
+use crate::frame::{ETH_LEN, field};
 
 /// Room for some thousand events.
 #[btf_map(name = "events")]
@@ -42,7 +42,8 @@ pub(crate) fn tell(skb: *mut __sk_buff, parent: u32, protocol: u32, path: u32, o
         (*event).outcome = outcome;
         (*event).length = length;
         let mut read = 0;
-        if captured > 0 && bpf_skb_load_bytes(skb.cast(), 0, (&raw mut (*event).frame).cast(), captured) == 0 {
+        // Older verifiers want to see that it is not 0; "greater than" becomes "other than", which tells them nothing.
+        if captured >= ETH_LEN as u32 && bpf_skb_load_bytes(skb.cast(), 0, (&raw mut (*event).frame).cast(), captured) == 0 {
             read = captured;
         }
         (*event).captured = read;
