@@ -58,6 +58,16 @@ fn rested(world: &World, wanted: u64) -> u64 {
     world.agent.allocated_kib()
 }
 
+/// CPU time of one scrape.
+fn scrape(world: &World) -> Duration {
+    const SCRAPES: u32 = 10;
+    let before = world.agent.cpu_time();
+    for _ in 0..SCRAPES {
+        world.agent.metrics(&world.lab);
+    }
+    (world.agent.cpu_time() - before) / SCRAPES
+}
+
 /// Does `work` for each pod, `at_once` at a time; every answer must be a success.
 fn all(pods: &[Pod], at_once: usize, work: impl Fn(&Pod) -> Answer + Sync) {
     let next = AtomicUsize::new(0);
@@ -92,6 +102,7 @@ fn a_burst_of_pods_fails_none_leaks_none_and_gives_its_memory_back() {
         for pod in &pods {
             assert_eq!(pod.netns.addresses("net1").len(), 1, "{} has no address on net1", pod.name);
         }
+        let scrape = scrape(&world);
         all(&pods, at_once, |pod| world.del(pod));
         let took = began.elapsed();
         let now = rested(&world, allocated + SLACK);
@@ -104,6 +115,7 @@ fn a_burst_of_pods_fails_none_leaks_none_and_gives_its_memory_back() {
             world.agent.memory_kib().0,
             world.agent.descriptors_and_threads()
         );
+        eprintln!("a scrape with all pods: {scrape:?} of CPU");
         after.push(now);
     }
     baseline.assert_restored(&world.lab, &[], "a burst of pods");

@@ -9,6 +9,8 @@ use std::fs;
 use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use aya::programs::links::{FdLink, Link, PinnedLink};
@@ -28,6 +30,9 @@ use crate::sys::{netns, qdisc};
 const PRIORITY: u16 = 1;
 /// "MU", so that nobody else's handle is the same by chance.
 const HANDLE: TcHandle = TcHandle::new(0x4d55, 1);
+
+/// How long a link may last after its pin.
+const LAST_OF_A_LINK: Duration = Duration::from_secs(2);
 
 const DIRECTIONS: [TcAttachType; 2] = [TcAttachType::Ingress, TcAttachType::Egress];
 
@@ -162,7 +167,9 @@ fn remove_filters(ifname: &str, mark: &QdiscMark) {
 
 /// Deletes our filters from `ifname`; what is not there needs no deleting.
 fn delete_filters(ifname: &str) {
-    DIRECTIONS.into_iter().for_each(|direction| delete_filter(ifname, direction));
+    for direction in DIRECTIONS {
+        delete_filter(ifname, direction);
+    }
 }
 
 fn delete_filter(ifname: &str, direction: TcAttachType) {
@@ -295,12 +302,32 @@ fn attach_link(program: &mut SchedClassifier, ifname: &str, direction: TcAttachT
         // Its interface is gone, and this is another one with the same number.
         fs::remove_file(pin).map_err(|error| format!("remove stale pin {}: {error}", pin.display()))?;
     }
-    let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = program.attach_with_options(ifname, direction, options).map_err(|error| chain(&error))?;
+    let id = attach_first(program, ifname, direction).map_err(|error| chain(&error))?;
     let link = program.take_link(id).map_err(|error| chain(&error))?;
     let link = FdLink::try_from(link).map_err(|error| chain(&error))?;
     link.pin(pin).map_err(|error| format!("pin the link at {}: {}", pin.display(), chain(&error)))?;
     Ok(())
+}
+
+/// Makes a link at the head of the chain. A link whose pin was just removed lasts a little longer than the pin (the kernel
+/// frees it after a grace period, on a worker), and no program is twice in one chain: it is waited for.
+fn attach_first(
+    program: &mut SchedClassifier,
+    ifname: &str,
+    direction: TcAttachType,
+) -> Result<SchedClassifierLinkId, ProgramError> {
+    let until = Instant::now() + LAST_OF_A_LINK;
+    loop {
+        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+        match program.attach_with_options(ifname, direction, options) {
+            Err(ProgramError::SyscallError(error))
+                if error.io_error.kind() == io::ErrorKind::AlreadyExists && Instant::now() < until =>
+            {
+                thread::sleep(Duration::from_millis(1));
+            }
+            done => return done,
+        }
+    }
 }
 
 fn update_link(program: &mut SchedClassifier, present: PinnedLink) -> Result<(), Box<dyn std::error::Error>> {
@@ -311,7 +338,9 @@ fn update_link(program: &mut SchedClassifier, present: PinnedLink) -> Result<(),
 }
 
 fn remove_pins(ifindex: u32, links: &Path) {
-    DIRECTIONS.into_iter().for_each(|direction| remove_pin(ifindex, direction, links));
+    for direction in DIRECTIONS {
+        remove_pin(ifindex, direction, links);
+    }
 }
 
 fn remove_pin(ifindex: u32, direction: TcAttachType, links: &Path) {

@@ -95,6 +95,7 @@ impl Datapath {
         }
         let method = hooks::attach_parent(&mut parents.object, &parent, self.settings.attach, &self.links)?;
         parents.methods.insert(ifindex, method);
+        self.guard(&mut parents, &parent);
         Ok(())
     }
 

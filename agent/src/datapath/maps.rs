@@ -6,12 +6,10 @@
 use std::path::Path;
 
 use aya::Ebpf;
-use aya::maps::{
-    Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, PerCpuHashMap, PerCpuValues, ProgramArray,
-};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuHashMap, PerCpuValues, ProgramArray};
 use aya::programs::ProgramFd;
 use aya::util::nr_cpus;
-use multus_ebpf_common::counters::{InterfaceCounters, RECEIVE, TRANSMIT};
+use multus_ebpf_common::counters::InterfaceCounters;
 use multus_ebpf_common::events::{Event, Watch};
 use multus_ebpf_common::guard::{self, BucketKey, GuardBucket, GuardCount, GuardKey, GuardLimit};
 use multus_ebpf_common::host::{FlowKey, HostPorts};
@@ -20,6 +18,7 @@ use multus_ebpf_common::relay::{
 };
 
 use super::attachment::Mac;
+use super::counters::Counters;
 use super::error::{DatapathError, chain};
 
 /// Every map's name, as bpftool shows it and as it is pinned.
@@ -39,16 +38,16 @@ pub(super) const NAMES: [&str; 13] = [
     "guard_counters",
 ];
 
-const BPF_ANY: u64 = 0;
+pub(super) const BPF_ANY: u64 = 0;
 const BPF_NOEXIST: u64 = 1;
 
 /// A shared type as aya wants it.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
-struct Plain<T>(T);
+pub(super) struct Plain<T>(pub(super) T);
 
 /// Types of the shared crate that are copied to and from the kernel as bytes.
-trait KernelValue: Copy + 'static {}
+pub(super) trait KernelValue: Copy + 'static {}
 impl KernelValue for InterfaceCounters {}
 impl KernelValue for Fanout {}
 impl KernelValue for FanoutKey {}
@@ -82,7 +81,8 @@ pub(super) fn event(bytes: &[u8]) -> Option<Event> {
 
 /// The maps, open.
 pub(super) struct Maps {
-    counters: PerCpuArray<MapData, Plain<InterfaceCounters>>,
+    /// What the slots have counted.
+    pub(super) counters: Counters,
     count: ProgramArray<MapData>,
     rules: HashMap<MapData, Plain<RuleKey>, Plain<Rule>>,
     fanout: HashMap<MapData, Plain<FanoutKey>, Plain<Fanout>>,
@@ -112,7 +112,7 @@ impl Maps {
         let cpus =
             nr_cpus().map_err(|(what, error)| failed("count CPUs for", "if_counters")(format!("{what}: {error}")))?;
         Ok(Self {
-            counters: open(object, "if_counters")?,
+            counters: Counters::open(taken(object, "if_counters")?, cpus)?,
             count: open(object, "count_progs")?,
             rules: open(object, "relay_rules")?,
             fanout: open(object, "relay_fanout")?,
@@ -134,11 +134,6 @@ impl Maps {
     /// Says which of the relay's decisions are told.
     pub(super) fn set_watch(&mut self, watch: Watch) -> Result<(), DatapathError> {
         self.watch.set(0, Plain(watch), BPF_ANY).map_err(on("write", "event_watch"))
-    }
-
-    /// How many slots the counter map really has (a pinned one keeps the size it was made with).
-    pub(super) fn slots(&self) -> u32 {
-        self.counters.len() / 2
     }
 
     /// Makes `relay_rules` hold exactly `rules`.
@@ -247,7 +242,7 @@ impl Maps {
         for protocol in protocols {
             for path in numbers(PATHS) {
                 for outcome in numbers(OUTCOMES).filter(|outcome| has_outcome(protocol, *outcome)) {
-                    let zero = self.zeroes(RelayCount::default(), "relay_counters")?;
+                    let zero = zeroes(RelayCount::default(), self.cpus, "relay_counters")?;
                     let key = RelayKey { parent, protocol, path, outcome };
                     match self.relay.insert(Plain(key), zero, BPF_NOEXIST) {
                         Ok(()) => {}
@@ -306,7 +301,7 @@ impl Maps {
     ) -> Result<(), DatapathError> {
         for protocol in protocols {
             for (outcome, _) in (0u32..).zip(guard::OUTCOMES) {
-                let zero = self.zeroes(GuardCount::default(), "guard_counters")?;
+                let zero = zeroes(GuardCount::default(), self.cpus, "guard_counters")?;
                 match self.guard.insert(Plain(GuardKey { parent, protocol, outcome }), zero, BPF_NOEXIST) {
                     Err(error) if !is(&error, std::io::ErrorKind::AlreadyExists) => {
                         return Err(on("write", "guard_counters")(error));
@@ -334,46 +329,15 @@ impl Maps {
             .map(|entry| entry.map(|(key, values)| (key.0, values.iter().map(|value| value.0.frames).sum())))
             .collect()
     }
-
-    /// Both directions of a slot, summed over the CPUs: receive, transmit.
-    pub(super) fn interface(&self, slot: u32) -> Result<[InterfaceCounters; 2], DatapathError> {
-        Ok([self.direction(slot, RECEIVE)?, self.direction(slot, TRANSMIT)?])
-    }
-
-    fn direction(&self, slot: u32, direction: u32) -> Result<InterfaceCounters, DatapathError> {
-        let index = slot.saturating_mul(2).saturating_add(direction);
-        let values = self.counters.get(&index, 0).map_err(on("read", "if_counters"))?;
-        Ok(values.iter().fold(InterfaceCounters::default(), |sum, value| add(sum, &value.0)))
-    }
-
-    /// Zeroes a slot, so that its next owner inherits nothing.
-    pub(super) fn zero(&mut self, slot: u32) -> Result<(), DatapathError> {
-        for direction in [RECEIVE, TRANSMIT] {
-            let zero = self.zeroes(InterfaceCounters::default(), "if_counters")?;
-            self.counters.set(slot * 2 + direction, zero, BPF_ANY).map_err(on("write", "if_counters"))?;
-        }
-        Ok(())
-    }
-
-    fn zeroes<T: KernelValue>(&self, value: T, map: &'static str) -> Result<PerCpuValues<Plain<T>>, DatapathError> {
-        PerCpuValues::try_from(vec![Plain(value); self.cpus]).map_err(|error| failed("write", map)(error.to_string()))
-    }
 }
 
-fn add(mut sum: InterfaceCounters, value: &InterfaceCounters) -> InterfaceCounters {
-    sum.packets += value.packets;
-    sum.bytes += value.bytes;
-    sum.multicast_packets += value.multicast_packets;
-    sum.multicast_bytes += value.multicast_bytes;
-    sum.broadcast_packets += value.broadcast_packets;
-    sum.broadcast_bytes += value.broadcast_bytes;
-    for (total, part) in sum.protocols.iter_mut().zip(value.protocols) {
-        *total += part;
-    }
-    for (total, part) in sum.sizes.iter_mut().zip(value.sizes) {
-        *total += part;
-    }
-    sum
+/// `value` for every CPU.
+pub(super) fn zeroes<T: KernelValue>(
+    value: T,
+    cpus: usize,
+    map: &'static str,
+) -> Result<PerCpuValues<Plain<T>>, DatapathError> {
+    PerCpuValues::try_from(vec![Plain(value); cpus]).map_err(|error| failed("write", map)(error.to_string()))
 }
 
 fn numbers(names: &[&str]) -> impl Iterator<Item = u32> {
@@ -381,8 +345,11 @@ fn numbers(names: &[&str]) -> impl Iterator<Item = u32> {
 }
 
 fn open<T: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &'static str) -> Result<T, DatapathError> {
-    let map = object.take_map(name).ok_or_else(|| failed("open", name)("the object has no such map".to_owned()))?;
-    T::try_from(map).map_err(on("open", name))
+    T::try_from(taken(object, name)?).map_err(on("open", name))
+}
+
+fn taken(object: &mut Ebpf, name: &'static str) -> Result<Map, DatapathError> {
+    object.take_map(name).ok_or_else(|| failed("open", name)("the object has no such map".to_owned()))
 }
 
 /// A pinned map is reused by name alone: whether it has the sizes that the programs expect is for us to see.
@@ -400,11 +367,11 @@ fn check<K, V>(folder: &Path, name: &'static str) -> Result<(), DatapathError> {
     Ok(())
 }
 
-fn failed(action: &'static str, map: &'static str) -> impl Fn(String) -> DatapathError {
+pub(super) fn failed(action: &'static str, map: &'static str) -> impl Fn(String) -> DatapathError {
     move |reason| DatapathError::Map { action, map, reason }
 }
 
-fn on(action: &'static str, map: &'static str) -> impl Fn(MapError) -> DatapathError {
+pub(super) fn on(action: &'static str, map: &'static str) -> impl Fn(MapError) -> DatapathError {
     move |error| {
         if is(&error, std::io::ErrorKind::ArgumentListTooLong) {
             return DatapathError::Full { map };

@@ -5,6 +5,7 @@
 //! filters), so that a new agent finds a running datapath and takes it over with [`Datapath::adopt`].
 
 mod attachment;
+mod counters;
 mod error;
 mod guard;
 mod hooks;
@@ -34,12 +35,13 @@ use multus_ebpf_common::mark::STAMPS;
 use multus_ebpf_common::protocols::HOST_ACCESS;
 
 pub use attachment::{AttachMode, Attached, Attachment, Mac, Mark, Mode, Parent, Settings};
+pub use counters::Reading;
 pub use error::DatapathError;
 pub use guard::{Guard, Guarded};
 pub use hooks::Method;
 pub use look::{PodLook, Presence};
 pub use protocols::{Custom, ProtocolSet};
-pub use report::{Facts, GuardCount, Interface, ParentFacts, ProgramFacts, RelayCount};
+pub use report::{Facts, GuardCount, Interface, InterfaceCounts, ParentFacts, ProgramFacts, RelayCount};
 pub use watching::{Decision, Watching};
 
 use crate::objects::HostAccess;
@@ -130,7 +132,7 @@ impl Datapath {
             }
         }
         let log = if settings.log { Some(lines::follow(&mut object)?) } else { None };
-        let slots = maps.slots();
+        let slots = maps.counters.slots();
         if slots != settings.slots {
             tracing::warn!(
                 slots,
@@ -160,7 +162,7 @@ impl Datapath {
             let number = state.instances.take(attachment.into()).ok_or(DatapathError::NoInstance(limit))?;
             hooks::forget_pod(number, &self.links);
             if let Some(slot) = state.instances.slot(number) {
-                state.maps.zero(slot)?;
+                state.maps.counters.zero(slot)?;
             }
             number
         };
@@ -231,7 +233,7 @@ impl Datapath {
         state.instances.release(*instance);
         state.refused.remove(instance);
         if let Some(slot) = state.instances.slot(*instance) {
-            state.maps.zero(slot)?;
+            state.maps.counters.zero(slot)?;
         }
         drop(state);
         Ok(filters?)
@@ -339,11 +341,16 @@ impl Datapath {
         layouts::take_over_parent(&self.settings.bpffs, &self.links, parent.ifindex);
         let method = hooks::attach_parent(&mut parents.object, parent, self.settings.attach, &self.links)?;
         parents.methods.insert(parent.ifindex, method);
+        self.guard(&mut parents, parent);
+        Ok(())
+    }
+
+    /// Gives a parent its storm guard, or takes one of an earlier configuration away.
+    fn guard(&self, parents: &mut Parents, parent: &Parent) {
         match guard::attach(&self.objects, self.settings.guard, parent, &self.links) {
             Some(guarded) => parents.guards.insert(parent.ifindex, guarded),
             None => parents.guards.remove(&parent.ifindex),
         };
-        Ok(())
     }
 
     /// False: it has no parent, or a map is full, which is remembered; then it is counted and not relayed.
@@ -380,12 +387,11 @@ impl Datapath {
         // A protocol is counted on a parent once somebody there has wanted it; the usual ones from the first member on.
         let counted = sharers.wanted().union(ProtocolSet::standard().intersection(self.allowed));
         state.maps.make_relay_counters(parent.ifindex, counted.numbers())?;
-        if self.settings.guard != Guard::Off {
-            state
-                .maps
-                .make_guard_counters(parent.ifindex, counted.numbers().filter(|number| *number != HOST_ACCESS))?;
+        if self.settings.guard == Guard::Off {
+            return Ok(());
         }
-        Ok(())
+        let counted = counted.numbers().filter(|number| *number != HOST_ACCESS);
+        state.maps.make_guard_counters(parent.ifindex, counted)
     }
 
     /// Takes a member off its parent; with the last one everything of the parent goes.
@@ -436,7 +442,7 @@ impl Datapath {
             }
         }
         for slot in state.instances.free_slots() {
-            state.maps.zero(slot)?;
+            state.maps.counters.zero(slot)?;
         }
         let members: Vec<u32> = state.sharers.values().flat_map(Sharers::all).map(|sharer| sharer.instance).collect();
         state.maps.keep_host_ports(&members)?;

@@ -8,7 +8,7 @@ use multus_ebpf_common::counters::InterfaceCounters;
 use multus_ebpf_common::guard;
 use multus_ebpf_common::relay::{OUTCOMES, PATHS, RELAYED};
 
-use super::{Attached, Datapath, DatapathError, Guarded, Method};
+use super::{Attached, Datapath, DatapathError, Guarded, Method, Reading};
 
 /// Both directions of an attachment; the pod's view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -17,6 +17,17 @@ pub struct Interface {
     pub receive: InterfaceCounters,
     /// What the pod sent.
     pub transmit: InterfaceCounters,
+}
+
+/// What every slot has counted, at one time.
+#[derive(Debug, Clone, Default)]
+pub struct InterfaceCounts(Vec<Interface>);
+
+impl InterfaceCounts {
+    /// Those of the attachment that has `slot`; `None`: nobody has it.
+    pub fn of(&self, slot: u32) -> Option<&Interface> {
+        usize::try_from(slot).ok().and_then(|slot| self.0.get(slot))
+    }
 }
 
 /// One relay counter.
@@ -70,6 +81,8 @@ pub struct Facts {
     pub slots: u32,
     /// Attachments that found no slot.
     pub uncounted: u32,
+    /// How the counters of all slots are read.
+    pub reading: Reading,
     /// Parents with programs.
     pub parents: Vec<ParentFacts>,
     /// The parents' programs as the kernel has them.
@@ -116,8 +129,13 @@ impl Datapath {
     /// What an attachment's slot has counted since it was attached; `None`: it is not counted.
     pub fn interface_counters(&self, attached: &Attached) -> Result<Option<Interface>, DatapathError> {
         let Some(slot) = attached.slot else { return Ok(None) };
-        let [receive, transmit] = self.state().maps.interface(slot)?;
-        Ok(Some(Interface { receive, transmit }))
+        Ok(Some(self.state().maps.counters.one(slot)?))
+    }
+
+    /// What every slot has counted, read together.
+    pub fn all_interface_counters(&self) -> Result<InterfaceCounts, DatapathError> {
+        let state = self.state();
+        Ok(InterfaceCounts(state.maps.counters.all(state.instances.slots_in_use())?))
     }
 
     /// Every relay counter of every parent; the counters exist at 0 from the parent's first attachment.
@@ -177,6 +195,7 @@ impl Datapath {
             slots_used: state.instances.slots_used(),
             slots: state.instances.slots(),
             uncounted: state.instances.uncounted(),
+            reading: state.maps.counters.reading(),
             parents: state
                 .sharers
                 .iter()

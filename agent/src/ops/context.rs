@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::names::ContainerId;
 use crate::ops::default_network::DefaultNetwork;
 use crate::ops::ledger::Ledger;
+use crate::ops::reflect::Reflection;
 use crate::ops::repair::Troubles;
 use crate::ops::witness::Witness;
 use crate::spool::Spool;
@@ -41,6 +42,8 @@ pub struct Context {
     pub troubles: Troubles,
     /// The records.
     pub ledger: Ledger,
+    /// Discovery between links.
+    pub reflection: Reflection,
     /// What the shim did while we were away.
     pub spool: Spool,
     /// What is counted.

@@ -3,8 +3,12 @@
 //! Nothing here decides; nothing here knows what an attachment is.
 
 #[cfg(feature = "daemon")]
+pub mod asking;
+#[cfg(feature = "daemon")]
+pub mod bpf;
 #[cfg(feature = "daemon")]
 pub mod clock;
+#[cfg(feature = "daemon")]
 pub mod conf_files;
 #[cfg(feature = "daemon")]
 pub mod device_files;
@@ -22,6 +26,8 @@ pub mod mounts;
 mod netlink;
 #[cfg(feature = "daemon")]
 pub mod netns;
+#[cfg(feature = "daemon")]
+pub mod packet;
 #[cfg(feature = "daemon")]
 pub mod qdisc;
 #[cfg(feature = "daemon")]

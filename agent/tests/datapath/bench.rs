@@ -15,6 +15,7 @@ use multus_agent::datapath::{
 };
 use multus_agent::objects::HostAccess;
 use multus_agent::sys::netns;
+use multus_ebpf_common::LAYOUT;
 
 pub(crate) const MDNS_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
 pub(crate) const MDNS_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
@@ -106,11 +107,6 @@ impl Bench {
         self.pod_at(&uplink, kind)
     }
 
-    /// A pod on another link of the host.
-    pub(crate) fn pod_on(&mut self, parent: &str, mode: &str) -> Pod {
-        self.pod_at(parent, &["type", "macvlan", "mode", mode])
-    }
-
     fn pod_at(&mut self, parent: &str, kind: &[&str]) -> Pod {
         self.pods += 1;
         let (host, netns) = (self.host(), format!("{}-p{}", self.name, self.pods));
@@ -136,6 +132,11 @@ impl Bench {
 
     pub(crate) fn open(&self) -> Datapath {
         self.on_host(|| Datapath::open(&self.settings())).unwrap()
+    }
+
+    /// Where a map of ours is pinned.
+    pub(crate) fn pin(&self, map: &str) -> String {
+        self.bpffs.join(format!("v{LAYOUT}/maps")).join(map).to_string_lossy().into_owned()
     }
 
     pub(crate) fn on_host<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {

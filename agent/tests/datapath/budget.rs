@@ -1,8 +1,9 @@
 //! How many instructions does the verifier walk for each program on this kernel, and is that within
 //! `multus-ebpf/budget.txt`? Prints what it finds.
 
+use std::fmt::Write as _;
 use std::fs;
-use std::io::Write;
+use std::io::Write as _;
 
 use aya::programs::loaded_programs;
 use multus_agent::datapath::{Attachment, Guard, Settings};
@@ -71,7 +72,7 @@ fn every_program_stays_within_its_budget() {
         let limit = limit(BUDGET, program, kernel.trim());
         let told = count.map_or("not told by this kernel".to_owned(), |count| count.to_string());
         let most = limit.map_or("?".to_owned(), |limit| limit.to_string());
-        table += &format!("{:<12} {program:<20} {told:>6} of {most}\n", kernel.trim());
+        writeln!(table, "{:<12} {program:<20} {told:>6} of {most}", kernel.trim()).unwrap();
         match (count, limit) {
             (_, None) => faults.push(format!("{program} has no budget")),
             (Some(count), Some(limit)) if *count > limit => faults.push(format!("{program}: {count} of {limit}")),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::bench::{Bench, Family, MDNS_V4, link, mdns, output, within};
 use crate::frames::{Udp4, Wire, udp6};
+use multus_agent::datapath::{Attached, Attachment, Datapath, Interface, Reading, Settings};
 use multus_ebpf_common::counters::{PROTOCOL_ARP, PROTOCOL_MDNS, PROTOCOL_OTHER, PROTOCOL_SSDP, PROTOCOL_UDP};
 
 const LAN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
@@ -103,6 +104,61 @@ fn ipv6_is_counted_by_its_destination_too() {
         assert_eq!(after.broadcast_packets, before.broadcast_packets, "{to}");
         assert_eq!(after.protocols[PROTOCOL_MDNS as usize] - before.protocols[PROTOCOL_MDNS as usize], 1, "{to}");
     }
+}
+
+/// Writes `if_counters` as only programs do: word `n` of entry `i` becomes `i * 100 + n + 1`, on every CPU.
+fn fill(bench: &Bench, entries: u32) {
+    let (pin, file) = (bench.pin("if_counters"), bench.bpffs.file_name().unwrap().to_string_lossy().into_owned());
+    let value = |entry: u32| {
+        let words = (1..=30).map(|word| u64::from(entry) * 100 + word);
+        words.flat_map(u64::to_le_bytes).map(|byte| byte.to_string()).collect::<Vec<_>>().join(" ")
+    };
+    let line = |entry: u32| {
+        let key = entry.to_le_bytes().map(|byte| byte.to_string()).join(" ");
+        format!("map update pinned {pin} key {key} value {}\n", value(entry))
+    };
+    let file = std::env::temp_dir().join(format!("{file}.batch"));
+    std::fs::write(&file, (0..entries).map(line).collect::<String>()).unwrap();
+    output("bpftool", &["batch", "file", &file.to_string_lossy()]);
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn a_thousand_slots_read_together_say_what_each_says_alone() {
+    const SLOTS: u32 = 1000;
+    let mut bench = Bench::new();
+    let pod = bench.pod("bridge");
+    let settings = Settings { slots: SLOTS, ..bench.settings() };
+    let datapath = bench.on_host(|| Datapath::open(&settings)).unwrap();
+    let attachment = Attachment { netns: "/run/netns/gone".into(), ..bench.attachment(&pod) };
+    let of = |slot: u32| Attached { attachment: attachment.clone(), instance: slot, slot: Some(slot), relayed: false };
+    let none = bench.on_host(|| datapath.all_interface_counters()).unwrap();
+    assert!(none.of(0).is_none(), "nobody has a slot");
+    // Whoever's namespace is gone keeps the slot until it is detached.
+    let last = of(SLOTS - 1);
+    assert!(bench.on_host(|| datapath.adopt(std::slice::from_ref(&last))).unwrap()[0].is_err());
+    fill(&bench, 2 * SLOTS);
+    let began = std::time::Instant::now();
+    let together = datapath.all_interface_counters().unwrap();
+    let (all, began) = (began.elapsed(), std::time::Instant::now());
+    for slot in 0..SLOTS {
+        let alone = datapath.interface_counters(&of(slot)).unwrap();
+        assert_eq!(together.of(slot), alone.as_ref(), "slot {slot}");
+        let (receive, transmit) = alone.map(|both| (both.receive, both.transmit)).unwrap();
+        let cpus = receive.packets / (u64::from(slot) * 200 + 1);
+        assert_eq!(receive.sizes[7], cpus * (u64::from(slot) * 200 + 30), "slot {slot}");
+        assert_eq!(transmit.bytes, cpus * (u64::from(slot) * 200 + 102), "slot {slot}");
+    }
+    let reading = datapath.facts().reading;
+    eprintln!("{SLOTS} slots by {}: {all:?}; one by one: {:?}", reading.as_str(), began.elapsed());
+    // For per-CPU arrays the kernel has it from 5.13 on.
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let version: Vec<u32> = release.split(['.', '-']).take(2).map(|number| number.parse().unwrap()).collect();
+    assert_eq!(reading == Reading::Batch, version >= vec![5, 13], "{reading:?} on {release}");
+    // With the last one gone nothing is left to be read; and its slot is zero for the next.
+    bench.on_host(|| datapath.detach(&last)).unwrap();
+    assert!(datapath.all_interface_counters().unwrap().of(SLOTS - 1).is_none());
+    assert_eq!(datapath.interface_counters(&last).unwrap(), Some(Interface::default()));
 }
 
 #[test]

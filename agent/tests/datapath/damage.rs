@@ -42,8 +42,27 @@ fn a_stranger_that_accepts_everything_hides_nothing_from_us() {
     assert!(found.missing.is_empty() && found.to_string().contains("parent_egress comes after program"), "{found}");
     bench.on_host(|| datapath.restore_parent(ifindex, &found)).unwrap();
     assert!(bench.on_host(|| datapath.look_at_parent(ifindex)).unwrap().is_whole());
+    assert_eq!(datapath.facts().parents[0].method, Some(Method::Tcx), "no fall back while the old link dies");
     drop((host, inside));
     relays(&bench, &pod, "in front again");
+}
+
+#[test]
+fn programs_that_are_lifted_and_put_back_at_once_are_on_links_again() {
+    if !ways().contains(&AttachMode::Tcx) {
+        return;
+    }
+    let mut bench = Bench::new();
+    let pod = bench.pod("private");
+    let datapath = bench.open();
+    let _attached = bench.attach(&datapath, &pod);
+    let behind = ["parent_ingress", "parent_egress"].map(|name| (name, "another".to_owned()));
+    let found = Presence { missing: Vec::new(), behind: behind.into() };
+    for turn in 0..20 {
+        bench.on_host(|| datapath.restore_parent(bench.parent().ifindex, &found)).unwrap();
+        assert_eq!(datapath.facts().parents[0].method, Some(Method::Tcx), "turn {turn}: the old link was still dying");
+    }
+    relays(&bench, &pod, "after all that");
 }
 
 #[test]
@@ -193,6 +212,50 @@ fn an_interface_with_another_mac_or_parent_is_followed_but_not_into_anothers_pla
     bench.on_host(|| datapath.detach(&followed)).unwrap();
     bench.on_host(|| datapath.detach(&attached[1])).unwrap();
     assert_eq!((bench.leftovers(), datapath.facts().slots_used), (Vec::<String>::new(), 0));
+}
+
+#[test]
+fn a_bonds_fail_over_is_followed() {
+    let mut bench = Bench::new();
+    let host = bench.host();
+    let made = std::process::Command::new("ip")
+        .args(["-n", &host, "link", "add", "bond0", "type", "bond", "mode", "active-backup", "fail_over_mac", "active"])
+        .output();
+    if !made.unwrap().status.success() {
+        return eprintln!("skipped: this kernel has no bonding");
+    }
+    // Two wires in one bond, whose MAC is that of the wire in use.
+    for number in ["0", "1"] {
+        let (near, far) = (format!("leg{number}"), format!("far{number}"));
+        ip(&["-n", &host, "link", "add", &near, "type", "veth", "peer", "name", &far]);
+        ip(&["-n", &host, "link", "set", &far, "up"]);
+        ip(&["-n", &host, "link", "set", &near, "master", "bond0"]);
+        ip(&["-n", &host, "link", "set", &near, "up"]);
+    }
+    ip(&["-n", &host, "link", "set", "bond0", "up"]);
+    ip(&["-n", &host, "addr", "add", "10.77.9.1/24", "dev", "bond0"]);
+    "bond0".clone_into(&mut bench.uplink);
+    let pod = bench.pod("private");
+    let datapath = bench.open();
+    let _attached = bench.attach(&datapath, &pod);
+    let (peer, inside) = (Peer::new(&host, "bond0", std::net::Ipv4Addr::new(10, 77, 9, 1)), pod.peer());
+    let both = |tag: &str| {
+        inside.query(Family::V4, tag);
+        peer.query(Family::V6, tag);
+        (peer.heard(Family::V4, tag), inside.heard(Family::V6, tag))
+    };
+    assert_eq!(both("first leg"), (1, 1));
+    let before = bench.parent();
+    for leg in ["leg1", "leg0"] {
+        ip(&["-n", &host, "link", "set", "bond0", "type", "bond", "active_slave", leg]);
+        if bench.parent() != before {
+            break;
+        }
+    }
+    assert_ne!(bench.parent(), before, "the bond has the other wire's MAC");
+    assert_eq!(datapath.parents(), [before]);
+    datapath.parent_changed(&bench.parent()).unwrap();
+    assert_eq!(both("other leg"), (1, 1));
 }
 
 #[test]

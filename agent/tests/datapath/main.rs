@@ -13,8 +13,10 @@ mod model;
 mod stranger;
 mod trial;
 
+mod bpftool;
 mod cost;
 mod counting;
+mod cycles;
 mod damage;
 mod golden;
 mod guard;

@@ -53,8 +53,9 @@ pub(crate) struct Pod {
     pub(crate) mac: Mac,
     pub(crate) instance: u32,
     pub(crate) protocols: BTreeSet<String>,
-    /// Host access, and to which ports of the host where they are limited.
-    pub(crate) host: Option<Option<Vec<u16>>>,
+    pub(crate) has_access: bool,
+    /// Which ports of the host it may open with host access, where they are limited.
+    pub(crate) ports: Option<Vec<u16>>,
 }
 
 impl Pod {
@@ -63,7 +64,7 @@ impl Pod {
     }
 
     fn wants(&self, protocol: &str) -> bool {
-        if protocol == HOST_ACCESS { self.host.is_some() } else { self.protocols.contains(protocol) }
+        if protocol == HOST_ACCESS { self.has_access } else { self.protocols.contains(protocol) }
     }
 }
 
@@ -181,12 +182,12 @@ impl Model {
                 None if stamp.is_some() || packet.source == self.parent => "spoof",
                 None => "unknown_source",
                 Some(pod) if stamp != Some(pod.stamp()) => "spoof",
-                Some(pod) if pod.host.is_none() => "unwanted",
+                Some(pod) if !pod.has_access => "unwanted",
                 Some(pod) => self.admits(pod, packet),
             };
             return counted(TO_HOST, reason);
         }
-        let pod = self.pod(packet.destination).filter(|pod| pod.host.is_some())?;
+        let pod = self.pod(packet.destination).filter(|pod| pod.has_access)?;
         if packet.source != self.parent {
             return None;
         }
@@ -202,7 +203,7 @@ impl Model {
         if packet.kind == Kind::Other {
             return counted(TO_POD, "kind");
         }
-        if matches!(pod.host, Some(Some(_))) && packet.is_udp() && !packet.later_fragment {
+        if pod.ports.is_some() && packet.is_udp() && !packet.later_fragment {
             // A datagram too short to have ports has port 0 twice, and nobody answers it.
             let (host, inside) = packet.ports.unwrap_or_default();
             let talk = (pod.mac, inside, host);
@@ -234,10 +235,7 @@ impl Model {
         if routing || everybody || packet.extended {
             return "kind";
         }
-        match &pod.host {
-            Some(Some(ports)) => self.opens(pod, packet, ports),
-            _ => "",
-        }
+        pod.ports.as_ref().map_or("", |ports| self.opens(pod, packet, ports))
     }
 
     fn opens(&self, pod: &Pod, packet: &Packet, ports: &[u16]) -> &'static str {

@@ -83,10 +83,7 @@ async fn look(
         Ok(PodLook::NoInterface) => no_interface(context, datapath, record, attachment, was).await,
         Ok(PodLook::There { facts, presence, is_member }) => {
             let link = attachment.link.as_ref()?;
-            let parent = match timeout(ANSWER, parent_now(&facts)).await {
-                Ok(Ok(parent)) => parent,
-                Ok(Err(_)) | Err(_) => return None,
-            };
+            let Ok(Ok(parent)) = timeout(ANSWER, parent_now(&facts)).await else { return None };
             let change = Change::of(link, &facts, parent.as_ref());
             if change.is_none() && presence.is_whole() && is_member {
                 if lacks_parent(link) {
@@ -201,7 +198,7 @@ fn lacks_parent(link: &Link) -> bool {
 fn still(context: &Context, place: &Place, record: &Record, attachment: &Attachment) {
     let note = attachment.link.as_ref().and_then(|link| link.note.as_deref()).unwrap_or("not relayed");
     if context.troubles.found(place, format!("{}: {note}", named(record, attachment)), Instant::now()) {
-        context.troubles.tried(place, Instant::now());
+        context.troubles.waits(place, Instant::now());
     }
 }
 
@@ -234,8 +231,9 @@ async fn no_interface(
     let place = Place::Pod(record.container.clone(), attachment.ifname.clone());
     let what = format!("{}: {text}", named(record, attachment));
     let is_known = context.troubles.has(&place) && link.note.as_ref() == Some(&text);
-    context.troubles.found(&place, what.clone(), Instant::now());
-    context.troubles.tried(&place, Instant::now());
+    if context.troubles.found(&place, what.clone(), Instant::now()) {
+        context.troubles.waits(&place, Instant::now());
+    }
     if let Err(error) = blocking(datapath, move |datapath| datapath.set_aside(&was)).await {
         tracing::warn!(container = %record.container, "take an interface that is gone off its parent: {error}");
         return None;

@@ -58,6 +58,12 @@ impl Troubles {
         trouble.tries
     }
 
+    /// Nothing can be put right there; it is looked at again, less and less often.
+    pub fn waits(&self, place: &Place, now: Instant) {
+        self.tried(place, now);
+        self.all().entry(place.clone()).and_modify(|trouble| trouble.tries = 0);
+    }
+
     /// Nothing is wrong there.
     pub fn whole(&self, place: &Place, now: Instant) {
         let mut all = self.all();
@@ -140,6 +146,16 @@ mod tests {
         }
         assert_eq!(waited, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600, 600, 600]);
         assert_eq!(troubles.told(now), [format!("{} (put back 14 times, again in 0 s)", text())]);
+    }
+
+    #[test]
+    fn what_cannot_be_put_right_is_told_without_a_number() {
+        let (troubles, place, now) = (Troubles::default(), Place::Parent(7), Instant::now());
+        troubles.found(&place, text(), now);
+        troubles.waits(&place, now);
+        troubles.waits(&place, now);
+        assert_eq!(troubles.told(now), [text()]);
+        assert_eq!(troubles.next(), Some(now + Duration::from_secs(2)));
     }
 
     #[test]

@@ -10,7 +10,9 @@ mod status;
 
 use serde::Serialize;
 
-pub use attachments::{AttachmentView, Traffic, attachments};
+/// Both directions of an attachment, as the maps have them.
+pub use crate::datapath::Interface;
+pub use attachments::{AttachmentView, CountedView, Traffic, attachments, counted};
 pub use events::{RelayEvent, RelayEvents, relay_events};
 pub use networks::{NetworkView, networks};
 pub use relay::{FramesView, GuardFramesView, MemberView, RelayView, relay};

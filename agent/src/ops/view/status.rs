@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::API_VERSION;
-use crate::datapath::{Facts, Guarded, Method, ParentFacts, ProgramFacts};
+use crate::datapath::{Facts, Guarded, Method, ParentFacts, ProgramFacts, Reading};
 use crate::ops::context::Context;
 use crate::ops::status;
 use crate::records::{Origin, State};
@@ -72,6 +72,7 @@ pub struct DatapathView {
     pub slots: u32,
     pub slots_used: u32,
     pub uncounted: u32,
+    pub counters_read_by: &'static str,
     pub parents: Vec<ParentView>,
     pub programs: Vec<ProgramView>,
 }
@@ -122,6 +123,7 @@ impl From<Facts> for DatapathView {
             slots: facts.slots,
             slots_used: facts.slots_used,
             uncounted: facts.uncounted,
+            counters_read_by: facts.reading.as_str(),
             parents: facts.parents.into_iter().map(parent).collect(),
             programs: facts.programs.into_iter().map(program).collect(),
         }
@@ -218,6 +220,9 @@ fn datapath(context: &Context) -> Line {
         (Some(datapath), _) => {
             let facts = datapath.facts();
             let mut parts = vec![format!("{} of {} slots used", facts.slots_used, facts.slots)];
+            if facts.reading == Reading::Single {
+                parts.push("counters are read one by one, as the kernel has no batches for them".to_owned());
+            }
             for parent in &facts.parents {
                 let by = parent.method.map_or("nothing", Method::as_str);
                 parts.push(format!("parent {} by {by}, {} members", parent.name, parent.members));
