@@ -62,6 +62,14 @@ pub enum DatapathError {
         /// The kernel's error.
         reason: String,
     },
+    /// A frame could not be given to a member.
+    #[error("give a frame to a member of the parent with index {parent}: {reason}")]
+    Replay {
+        /// Interface index of the parent.
+        parent: u32,
+        /// The kernel's error.
+        reason: String,
+    },
     /// The interface is not in the namespace where it was announced.
     #[error("find interface {interface:?} in {netns:?}: there is none")]
     NoInterface {

@@ -24,6 +24,9 @@ pub(super) const COUNT: [&str; 2] = ["count_receive", "count_transmit"];
 /// Programs of the parent.
 pub(super) const PARENT: [&str; 2] = ["parent_ingress", "parent_egress"];
 
+/// The program that is on no interface and gives a frame of the agent's to one member.
+pub(super) const REPLAY: &str = "parent_replay";
+
 static NO: u32 = 0;
 static YES: u32 = 1;
 

@@ -16,5 +16,6 @@ mod many;
 mod plain;
 mod protocols;
 mod relaying;
+mod replay;
 mod shown;
 mod spoofing;
