@@ -2,4 +2,5 @@
 //!
 //! Pure: bytes and clocks are arguments. Nothing here sends, receives or remembers beyond what it is told to.
 
+pub mod discovery;
 pub mod dns;
