@@ -11,6 +11,8 @@ use super::{LinkId, Protocol};
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// What must not be lost is held back only as long as a defence may be (RFC 6762 section 6).
 const URGENT_AGAIN_AFTER: Duration = Duration::from_millis(250);
+/// A full table is looked through this often at most.
+const SWEEP_AFTER: Duration = Duration::from_millis(100);
 /// Most datagrams that are remembered.
 const MOST_SEEN: usize = 8_192;
 /// Most sources that are told apart; those beyond share one allowance.
@@ -21,11 +23,12 @@ const MOST_SOURCES: usize = 1_024;
 pub(super) struct Seen {
     seed: u64,
     when: HashMap<(LinkId, u64), Duration>,
+    swept: Duration,
 }
 
 impl Seen {
     pub(super) fn new(seed: u64) -> Self {
-        Self { seed, when: HashMap::new() }
+        Self { seed, when: HashMap::new(), swept: Duration::ZERO }
     }
 
     /// A number that goes with `what`; nobody outside can make another one have the same.
@@ -38,7 +41,9 @@ impl Seen {
 
     /// Remembers that `link` heard it.
     pub(super) fn heard(&mut self, now: Duration, link: LinkId, fingerprint: u64) {
-        if self.when.len() >= MOST_SEEN {
+        // Looking through all of them for every datagram of a flood would be its success.
+        if self.when.len() >= MOST_SEEN && now >= self.swept + SWEEP_AFTER {
+            self.swept = now;
             self.when.retain(|_, when| now < *when + AGAIN_AFTER);
         }
         if self.when.len() < MOST_SEEN {
@@ -67,7 +72,10 @@ type Source = Option<(LinkId, IpAddr, Protocol)>;
 
 /// Token buckets, one per source and protocol.
 #[derive(Debug, Default)]
-pub(super) struct Allowances(HashMap<Source, Bucket>);
+pub(super) struct Allowances {
+    buckets: HashMap<Source, Bucket>,
+    swept: Duration,
+}
 
 #[derive(Debug)]
 struct Bucket {
@@ -81,13 +89,15 @@ impl Allowances {
     pub(super) fn take(&mut self, now: Duration, link: LinkId, source: IpAddr, protocol: Protocol) -> bool {
         let (rate, burst) = protocol.rate();
         let key = Some((link, source, protocol));
-        let is_told_apart = self.0.contains_key(&key) || self.0.len() < MOST_SOURCES || {
-            self.forget_full(now);
-            self.0.len() < MOST_SOURCES
+        let is_told_apart = self.buckets.contains_key(&key) || self.buckets.len() < MOST_SOURCES || {
+            if now >= self.swept + SWEEP_AFTER {
+                self.swept = now;
+                self.forget_full(now);
+            }
+            self.buckets.len() < MOST_SOURCES
         };
         let most = u64::from(burst) * 1_000;
-        let bucket =
-            self.0.entry(key.filter(|_| is_told_apart)).or_insert(Bucket { left: most, since: now });
+        let bucket = self.buckets.entry(key.filter(|_| is_told_apart)).or_insert(Bucket { left: most, since: now });
         let passed = u64::try_from(now.saturating_sub(bucket.since).as_millis()).unwrap_or(u64::MAX);
         bucket.left = bucket.left.saturating_add(passed.saturating_mul(u64::from(rate))).min(most);
         bucket.since = now;
@@ -100,7 +110,7 @@ impl Allowances {
 
     /// Forgets those who said nothing for long enough to have all of it again.
     pub(super) fn forget_full(&mut self, now: Duration) {
-        self.0.retain(|_, bucket| now < bucket.since + Duration::from_secs(2));
+        self.buckets.retain(|_, bucket| now < bucket.since + Duration::from_secs(2));
     }
 }
 
@@ -161,9 +171,9 @@ mod tests {
         for number in 0..5_000u32 {
             allowances.take(at(0), A, IpAddr::from(number.to_be_bytes()), Protocol::Mdns);
         }
-        assert_eq!(allowances.0.len(), MOST_SOURCES + 1);
+        assert_eq!(allowances.buckets.len(), MOST_SOURCES + 1);
         assert!(!allowances.take(at(0), A, IpAddr::from([9, 9, 9, 9]), Protocol::Mdns));
         allowances.forget_full(at(2000));
-        assert!(allowances.0.is_empty());
+        assert!(allowances.buckets.is_empty());
     }
 }

@@ -78,9 +78,8 @@ impl Protocol {
 
     /// The protocol whose group and port this is.
     pub fn at(destination: SocketAddr) -> Option<Self> {
-        let is_at = |protocol: &Self| {
-            protocol.port() == destination.port() && protocol.groups().contains(&destination.ip())
-        };
+        let is_at =
+            |protocol: &Self| protocol.port() == destination.port() && protocol.groups().contains(&destination.ip());
         ALL.into_iter().find(is_at)
     }
 
