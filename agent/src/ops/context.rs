@@ -15,6 +15,7 @@ use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
 use crate::names::ContainerId;
 use crate::ops::default_network::DefaultNetwork;
+use crate::ops::discovery::Discovery;
 use crate::ops::ledger::Ledger;
 use crate::spool::Spool;
 
@@ -35,6 +36,8 @@ pub struct Context {
     pub metrics_fault: Mutex<Option<String>>,
     /// The cluster's own network, as far as it is known.
     pub default_network: DefaultNetwork,
+    /// What is announced on parents.
+    pub discovery: Discovery,
     /// The records.
     pub ledger: Ledger,
     /// What the shim did while we were away.

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use futures_util::{StreamExt, TryStreamExt};
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoMacVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
+};
 use rtnetlink::{Handle, new_connection};
 use thiserror::Error;
 
@@ -41,6 +43,8 @@ pub struct Facts {
     pub below: Option<Below>,
     /// Administratively up?
     pub up: bool,
+    /// A macvlan in bridge mode: it and its siblings of that mode hear each other?
+    pub bridged: bool,
 }
 
 /// The link below a macvlan, or a veth's other end.
@@ -137,6 +141,7 @@ fn facts(message: &LinkMessage) -> Facts {
         kind: String::new(),
         below: None,
         up: message.header.flags.contains(LinkFlags::Up),
+        bridged: false,
     };
     let mut elsewhere = false;
     for attribute in &message.attributes {
@@ -145,12 +150,20 @@ fn facts(message: &LinkMessage) -> Facts {
             LinkAttribute::Address(bytes) => facts.mac = bytes.as_slice().try_into().unwrap_or_default(),
             LinkAttribute::Link(ifindex) => facts.below = Some(Below { ifindex: *ifindex, elsewhere: false }),
             LinkAttribute::LinkNetNsId(_) => elsewhere = true,
-            LinkAttribute::LinkInfo(infos) => facts.kind = kind(infos),
+            LinkAttribute::LinkInfo(infos) => {
+                facts.kind = kind(infos);
+                facts.bridged = infos.iter().any(is_bridge_mode);
+            }
             _ => {}
         }
     }
     facts.below = facts.below.map(|below| Below { elsewhere, ..below });
     facts
+}
+
+fn is_bridge_mode(info: &LinkInfo) -> bool {
+    let LinkInfo::Data(InfoData::MacVlan(data)) = info else { return false };
+    data.iter().any(|each| matches!(each, InfoMacVlan::Mode(MacVlanMode::Bridge)))
 }
 
 fn kind(infos: &[LinkInfo]) -> String {

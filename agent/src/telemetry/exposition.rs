@@ -1,5 +1,7 @@
 //! The text a scrape gets: the registered families, and what the kernel's maps say at this moment.
 
+mod discovery;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -60,7 +62,8 @@ impl Collector for Kernel {
         protocols(&mut encoder, &counted)?;
         sizes(&mut encoder, &counted)?;
         names(&mut encoder, &all)?;
-        self.relay(&mut encoder)
+        self.relay(&mut encoder)?;
+        discovery::encode(&self.0.discovery, &mut encoder)
     }
 }
 

@@ -5,6 +5,7 @@
 mod attachments;
 mod networks;
 mod relay;
+mod services;
 mod status;
 
 use serde::Serialize;
@@ -12,6 +13,7 @@ use serde::Serialize;
 pub use attachments::{AttachmentView, Traffic, attachments};
 pub use networks::{NetworkView, networks};
 pub use relay::{FramesView, MemberView, RelayView, relay};
+pub use services::{ServiceView, services};
 pub use status::{DatapathView, Health, Line, ParentView, ProgramView, RuntimeConfView, StatusView, status};
 
 /// The `apiVersion` of every document.
