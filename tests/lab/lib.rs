@@ -16,6 +16,7 @@
 pub mod agent;
 pub mod apiserver;
 pub mod audience;
+pub mod avahi;
 pub mod bench;
 pub mod direct;
 pub mod frame;

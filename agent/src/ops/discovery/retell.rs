@@ -15,6 +15,8 @@ use crate::sys::links;
 
 /// The most datagrams that one pod is told.
 const MOST: usize = 100;
+/// How long a program may take from joining a group until it listens.
+const SETTLING: Duration = Duration::from_millis(100);
 /// How many at once, and the pause after them: a small receive buffer holds them.
 const AT_ONCE: usize = 10;
 const PAUSE: Duration = Duration::from_millis(20);
@@ -53,10 +55,12 @@ pub(super) fn begin(context: &Arc<Context>, parent: &Parent, member: Member, fam
 }
 
 async fn tell(context: &Arc<Context>, link: u32, member: &Member, family: Family) {
+    let joined = context.discovery.now();
+    sleep(SETTLING).await;
     let facts = timeout(PATIENCE, links::find(Some(member.netns.as_path()), member.ifname.as_str())).await;
     // What cannot be found out is as if it were kept apart from the others.
     let hears_pods = matches!(facts, Ok(Ok(Some(facts))) if facts.bridged);
-    let listener = Listener { mac: member.mac, hears_pods };
+    let listener = Listener { mac: member.mac, joined, hears_pods };
     let discovery = &context.discovery;
     let said = discovery.known().table.recall(link, family, discovery.now(), &listener, MOST);
     let frames: Vec<Vec<u8>> = said.iter().filter_map(|said| frame(said, member.mac)).collect();

@@ -23,6 +23,7 @@ const RECORD_OVERHEAD: usize = 128;
 pub(super) struct Kept {
     pub(super) from: Mac,
     pub(super) origin: Origin,
+    pub(super) heard: Duration,
     pub(super) source: SocketAddr,
     pub(super) group: SocketAddr,
     pub(super) hops: u8,
@@ -111,11 +112,11 @@ impl Plane {
             self.facts.entry(set).or_default().insert(value, Fact { datagram: number, until, since: now });
             facts.push((set, value, at));
         }
-        self.keep(number, heard, facts);
+        self.keep(number, now, heard, facts);
         Verdict::Kept
     }
 
-    fn keep(&mut self, number: u64, heard: &Heard<'_>, mut facts: Vec<(u64, u64, usize)>) {
+    fn keep(&mut self, number: u64, now: Duration, heard: &Heard<'_>, mut facts: Vec<(u64, u64, usize)>) {
         // A record that stands twice in one message is one.
         let mut seen = HashSet::new();
         facts.retain(|(set, value, _)| seen.insert((*set, *value)));
@@ -124,7 +125,7 @@ impl Plane {
         }
         let &Heard { from, origin, source, group, hops, payload } = heard;
         let live = facts.len();
-        let kept = Kept { from, origin, source, group, hops, payload: payload.into(), facts, live };
+        let kept = Kept { from, origin, heard: now, source, group, hops, payload: payload.into(), facts, live };
         let weight = kept.weight();
         self.records += live;
         self.bytes += weight;

@@ -20,6 +20,8 @@ const USUAL_SIZE: usize = 1232;
 pub struct Listener {
     /// Its MAC: it does not hear itself.
     pub mac: Mac,
+    /// When it joined: what was said after that it has heard itself.
+    pub joined: Duration,
     /// Whether it hears other pods on the parent without us (both in bridge mode).
     pub hears_pods: bool,
 }
@@ -30,7 +32,8 @@ impl Table {
         let Some(plane) = self.planes.get(&(link, family)) else { return Vec::new() };
         let mut all = VecDeque::new();
         for (kept, holds) in plane.all().rev() {
-            if kept.from == listener.mac || (kept.origin == Origin::Pod && !listener.hears_pods) {
+            let is_own = kept.from == listener.mac;
+            if is_own || kept.heard > listener.joined || (kept.origin == Origin::Pod && !listener.hears_pods) {
                 continue;
             }
             for payload in said(kept, &holds, now).into_iter().rev() {
