@@ -228,7 +228,7 @@ pub(crate) fn replay(ctx: &TcContext) -> i32 {
     if member.flags & (MAC_OF_PARENT | MEMBER_IN_FANOUT) != MEMBER_IN_FANOUT || member.protocols & (1 << (protocol & 31)) == 0 {
         return 0;
     }
-    mark::set(ctx, stamps::RELAYED);
+    mark::set(ctx, stamps::REPLAYED);
     i32::from(ctx.clone_redirect(parent, u64::from(BPF_F_INGRESS)).is_ok())
 }
 

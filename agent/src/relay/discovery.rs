@@ -387,6 +387,16 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn two_that_announce_the_same_address_both_stay() {
+        let mut table = Table::default();
+        for (from, instance) in [(1, "One"), (1, "One"), (2, "Two"), (2, "Two"), (3, "Three")] {
+            table.hear(LINK, at(0), &heard(from, &announcement(instance, "box", [9; 4], 120)));
+        }
+        table.expire(at(1));
+        assert_eq!((table.records(LINK), all(&table, at(1)).len()), (7, 3));
+    }
+
+    #[test]
     fn who_hears_whom() {
         let mut table = Table::default();
         for (from, origin) in [(1, Origin::Lan), (2, Origin::Host), (3, Origin::Pod), (4, Origin::Pod)] {

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use multus_ebpf_common::mark::{RELAYED, STAMP_BITS};
 use tokio::time::interval;
 
 use super::{Outcome, TICK, retell};
@@ -65,7 +66,8 @@ impl Ear {
         };
         Ok(Self {
             announcements: open(Kind::Announcements)?,
-            copies: open(Kind::Copies(mark.value, mark.mask))?,
+            // Not what we tell ourselves: that has a stamp of its own.
+            copies: open(Kind::Copies(mark.value | RELAYED, mark.mask | STAMP_BITS))?,
             reports: open(Kind::Reports)?,
             context,
             parent,

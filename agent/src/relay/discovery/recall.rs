@@ -59,7 +59,9 @@ fn said(kept: &Kept, holds: &[(usize, Duration)], now: Duration) -> Vec<Vec<u8>>
         .collect();
     // A response answers; what came along with its answers does so in their place.
     if !records.iter().any(|(record, _)| record.section == Section::Answer) {
-        records.iter_mut().for_each(|(record, _)| record.section = Section::Answer);
+        for (record, _) in &mut records {
+            record.section = Section::Answer;
+        }
     }
     let limit = kept.payload.len().max(USUAL_SIZE);
     let (mut payloads, mut current) = (Vec::new(), Builder::response().at_most(limit));

@@ -13,8 +13,11 @@ const ETHERNET: usize = 14;
 /// The most group records of one report that are looked at.
 const MOST_GROUPS: u16 = 64;
 /// Reports of older versions come as answers, too, each quarter of an hour at the rarest that is usual.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(900);
-/// A report is sent more than once, within ten seconds (RFC 2236 section 8.10); who leaves in between joins anew.
+const FORGOTTEN_AFTER: Duration = Duration::from_mins(15);
+/// A join is reported more than once, a second apart (RFC 3376 section 8.11); later it is another one, whose leave the
+/// kernel has made one with it.
+const REPEATED: Duration = Duration::from_secs(3);
+/// How many joins are answered at once.
 const MOST_JOINS: u8 = 3;
 /// How long one of them takes to come back.
 const JOIN_AGAIN: Duration = Duration::from_secs(5);
@@ -24,8 +27,10 @@ const MOST_MEMBERS: usize = 4096;
 /// What a report says about a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// It was joined just now, or (older versions) maybe long ago.
+    /// It was joined just now.
     Joined,
+    /// It was joined just now or long ago: older versions do not say.
+    Reported,
     /// It was joined before.
     Present,
     /// It was left.
@@ -61,7 +66,7 @@ pub fn read(frame: &[u8]) -> Option<Report> {
 fn igmp(message: &[u8]) -> Option<Vec<(IpAddr, Change)>> {
     let group = |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(message.get(at..at + 4)?).ok()?).into());
     match message.first()? {
-        0x12 | 0x16 => Some(vec![(group(4)?, Change::Joined)]),
+        0x12 | 0x16 => Some(vec![(group(4)?, Change::Reported)]),
         0x17 => Some(vec![(group(4)?, Change::Left)]),
         0x22 => records(message, 4, group),
         _ => None,
@@ -71,7 +76,7 @@ fn igmp(message: &[u8]) -> Option<Vec<(IpAddr, Change)>> {
 fn mld(message: &[u8]) -> Option<Vec<(IpAddr, Change)>> {
     let group = |at: usize| Some(Ipv6Addr::from(<[u8; 16]>::try_from(message.get(at..at + 16)?).ok()?).into());
     match message.first()? {
-        131 => Some(vec![(group(8)?, Change::Joined)]),
+        131 => Some(vec![(group(8)?, Change::Reported)]),
         132 => Some(vec![(group(8)?, Change::Left)]),
         143 => records(message, 16, group),
         _ => None,
@@ -88,7 +93,7 @@ fn records(message: &[u8], length: usize, group: impl Fn(usize) -> Option<IpAddr
         let change = match (kind, sources) {
             (1, 1..) | (2, _) => Some(Change::Present),
             (3, 0) => Some(Change::Left),
-            (3 | 4 | 5, _) => Some(Change::Joined),
+            (3..=5, _) => Some(Change::Joined),
             _ => None,
         };
         changes.extend(Some(group(at + 4)?).zip(change));
@@ -106,6 +111,7 @@ pub struct Joins {
 #[derive(Debug)]
 struct Member {
     is_in: bool,
+    since: Duration,
     heard: Duration,
     left: u8,
     filled: Duration,
@@ -121,13 +127,19 @@ impl Joins {
         if self.members.len() >= MOST_MEMBERS {
             return false;
         }
-        let fresh = Member { is_in: false, heard: now, left: MOST_JOINS, filled: now };
+        let fresh = Member { is_in: false, since: now, heard: now, left: MOST_JOINS, filled: now };
         let member = self.members.entry((link, from, family)).or_insert(fresh);
         let was_in = member.is_in && now < member.heard + FORGOTTEN_AFTER;
         (member.is_in, member.heard) = (change != Change::Left, now);
-        if was_in || change != Change::Joined {
+        let is_new = match change {
+            Change::Joined => !was_in || now >= member.since + REPEATED,
+            Change::Reported => !was_in,
+            Change::Present | Change::Left => false,
+        };
+        if !is_new {
             return false;
         }
+        member.since = now;
         while member.left < MOST_JOINS && now >= member.filled + JOIN_AGAIN {
             member.left += 1;
             member.filled += JOIN_AGAIN;
@@ -149,6 +161,8 @@ impl Joins {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    type Changes = Vec<(IpAddr, Change)>;
 
     const FROM: Mac = [2, 0, 0, 0, 0, 1];
 
@@ -189,9 +203,9 @@ mod tests {
         let fb_bytes = "ff02::fb".parse::<Ipv6Addr>().unwrap().octets();
         let mld1 = |kind| six(&[&[kind, 0, 0, 0, 0, 0, 0, 0], fb_bytes.as_slice()].concat());
         let (at, els) = ([224, 0, 0, 251], [239, 1, 2, 3]);
-        let rows: Vec<(&str, Vec<u8>, Option<Vec<(IpAddr, Change)>>)> = vec![
-            ("v1", four(&[0x12, 0, 0, 0, 224, 0, 0, 251]), Some(vec![(mdns, Change::Joined)])),
-            ("v2", four(&[0x16, 0, 0, 0, 224, 0, 0, 251]), Some(vec![(mdns, Change::Joined)])),
+        let rows: Vec<(&str, Vec<u8>, Option<Changes>)> = vec![
+            ("v1", four(&[0x12, 0, 0, 0, 224, 0, 0, 251]), Some(vec![(mdns, Change::Reported)])),
+            ("v2", four(&[0x16, 0, 0, 0, 224, 0, 0, 251]), Some(vec![(mdns, Change::Reported)])),
             ("v2 leave", four(&[0x17, 0, 0, 0, 224, 0, 0, 251]), Some(vec![(mdns, Change::Left)])),
             (
                 "v3",
@@ -206,7 +220,7 @@ mod tests {
             ("v3 that lies", v3(2, &[record(4, 0, 0, &at)]), None),
             ("v3 cut off", v3(1, &[vec![4, 0, 0]]), None),
             ("a query", four(&[0x11, 0, 0, 0, 0, 0, 0, 0]), None),
-            ("MLD 1", mld1(131), Some(vec![(fb, Change::Joined)])),
+            ("MLD 1", mld1(131), Some(vec![(fb, Change::Reported)])),
             ("MLD 1 done", mld1(132), Some(vec![(fb, Change::Left)])),
             (
                 "MLD 2",
@@ -233,12 +247,13 @@ mod tests {
             |change, seconds: u64| joins.hear(1, FROM, Family::V4, change, Duration::from_secs(100 + seconds));
         assert!(hear(Change::Joined, 0));
         assert!(!hear(Change::Joined, 1), "sent twice");
-        assert!(!hear(Change::Present, 60) && !hear(Change::Joined, 120), "answers to a router");
+        assert!(!hear(Change::Present, 60) && !hear(Change::Reported, 120), "answers to a router");
+        assert!(hear(Change::Joined, 150), "it has left and joined within one report");
         assert!(!hear(Change::Left, 200));
         assert!(hear(Change::Joined, 201), "again");
         assert!(!hear(Change::Left, 202));
-        assert!(!hear(Change::Present, 203) && !hear(Change::Joined, 204), "it was in before we looked");
-        assert!(hear(Change::Joined, 2000), "nobody is in for so long without a word");
+        assert!(!hear(Change::Present, 203) && !hear(Change::Reported, 204), "it was in before we looked");
+        assert!(hear(Change::Reported, 2000), "nobody is in for so long without a word");
     }
 
     #[test]
