@@ -23,8 +23,10 @@ use crate::ops::host_access;
 use crate::ops::ledger::Ledger;
 use crate::ops::owed_status;
 use crate::ops::reconcile;
+use crate::ops::repair::{self, Troubles};
 use crate::ops::runner::HostRunner;
 use crate::ops::runtime_conf::Keeper;
+use crate::ops::witness::Witness;
 use crate::records::Records;
 use crate::server::routes::Routes;
 use crate::server::socket::Socket;
@@ -35,6 +37,9 @@ use crate::telemetry::{exposition::Exposition, log};
 
 /// How often leftovers are looked at.
 const NOW_AND_THEN: Duration = Duration::from_secs(10);
+/// How long a thread for blocking work waits for more. With a long wait every small job would wake another of a burst's
+/// threads, in turns, and keep them and their stacks for good.
+const IDLE_THREAD: Duration = Duration::from_millis(250);
 /// How long operations may still take after a signal; the shim waits for the next agent meanwhile.
 const LAST_WORK: Duration = Duration::from_secs(10);
 
@@ -65,6 +70,7 @@ pub enum StartError {
 /// # Errors
 /// What kept it from starting; later faults are logged and shown in the status.
 pub fn run(file: &Path) -> Result<(), StartError> {
+    crate::sys::memory::start_frugal();
     let shown = || file.display().to_string();
     let text = fs::read_to_string(file).map_err(|error| StartError::Unreadable(shown(), error))?;
     let (settings, warnings) = Settings::parse(&text).map_err(|error| StartError::Config(shown(), error))?;
@@ -72,10 +78,10 @@ pub fn run(file: &Path) -> Result<(), StartError> {
     for warning in warnings {
         tracing::warn!("configuration: {warning}");
     }
-    crate::sys::memory::share_heaps();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(64)
+        .thread_keep_alive(IDLE_THREAD)
         .enable_all()
         .build()
         .map_err(|error| StartError::Needs("start threads", error))?;
@@ -102,6 +108,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     let work = tokio::spawn(now_and_then(Arc::clone(&context), host.clone(), stop.clone()));
     let access = tokio::spawn(host_access::follow(Arc::clone(&context), stop.clone()));
     let ears = tokio::spawn(discovery::follow(Arc::clone(&context), stop.clone()));
+    let repairs = tokio::spawn(repair::follow(Arc::clone(&context), stop.clone()));
     let page = metrics(&context, stop.clone());
     let statuses = tokio::spawn(owed_status::report(Arc::clone(&context)));
     let settings = &context.settings;
@@ -129,6 +136,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     work.abort();
     access.abort();
     ears.abort();
+    repairs.abort();
     page.abort();
     conf.abort();
     statuses.abort();
@@ -170,8 +178,10 @@ pub(crate) fn context(
         metrics: Arc::new(Metrics::default()),
         metrics_fault: std::sync::Mutex::default(),
         default_network: DefaultNetwork::default(),
+        troubles: Troubles::default(),
         turns: Turns::new((cores * 4).max(8)),
         left_over: tokio::sync::Notify::new(),
+        witness: Witness::default(),
         settings,
     }
 }
@@ -217,6 +227,11 @@ fn datapath_settings(settings: &DatapathSettings) -> Result<Option<datapath::Set
         crate::config::AttachMode::Tcx => datapath::AttachMode::Tcx,
         crate::config::AttachMode::Clsact => datapath::AttachMode::Clsact,
     };
+    let guard = match settings.guard {
+        crate::config::Guard::Off => datapath::Guard::Off,
+        crate::config::Guard::Tc => datapath::Guard::Tc,
+        crate::config::Guard::Xdp => datapath::Guard::Xdp,
+    };
     // What annotations may ask for at most; each attachment's own list narrows it.
     let allowed = settings.relay.allowed.as_ref().unwrap_or(&settings.relay.known);
     let built_in: Vec<&String> =
@@ -231,6 +246,7 @@ fn datapath_settings(settings: &DatapathSettings) -> Result<Option<datapath::Set
         mark: datapath::Mark { value: settings.mark.value, mask: settings.mark.mask },
         protocols: ProtocolSet::of(&built_in)?,
         custom: custom.map(|c| datapath::Custom { name: c.name.clone(), v4: c.v4, v6: c.v6, port: c.port }).collect(),
+        guard,
     }))
 }
 

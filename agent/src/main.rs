@@ -20,6 +20,7 @@ fn main() -> ExitCode {
             }
         },
         Command::Status { agent, show, brief } => cli::status::status(&agent.socket, show.output, brief).exit(),
+        Command::Relay { what } => cli::relay::relay(&what).exit(),
         Command::Get { what, agent, show } => cli::get::get(&agent.socket, what, show.output).exit(),
     }
 }

@@ -49,6 +49,8 @@ described! {
     DISCOVERY_RECORDS = "multus_discovery_records", "Announced records that are remembered for a parent";
     /// Labels: parent, outcome.
     DISCOVERY_DATAGRAMS = "multus_discovery_datagrams", "Announcements that were heard on a parent, dropped, and told again to pods";
+    /// Labels: parent, protocol, verdict, reason.
+    GUARD_FRAMES = "multus_guard_frames", "Discovery frames from the LAN that the storm guard looked at, by what became of them";
     /// Labels: pod, namespace, interface, network_name. Always 0; joined with `+`, as network-metrics-daemon's.
     NETWORK_NAME = "pod_network_name_info", "Which network an interface of a pod belongs to";
 }
@@ -84,6 +86,31 @@ pub struct ServerLabels {
     pub method: &'static str,
 }
 
+/// `multus_datapath_repairs_total` labels.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RepairLabels {
+    /// `parent` or `pod`.
+    pub object: &'static str,
+    /// What somebody did to it.
+    pub reason: &'static str,
+}
+
+/// What is put right, or followed, on what; every pair exists at 0.
+const REPAIRS: [(&str, &[&str]); 2] = [
+    ("parent", &["programs", "order", "mac", "name"]),
+    ("pod", &["programs", "order", "mac", "parent", "interface", "gone"]),
+];
+
+fn repairs() -> Family<RepairLabels, Counter> {
+    let family = Family::default();
+    for (object, reasons) in REPAIRS {
+        for reason in reasons {
+            drop(family.get_or_create(&RepairLabels { object, reason }));
+        }
+    }
+    family
+}
+
 /// The handles.
 #[derive(Debug)]
 pub struct Metrics {
@@ -95,6 +122,8 @@ pub struct Metrics {
     pub delegate_duration: Family<DelegateLabels, Histogram, fn() -> Histogram>,
     /// `multus_server_request_total`.
     pub server_requests: Family<ServerLabels, Counter>,
+    /// `multus_datapath_repairs_total`.
+    pub repairs: Family<RepairLabels, Counter>,
     types: Mutex<Vec<String>>,
     codes: Mutex<Vec<u32>>,
 }
@@ -115,6 +144,7 @@ impl Default for Metrics {
             request_duration: Family::new_with_constructor(durations),
             delegate_duration: Family::new_with_constructor(durations),
             server_requests: Family::default(),
+            repairs: repairs(),
             types: Mutex::default(),
             codes: Mutex::default(),
         }
@@ -136,6 +166,11 @@ impl Metrics {
             self.delegate_duration.clone(),
         );
         registry.register("multus_server_request", "HTTP requests on the agent's socket", self.server_requests.clone());
+        registry.register(
+            "multus_datapath_repairs",
+            "What others did to the datapath and the agent put right or followed",
+            self.repairs.clone(),
+        );
     }
 
     /// The label value for a plugin type: itself, or `other` when too many were seen (a NAD's author chooses them).

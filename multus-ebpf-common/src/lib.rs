@@ -9,6 +9,8 @@
 //! never sees maps it would misread.
 
 pub mod counters;
+pub mod events;
+pub mod guard;
 pub mod host;
 pub mod mark;
 pub mod protocols;

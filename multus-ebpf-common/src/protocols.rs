@@ -27,6 +27,8 @@ pub struct Protocol {
     pub on: bool,
     /// Whether the mDNS header check applies.
     pub mdns: bool,
+    /// Frames a second that the storm guard lets one source send.
+    pub rate: u32,
     /// Where it is sent.
     pub groups: &'static [Group],
 }
@@ -50,12 +52,12 @@ const fn matter(port: u16) -> Group {
     Group { addr: [0xff, 0x35, 0, 0x40, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], port }
 }
 
-const fn off(name: &'static str, groups: &'static [Group]) -> Protocol {
-    Protocol { name, on: false, mdns: false, groups }
+const fn off(name: &'static str, rate: u32, groups: &'static [Group]) -> Protocol {
+    Protocol { name, on: false, mdns: false, rate, groups }
 }
 
-const fn on(name: &'static str, groups: &'static [Group]) -> Protocol {
-    Protocol { name, on: true, mdns: false, groups }
+const fn on(name: &'static str, rate: u32, groups: &'static [Group]) -> Protocol {
+    Protocol { name, on: true, mdns: false, rate, groups }
 }
 
 /// Every protocol the relay knows of itself; a protocol's position is its number in maps and masks.
@@ -64,26 +66,26 @@ const fn on(name: &'static str, groups: &'static [Group]) -> Protocol {
 /// messages). What is sent to a group of several purposes, or broadcast, is relayed by port. All but the discovery
 /// protocols of the first four rows are off unless asked for.
 pub const PROTOCOLS: &[Protocol] = &[
-    Protocol { name: "mdns", on: true, mdns: true, groups: &[v4(224, 0, 0, 251, 0), v6(2, 0, 0xfb, 0)] },
+    Protocol { name: "mdns", on: true, mdns: true, rate: 100, groups: &[v4(224, 0, 0, 251, 0), v6(2, 0, 0xfb, 0)] },
     // The broadcast is how Sonos controllers search.
-    on("ssdp", &[v4(239, 255, 255, 250, 1900), v6(2, 0, 0xc, 1900), v6(5, 0, 0xc, 1900), broadcast(1900)]),
-    on("wsd", &[v4(239, 255, 255, 250, 3702), v6(2, 0, 0xc, 3702)]),
-    on("coap", &[v4(224, 0, 1, 187, 0), v6(2, 0, 0xfd, 0), v6(5, 0, 0xfd, 0)]),
-    off("llmnr", &[v4(224, 0, 0, 252, 0), v6(2, 1, 3, 0)]),
-    off("knx", &[v4(224, 0, 23, 12, 0)]),
+    on("ssdp", 50, &[v4(239, 255, 255, 250, 1900), v6(2, 0, 0xc, 1900), v6(5, 0, 0xc, 1900), broadcast(1900)]),
+    on("wsd", 50, &[v4(239, 255, 255, 250, 3702), v6(2, 0, 0xc, 3702)]),
+    on("coap", 50, &[v4(224, 0, 1, 187, 0), v6(2, 0, 0xfd, 0), v6(5, 0, 0xfd, 0)]),
+    off("llmnr", 20, &[v4(224, 0, 0, 252, 0), v6(2, 1, 3, 0)]),
+    off("knx", 100, &[v4(224, 0, 23, 12, 0)]),
     // Every service has an IPv6 group of its own, ff02::1:1000/118 (RFC 3111 section 4).
-    off("slp", &[v4(239, 255, 255, 253, 0), v6(2, 1, 0x1000, 427)]),
-    off("yeelight", &[v4(239, 255, 255, 250, 1982)]),
-    off("govee", &[v4(239, 255, 255, 250, 4001)]),
-    off("sonos", &[broadcast(6969)]),
-    off("lifx", &[broadcast(56700)]),
-    off("kasa", &[broadcast(9999)]),
-    off("tuya", &[broadcast(6666), broadcast(6667), broadcast(7000)]),
-    off("miio", &[broadcast(54321)]),
-    off("wiz", &[broadcast(38899)]),
-    off("roon", &[v4(239, 255, 90, 90, 9003), broadcast(9003)]),
-    off("hdhomerun", &[broadcast(65001)]),
-    off("matter", &[matter(5540)]),
+    off("slp", 20, &[v4(239, 255, 255, 253, 0), v6(2, 1, 0x1000, 427)]),
+    off("yeelight", 20, &[v4(239, 255, 255, 250, 1982)]),
+    off("govee", 20, &[v4(239, 255, 255, 250, 4001)]),
+    off("sonos", 10, &[broadcast(6969)]),
+    off("lifx", 20, &[broadcast(56700)]),
+    off("kasa", 20, &[broadcast(9999)]),
+    off("tuya", 20, &[broadcast(6666), broadcast(6667), broadcast(7000)]),
+    off("miio", 20, &[broadcast(54321)]),
+    off("wiz", 20, &[broadcast(38899)]),
+    off("roon", 20, &[v4(239, 255, 90, 90, 9003), broadcast(9003)]),
+    off("hdhomerun", 20, &[broadcast(65001)]),
+    off("matter", 100, &[matter(5540)]),
 ];
 
 /// The address under which a group stands in the rule table, in words as they lie in the packet: itself, but for those
@@ -115,7 +117,7 @@ mod tests {
 
     #[test]
     fn protocols_fit_a_mask_and_no_group_is_listed_twice() {
-        assert!(PROTOCOLS.len() < MOST_PROTOCOLS as usize);
+        assert!(PROTOCOLS.len() < MOST_PROTOCOLS as usize && PROTOCOLS.iter().all(|protocol| protocol.rate > 0));
         let mut seen = HashSet::new();
         for protocol in PROTOCOLS {
             for group in protocol.groups {

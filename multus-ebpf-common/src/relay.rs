@@ -204,12 +204,14 @@ outcomes! {
     PROBE = 13, "probe";
     /// Host access: the host is not the frame's sender but its router.
     FORWARDED = 14, "forwarded";
+    /// The storm guard is on, and the sender sends more of this protocol than it may.
+    RATE = 15, "rate";
 }
 
-/// Whether frames of a protocol can have this outcome: the last few belong to host access alone.
+/// Whether frames of a protocol can have this outcome: a few belong to host access alone, and that has no rate.
 #[must_use]
 pub const fn has_outcome(protocol: u32, outcome: u32) -> bool {
-    outcome <= FAILED || protocol == HOST_ACCESS
+    if protocol == HOST_ACCESS { outcome != RATE } else { outcome <= FAILED || outcome == RATE }
 }
 
 #[cfg(test)]
@@ -243,11 +245,10 @@ mod tests {
 
     #[test]
     fn outcomes_and_names_agree() {
-        for (index, name) in
-            [(RELAYED, "relayed"), (FANOUT_FULL, "fanout_full"), (FAILED, "failed"), (FORWARDED, "forwarded")]
-        {
+        for (index, name) in [(RELAYED, "relayed"), (FANOUT_FULL, "fanout_full"), (FAILED, "failed"), (RATE, "rate")] {
             assert_eq!(OUTCOMES.get(index as usize), Some(&name));
         }
         assert!(has_outcome(0, FAILED) && !has_outcome(0, PORT) && has_outcome(HOST_ACCESS, PORT));
+        assert!(has_outcome(0, RATE) && !has_outcome(HOST_ACCESS, RATE));
     }
 }

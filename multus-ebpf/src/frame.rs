@@ -3,7 +3,7 @@
 //! Reads only. Everything here comes from the wire: whatever is missing or odd ends as [`Frame::truncated`] or as an
 //! unknown protocol, never as a fault.
 
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::programs::{TcContext, XdpContext};
 
 pub(crate) const ETH_LEN: usize = 14;
 const VLAN_LEN: usize = 4;
@@ -62,7 +62,7 @@ pub(crate) struct Frame {
 
 impl Frame {
     #[inline(always)]
-    pub(crate) fn parse(ctx: &TcContext) -> Self {
+    pub(crate) fn parse(ctx: &impl Packet) -> Self {
         match read::<[u8; 2]>(ctx, 12).map(u16::from_be_bytes) {
             None => Self { truncated: true, ..Self::new(Network::Other) },
             Some(TYPE_VLAN | TYPE_QINQ) => match read::<[u8; 2]>(ctx, ETH_LEN + 2).map(u16::from_be_bytes) {
@@ -74,7 +74,7 @@ impl Frame {
     }
 
     #[inline(always)]
-    fn network<const AT: usize>(ctx: &TcContext, ether_type: u16) -> Self {
+    fn network<const AT: usize>(ctx: &impl Packet, ether_type: u16) -> Self {
         match ether_type {
             TYPE_IPV4 => Self::ipv4::<AT>(ctx).unwrap_or(Self { truncated: true, ..Self::new(Network::Ipv4) }),
             TYPE_IPV6 => Self::ipv6::<AT>(ctx).unwrap_or(Self { truncated: true, ..Self::new(Network::Ipv6) }),
@@ -84,7 +84,7 @@ impl Frame {
     }
 
     #[inline(always)]
-    fn ipv4<const AT: usize>(ctx: &TcContext) -> Option<Self> {
+    fn ipv4<const AT: usize>(ctx: &impl Packet) -> Option<Self> {
         // Read at once: every read is a branch, and the verifier walks the rest of the program for each.
         let ip = read::<[u8; 20]>(ctx, AT)?;
         let header = usize::from(ip[0] & 0x0f) * 4;
@@ -107,7 +107,7 @@ impl Frame {
     }
 
     #[inline(always)]
-    fn ipv6<const AT: usize>(ctx: &TcContext) -> Option<Self> {
+    fn ipv6<const AT: usize>(ctx: &impl Packet) -> Option<Self> {
         let ip = read::<[u8; 40]>(ctx, AT)?;
         if ip[0] >> 4 != 6 {
             return Some(Self::new(Network::Other));
@@ -129,7 +129,7 @@ impl Frame {
 
     /// Follows IPv6 extension headers to the transport header (RFC 8200 section 4).
     #[inline(always)]
-    fn skip_extensions(&mut self, ctx: &TcContext) {
+    fn skip_extensions(&mut self, ctx: &impl Packet) {
         for _ in 0..EXTENSIONS {
             match self.transport {
                 HOP_BY_HOP | ROUTING | DESTINATION => {
@@ -208,21 +208,84 @@ impl Frame {
     }
 }
 
-/// A field at a fixed place: straight from the packet where it is linear, else through the helper.
-#[inline(always)]
-pub(crate) fn read<T: Copy>(ctx: &TcContext, at: usize) -> Option<T> {
-    let start = ctx.data() + at;
-    if start + size_of::<T>() <= ctx.data_end() {
-        // SAFETY: the comparison above is the bounds check that the verifier demands; alignment is not assumed.
-        return Some(unsafe { core::ptr::read_unaligned(start as *const T) });
+/// Where a frame's bytes are: in the kernel's packet, or still in the driver's buffer.
+pub(crate) trait Packet {
+    /// A field at a fixed place.
+    fn read<T: Copy>(&self, at: usize) -> Option<T>;
+    /// A field at a place that the packet itself decides.
+    fn load<T: Copy>(&self, at: usize) -> Option<T>;
+}
+
+impl Packet for TcContext {
+    /// Straight from the packet where it is linear, else through the helper.
+    #[inline(always)]
+    fn read<T: Copy>(&self, at: usize) -> Option<T> {
+        let start = self.data() + at;
+        if start + size_of::<T>() <= self.data_end() {
+            // SAFETY: the comparison above is the bounds check that the verifier demands; alignment is not assumed.
+            return Some(unsafe { core::ptr::read_unaligned(start as *const T) });
+        }
+        Self::load::<T>(self, at).ok()
     }
-    ctx.load::<T>(at).ok()
+
+    #[inline(always)]
+    fn load<T: Copy>(&self, at: usize) -> Option<T> {
+        Self::load::<T>(self, at).ok()
+    }
+}
+
+/// How far into a frame a program without the helper looks: the verifier wants a bound it can see.
+const FARTHEST: usize = 0x3fff;
+
+impl Packet for XdpContext {
+    #[inline(always)]
+    fn read<T: Copy>(&self, at: usize) -> Option<T> {
+        let (start, end) = bounds(self);
+        from(start + at, end)
+    }
+
+    #[inline(always)]
+    fn load<T: Copy>(&self, at: usize) -> Option<T> {
+        if at > FARTHEST {
+            return None;
+        }
+        let (start, end) = bounds(self);
+        // Hidden from the compiler, which otherwise reckons from another field's place, by distances that the verifier
+        // cannot follow.
+        from(core::hint::black_box(start + at), end)
+    }
+}
+
+/// Where the driver's buffer begins and ends. Volatile, because the verifier wants each of the two whole in a register, as
+/// it was read.
+#[inline(always)]
+fn bounds(ctx: &XdpContext) -> (usize, usize) {
+    // SAFETY: the kernel hands every XDP program a valid xdp_md, and the verifier checks the access.
+    unsafe {
+        let start = core::ptr::read_volatile(&raw const (*ctx.ctx).data);
+        (start as usize, core::ptr::read_volatile(&raw const (*ctx.ctx).data_end) as usize)
+    }
+}
+
+#[inline(always)]
+fn from<T: Copy>(start: usize, end: usize) -> Option<T> {
+    if start + size_of::<T>() > end {
+        return None;
+    }
+    // SAFETY: the comparison above is the bounds check that the verifier demands; alignment is not assumed.
+    Some(unsafe { core::ptr::read_unaligned(start as *const T) })
+}
+
+/// A field at a fixed place.
+#[inline(always)]
+pub(crate) fn read<T: Copy>(ctx: &impl Packet, at: usize) -> Option<T> {
+    ctx.read::<T>(at)
 }
 
 /// A field at a place that the packet itself decides.
 #[inline(always)]
-pub(crate) fn load<T: Copy>(ctx: &TcContext, at: usize) -> Option<T> {
-    ctx.load::<T>(at).ok()
+pub(crate) fn load<T: Copy>(ctx: &impl Packet, at: usize) -> Option<T> {
+    ctx.load::<T>(at)
 }
 
 /// A field of the kernel's view of the frame. Volatile, because the compiler may otherwise fold two such reads into one

@@ -133,13 +133,14 @@ fn admit(skb: *mut __sk_buff, parent: u32, mac: &[u8; 6], member: &LocalMac, pat
 /// nothing hidden behind more IPv6 extension headers than are followed.
 #[inline(always)]
 fn is_for_one_host(frame: &Frame) -> bool {
-    if frame.is_ip_multicast() || frame.is_extended() {
+    let is_broadcast = matches!(frame.network, Network::Ipv4) && frame.destination[3] == u32::MAX;
+    if is_broadcast || frame.is_ip_multicast() || frame.is_extended() {
         return false;
     }
     match frame.transport {
         ICMPV6 => !ROUTING.contains(&frame.icmp_type),
         ICMP => frame.icmp_type != REDIRECT,
-        _ => !matches!(frame.network, Network::Ipv4) || frame.destination[3] != u32::MAX,
+        _ => true,
     }
 }
 
@@ -211,10 +212,11 @@ pub(crate) fn neighbour(ctx: &TcContext, frame: &Frame) -> Option<u32> {
     }
 }
 
-/// Whether a frame is not ARP, or its sender says the MAC in it that it was sent from.
+/// Whether a frame is neither ARP nor RARP, or its sender says the MAC in it that it was sent from.
 #[inline(always)]
 pub(crate) fn is_honest_arp(ctx: &TcContext, source: &[u8; 6]) -> bool {
     const ARP: [u8; 2] = [0x08, 0x06];
+    const RARP: [u8; 2] = [0x80, 0x35];
     let kind = read::<[u8; 2]>(ctx, ETH_LEN - 2).unwrap_or([0; 2]);
-    kind != ARP || load::<[u8; 6]>(ctx, ETH_LEN + 8).unwrap_or([0; 6]) == *source
+    (kind != ARP && kind != RARP) || load::<[u8; 6]>(ctx, ETH_LEN + 8).unwrap_or([0; 6]) == *source
 }

@@ -1,20 +1,24 @@
 //! Which programs run in the kernel, and where? SCHED_CLS programs: two on a pod's interface that say whose frame it is,
-//! two behind them that count, two on the macvlan parent that relay, one that the agent runs itself. They answer "next" and leave the verdict to whoever
-//! comes after; but what host access takes to its receiver on this node has arrived.
+//! two behind them that count, two on the macvlan parent that relay, one that the agent runs itself. They answer "next"
+//! and leave the verdict to whoever comes after; but what host access takes to its receiver on this node has arrived, and
+//! what the storm guard finds too much is dropped. Where the guard is an XDP program, that is one more on the parent.
 //!
 //! They decide nothing about policy: who may relay what is in the maps, which the agent writes.
 #![no_std]
 #![no_main]
 
 mod counters;
+mod events;
 mod frame;
+mod guard;
 mod host;
 mod mark;
 mod plain;
 mod relay;
 
-use aya_ebpf::macros::classifier;
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
 use multus_ebpf_common::counters::{RECEIVE, TRANSMIT};
 
 /// `TC_ACT_UNSPEC`: the next program or filter in the chain decides; never "accept", which would end the chain.
@@ -53,11 +57,18 @@ pub fn count_transmit(ctx: TcContext) -> i32 {
     NEXT
 }
 
-/// On the parent, receiving: takes our mark off the copies that `parent_egress` injected.
+/// On the parent, receiving: takes our mark off the copies that `parent_egress` injected; of what came from the LAN it
+/// drops what the storm guard finds too much, where the guard is here.
 #[classifier]
 pub fn parent_ingress(ctx: TcContext) -> i32 {
-    mark::take(&ctx);
-    NEXT
+    if mark::take(&ctx).is_none() && guard::is_too_much(&ctx) { DROP } else { NEXT }
+}
+
+/// On the parent, before anything else of the kernel: the storm guard, where it is an XDP program. Copies that
+/// `parent_egress` injects do not come by.
+#[xdp]
+pub fn parent_guard(ctx: XdpContext) -> u32 {
+    if guard::is_too_much_early(&ctx) { XDP_DROP } else { XDP_PASS }
 }
 
 /// On the parent, transmitting: copies discovery frames between the host and its pods, and takes host access's frames to

@@ -13,14 +13,15 @@ use multus_ebpf_common::mark::{self as stamps, stamp_of};
 use multus_ebpf_common::protocols::{HOST_ACCESS, group_of};
 use multus_ebpf_common::relay::{
     FAILED, FANOUT_FULL, FRAGMENT, Fanout, FanoutKey, GSO, LocalMac, MAC_OF_PARENT, MALFORMED, MEMBER_IN_FANOUT,
-    MEMBERS, MacKey, Member, PARTS, PATH_HOST_TO_POD, PATH_POD_TO_HOST, PROBE, RELAYED, RULE_BY_PORT, RULE_FRAGMENTS,
-    RULE_MDNS, RULE_WHOLE_GROUP, RelayCount, RelayKey, Rule, RuleKey, SPOOF, TRUNCATED, UNKNOWN_SOURCE, UNWANTED, VLAN,
+    MEMBERS, MacKey, Member, PARTS, PATH_HOST_TO_POD, PATH_POD_TO_HOST, PROBE, RATE, RELAYED, RULE_BY_PORT,
+    RULE_FRAGMENTS, RULE_MDNS, RULE_WHOLE_GROUP, RelayCount, RelayKey, Rule, RuleKey, SPOOF, TRUNCATED, UNKNOWN_SOURCE,
+    UNWANTED, VLAN,
 };
 
 use crate::frame::{Frame, Network, UDP, field, load, read};
-use crate::{DROP, NEXT, host, mark};
+use crate::{DROP, NEXT, events, guard, host, mark};
 
-const MDNS_PORT: u16 = 5353;
+pub(crate) const MDNS_PORT: u16 = 5353;
 const AF_PACKET: u32 = 17;
 const AF_XDP: u32 = 44;
 
@@ -32,7 +33,7 @@ const REPLACED_WHOLE: usize = BPF_F_NO_PREALLOC as usize;
 static RELAY_RULES: HashMap<RuleKey, Rule, 256, REPLACED_WHOLE> = HashMap::new();
 
 #[btf_map(name = "relay_fanout")]
-static RELAY_FANOUT: HashMap<FanoutKey, Fanout, 1024, REPLACED_WHOLE> = HashMap::new();
+pub(crate) static RELAY_FANOUT: HashMap<FanoutKey, Fanout, 1024, REPLACED_WHOLE> = HashMap::new();
 
 #[btf_map(name = "local_macs")]
 static LOCAL_MACS: HashMap<MacKey, LocalMac, 8192, REPLACED_WHOLE> = HashMap::new();
@@ -76,16 +77,23 @@ pub(crate) fn egress(ctx: &TcContext) -> i32 {
     if original[0] & 1 == 0 {
         return host::unicast(ctx, parent, &original, &source, stamp);
     }
-    let Some(matched) = Match::unpack(classify(ctx.skb.skb, u32::from(original[0] == 0xff))) else { return NEXT };
+    let broadcast = u32::from(is_broadcast(&original));
+    let Some(matched) = Match::unpack(classify(ctx.skb.skb, broadcast)) else { return NEXT };
     // SAFETY: values of this map are replaced whole and freed after a grace period: no aliasing write happens.
     let Some(fanout) = (unsafe { RELAY_FANOUT.get(FanoutKey { parent, part: 0 }) }) else { return NEXT };
     if packed(&source) == packed(&fanout.mac) {
         if stamp.is_some() || is_handmade(ctx) {
             return skip(ctx, parent, &matched, PATH_POD_TO_HOST, SPOOF);
         }
+        if matched.outcome == RELAYED && guard::is_flood(ctx, parent, &source, matched.protocol, broadcast) {
+            return skip(ctx, parent, &matched, PATH_HOST_TO_POD, RATE);
+        }
         return host_to_pods(ctx, parent, &matched, fanout, &original);
     }
     match authorize(ctx, parent, &source, stamp, &matched) {
+        RELAYED if guard::is_flood(ctx, parent, &source, matched.protocol, broadcast) => {
+            skip(ctx, parent, &matched, PATH_POD_TO_HOST, RATE)
+        }
         RELAYED => pod_to_host(ctx, parent, &matched, fanout, &original),
         reason => skip(ctx, parent, &matched, PATH_POD_TO_HOST, reason),
     }
@@ -151,7 +159,7 @@ fn host_to_pods(ctx: &TcContext, parent: u32, matched: &Match, fanout: &Fanout, 
     // The agent makes a parent's counters before its first member: without them there is nobody to relay to.
     let Some(relayed) = counter(parent, matched.protocol, PATH_HOST_TO_POD, RELAYED) else { return NEXT };
     let Some(failed) = counter(parent, matched.protocol, PATH_HOST_TO_POD, FAILED) else { return NEXT };
-    log(ctx.skb.skb, parent, matched.protocol, PATH_HOST_TO_POD, RELAYED);
+    say(ctx.skb.skb, parent, matched.protocol, PATH_HOST_TO_POD, RELAYED);
     // SAFETY: a value of a per-CPU map: only this CPU writes it.
     unsafe { (*relayed).frames += 1 };
     let before = mark::get(ctx);
@@ -202,12 +210,14 @@ fn pod_to_host(ctx: &TcContext, parent: u32, matched: &Match, fanout: &Fanout, o
     mark::set(ctx, stamps::RELAYED);
     let injected = inject(ctx, parent, &fanout.mac);
     mark::restore(ctx, before);
+    // First, so that a watcher is shown the frame as it was.
+    let verdict = put_back(ctx, original);
     if injected {
         count(ctx, parent, matched.protocol, PATH_POD_TO_HOST, RELAYED, 1);
     } else {
         count(ctx, parent, matched.protocol, PATH_POD_TO_HOST, FAILED, 0);
     }
-    put_back(ctx, original)
+    verdict
 }
 
 /// Sends a copy for `mac` into the parent's receive path.
@@ -259,6 +269,14 @@ fn find(ctx: &TcContext, broadcast: bool) -> Option<Match> {
         let outcome = if is_tagged(ctx, &frame) { VLAN } else { outcome };
         return Some(Match { protocol: HOST_ACCESS, outcome });
     }
+    let rule = rule(&frame, broadcast)?;
+    let outcome = if is_nobodys(&rule) { FRAGMENT } else { obstacle(ctx, &frame, rule.flags) };
+    Some(Match { protocol: rule.protocol, outcome })
+}
+
+/// The rule that the table has for a frame's group and port; for a fragment without a port the group's own.
+#[inline(always)]
+pub(crate) fn rule(frame: &Frame, broadcast: bool) -> Option<Rule> {
     let is_broadcast = broadcast && matches!(frame.network, Network::Ipv4);
     if !(frame.is_ip_multicast() || is_broadcast) || frame.transport != UDP {
         return None;
@@ -271,20 +289,28 @@ fn find(ctx: &TcContext, broadcast: bool) -> Option<Match> {
     let mut key = RuleKey { addr: bytes(&group), port: 0, pad: 0 };
     // SAFETY: values of this map are replaced whole, as those of the fan-out.
     let group = *unsafe { RELAY_RULES.get(key) }?;
-    let mut rule = group;
-    if group.flags & RULE_WHOLE_GROUP == 0 {
-        if group.flags & RULE_BY_PORT == 0 {
-            return None;
-        }
-        if frame.later_fragment {
-            let outcome = if group.flags & RULE_FRAGMENTS == 0 { FRAGMENT } else { obstacle(ctx, &frame, 0) };
-            return Some(Match { protocol: group.protocol, outcome });
-        }
-        key.port = frame.destination_port;
-        // SAFETY: as above.
-        rule = *unsafe { RELAY_RULES.get(key) }?;
+    if group.flags & RULE_WHOLE_GROUP != 0 {
+        return Some(group);
     }
-    Some(Match { protocol: rule.protocol, outcome: obstacle(ctx, &frame, rule.flags) })
+    if group.flags & RULE_BY_PORT == 0 {
+        return None;
+    }
+    if frame.later_fragment {
+        return Some(group);
+    }
+    if frame.destination_port == 0 {
+        // Nobody's port, and the group's own entry stands there.
+        return None;
+    }
+    key.port = frame.destination_port;
+    // SAFETY: as above.
+    unsafe { RELAY_RULES.get(key) }.copied()
+}
+
+/// Whether a rule is that of a group whose ports belong to several protocols: nobody can say whose a fragment is.
+#[inline(always)]
+pub(crate) fn is_nobodys(rule: &Rule) -> bool {
+    rule.flags & (RULE_BY_PORT | RULE_FRAGMENTS) == RULE_BY_PORT
 }
 
 /// Whether the frame belongs to a VLAN, by a tag in it or beside it.
@@ -322,10 +348,10 @@ fn is_sane_mdns(ctx: &TcContext, frame: &Frame) -> bool {
     header[2] & 0x78 == 0 && header[3] & 0x0f == 0 && (!response || frame.source_port == MDNS_PORT)
 }
 
-/// Counts an outcome, and in the tracing object says so.
+/// Counts an outcome, and says so.
 #[inline(always)]
 pub(crate) fn count(ctx: &TcContext, parent: u32, protocol: u32, path: u32, outcome: u32, copies: u64) {
-    log(ctx.skb.skb, parent, protocol, path, outcome);
+    say(ctx.skb.skb, parent, protocol, path, outcome);
     add(parent, protocol, path, outcome, copies);
 }
 
@@ -346,6 +372,13 @@ fn counter(parent: u32, protocol: u32, path: u32, outcome: u32) -> Option<*mut R
     RELAY_COUNTERS.get_ptr_mut(RelayKey { parent, protocol, path, outcome })
 }
 
+/// Tells whoever watches, and in the tracing object the log.
+#[inline(always)]
+fn say(skb: *mut __sk_buff, parent: u32, protocol: u32, path: u32, outcome: u32) {
+    log(skb, parent, protocol, path, outcome);
+    events::tell(skb, parent, protocol, path, outcome);
+}
+
 #[cfg(feature = "log")]
 #[inline(never)]
 fn log(skb: *mut __sk_buff, parent: u32, protocol: u32, path: u32, outcome: u32) {
@@ -356,6 +389,12 @@ fn log(skb: *mut __sk_buff, parent: u32, protocol: u32, path: u32, outcome: u32)
 #[cfg(not(feature = "log"))]
 #[inline(always)]
 fn log(_skb: *mut __sk_buff, _parent: u32, _protocol: u32, _path: u32, _outcome: u32) {}
+
+/// Whether a MAC is everybody's.
+#[inline(always)]
+pub(crate) fn is_broadcast(mac: &[u8; 6]) -> bool {
+    packed(mac) == 0xffff_ffff_ffff
+}
 
 #[inline(always)]
 fn packed(mac: &[u8; 6]) -> u64 {

@@ -96,6 +96,7 @@ fn a_probe_of_the_host_is_answered_as_long_as_the_network_says_so() {
 
     annotate(&world, &json!({}));
     assert!(becomes(&world, &pod, [false; 2]), "without the annotation");
+    assert!(!probe(&world.lab.node, six.into()), "IPv6, without the annotation");
     let later = world.attached("b", "quiet");
     serve(&later.netns, (address(&later.netns, "net1"), 8080).into());
     assert!(!probe(&world.lab.node, (address(&later.netns, "net1"), 8080).into()), "a new pod of that network");

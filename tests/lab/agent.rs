@@ -192,6 +192,14 @@ impl Agent {
         status_kib(self.child.id(), "RssAnon:")
     }
 
+    /// CPU time it has used so far, in user and kernel mode.
+    pub fn cpu_time(&self) -> Duration {
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        // The program's name may hold blanks; fields 14 and 15 of proc(5) are ticks of 10 ms.
+        let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+        Duration::from_millis(fields.filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * 10)
+    }
+
     /// How many descriptors it has open, and how many threads it runs.
     pub fn descriptors_and_threads(&self) -> (usize, usize) {
         let count = |what: &str| {

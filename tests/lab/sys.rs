@@ -68,6 +68,17 @@ pub fn own_mounts(command: &mut Command) {
     }
 }
 
+/// Gives `command`, which has mounts of its own, an empty folder of its own at `path`.
+pub fn own_folder(command: &mut Command, path: &'static std::ffi::CStr) {
+    // SAFETY: the closure calls only an async-signal-safe function (mount) with constant strings.
+    unsafe {
+        command.pre_exec(move || {
+            let (kind, none) = (c"tmpfs".as_ptr(), std::ptr::null());
+            check(libc::mount(kind, path.as_ptr(), kind, 0, none)).map(drop)
+        });
+    }
+}
+
 /// Sends `signal` to the process `pid`, which the lab started.
 pub fn signal(pid: u32, signal: libc::c_int) {
     // SAFETY: kill takes no pointers.

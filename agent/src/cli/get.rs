@@ -88,6 +88,7 @@ fn services(items: &[Value]) -> String {
 fn relay(items: &[Value]) -> String {
     let mut members = Vec::new();
     let mut frames = Vec::new();
+    let mut guarded = Vec::new();
     for item in items {
         let parent = cell(item, "/parent");
         let list = |key: &str| item.pointer(key).and_then(Value::as_array).cloned().unwrap_or_default();
@@ -104,11 +105,21 @@ fn relay(items: &[Value]) -> String {
             line.extend(row(count, &["/protocol", "/path", "/verdict", "/reason", "/frames"]));
             frames.push(line);
         }
+        for count in list("/guardFrames").iter().filter(|count| cell(count, "/frames") != "0") {
+            let mut line = vec![parent.clone(), cell(item, "/guard")];
+            line.extend(row(count, &["/protocol", "/verdict", "/reason", "/frames"]));
+            guarded.push(line);
+        }
     }
     let heads = ["PARENT", "NAMESPACE", "POD", "INTERFACE", "MAC", "PROTOCOLS", "RELAYED", "HOST"];
-    let members = output::table(&heads, members);
-    if frames.is_empty() {
-        return members;
+    let mut text = output::table(&heads, members);
+    if !frames.is_empty() {
+        let heads = ["PARENT", "PROTOCOL", "PATH", "VERDICT", "REASON", "FRAMES"];
+        text = text + "\n" + &output::table(&heads, frames);
     }
-    members + "\n" + &output::table(&["PARENT", "PROTOCOL", "PATH", "VERDICT", "REASON", "FRAMES"], frames)
+    if !guarded.is_empty() {
+        let heads = ["PARENT", "GUARD", "PROTOCOL", "VERDICT", "REASON", "FRAMES"];
+        text = text + "\n" + &output::table(&heads, guarded);
+    }
+    text
 }

@@ -4,7 +4,9 @@
 
 pub mod get;
 pub mod output;
+pub mod pcapng;
 pub mod query;
+pub mod relay;
 pub mod status;
 
 use std::path::PathBuf;
@@ -52,6 +54,12 @@ pub enum Command {
         /// How to print it.
         #[command(flatten)]
         show: Show,
+    },
+    /// Look at the relay at work.
+    Relay {
+        /// In which way.
+        #[command(subcommand)]
+        what: relay::What,
     },
 }
 

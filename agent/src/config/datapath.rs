@@ -3,9 +3,11 @@
 //! Nothing here knows what a kernel can do.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use super::delegation::RelayPolicy;
 use super::section::{ConfigError, Section};
+use super::words::duration;
 use crate::names::{IfName, ObjectName};
 
 /// Every discovery protocol with a built-in rule.
@@ -32,6 +34,8 @@ pub const PROTOCOLS: [&str; 18] = [
 /// Those relayed unless configured otherwise.
 pub const RELAYED: [&str; 4] = ["mdns", "ssdp", "wsd", "coap"];
 
+/// What fits `datapath.lookInterval`.
+const LOOKS: &str = "a duration from 1s to 1h, such as 30s";
 /// What host access is called where protocols are.
 const HOST_ACCESS: &str = "host-access";
 /// The most protocols of the operator's own: the datapath tells 31 apart.
@@ -131,6 +135,8 @@ pub struct DatapathSettings {
     pub reflect_namespaces: Vec<ObjectName>,
     /// Storm guard on parents.
     pub guard: Guard,
+    /// How often it is looked whether everything is still in place.
+    pub look_interval: Duration,
 }
 
 impl DatapathSettings {
@@ -180,11 +186,16 @@ impl DatapathSettings {
                 .list("namespaces", "namespace names", |text| ObjectName::new(text).ok())?
                 .unwrap_or_default(),
             guard: guard.unwrap_or(Guard::Off),
+            look_interval: section.word("lookInterval", LOOKS, read_look)?.unwrap_or(Duration::from_secs(30)),
         };
         reflect.finish(warnings);
         section.finish(warnings);
         Ok(settings)
     }
+}
+
+fn read_look(text: &str) -> Option<Duration> {
+    duration(text).filter(|time| (Duration::from_secs(1)..=Duration::from_hours(1)).contains(time))
 }
 
 fn read_relay(

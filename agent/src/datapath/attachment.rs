@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::guard::Guard;
 use super::protocols::{Custom, ProtocolSet};
 use crate::objects::HostAccess;
 
@@ -58,6 +59,8 @@ pub struct Settings {
     pub protocols: ProtocolSet,
     /// Protocols of the operator's own, which any attachment may relay too.
     pub custom: Vec<Custom>,
+    /// Where parents have their storm guard.
+    pub guard: Guard,
 }
 
 /// A MAC address; text form `aa:bb:cc:dd:ee:ff`.

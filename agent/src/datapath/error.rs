@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::attachment::Mac;
 use crate::sys::netns::NetnsError;
 
 /// Why the datapath could not do what was asked.
@@ -18,6 +19,11 @@ pub enum DatapathError {
         /// What the system said.
         source: io::Error,
     },
+    /// What is pinned needs a bpffs.
+    #[error(
+        "datapath.bpffs {0:?} is not on a bpffs: mount one (mount -t bpf bpf /sys/fs/bpf), share it with the agent, and start the agent again"
+    )]
+    NoBpffs(PathBuf),
     /// A pinned map of another layout lies where ours belongs; it was not touched.
     #[error(
         "reuse pinned map {path:?}: its {what} is {found}, this agent needs {needed}; remove the pin or use another datapath.bpffs"
@@ -50,6 +56,12 @@ pub enum DatapathError {
         /// The kernel's error.
         reason: String,
     },
+    /// A map has no room for one more entry.
+    #[error("map {map} is full")]
+    Full {
+        /// The map's name.
+        map: &'static str,
+    },
     /// A program could not be attached.
     #[error("attach {program} to {interface:?} by {method}: {reason}")]
     Attach {
@@ -69,6 +81,22 @@ pub enum DatapathError {
         parent: u32,
         /// The kernel's error.
         reason: String,
+    },
+    /// It cannot be seen whether programs are on an interface.
+    #[error("look at the programs on {interface:?}: {reason}")]
+    Unseen {
+        /// The interface's name.
+        interface: String,
+        /// The kernel's error.
+        reason: String,
+    },
+    /// Two members of one parent cannot be told apart.
+    #[error("its hardware address {mac} is that of another pod on {parent:?}: give it one of its own")]
+    SameMac {
+        /// The address.
+        mac: Mac,
+        /// The parent's name.
+        parent: String,
     },
     /// The interface is not in the namespace where it was announced.
     #[error("find interface {interface:?} in {netns:?}: there is none")]

@@ -9,16 +9,20 @@ use std::fs;
 use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use aya::programs::links::{FdLink, Link, PinnedLink};
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcHandle, qdisc_add_clsact,
 };
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
+use aya::programs::{LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAttachType};
 
 use super::attachment::{AttachMode, Parent};
 use super::error::{DatapathError, chain};
+use super::guard;
+use super::look::Presence;
 use super::object::{PARENT, POD, classifier};
 use crate::sys::{netns, qdisc};
 
@@ -26,6 +30,9 @@ use crate::sys::{netns, qdisc};
 const PRIORITY: u16 = 1;
 /// "MU", so that nobody else's handle is the same by chance.
 const HANDLE: TcHandle = TcHandle::new(0x4d55, 1);
+
+/// How long a link may last after its pin.
+const LAST_OF_A_LINK: Duration = Duration::from_secs(2);
 
 const DIRECTIONS: [TcAttachType; 2] = [TcAttachType::Ingress, TcAttachType::Egress];
 
@@ -89,9 +96,59 @@ pub(super) fn attach_parent(
     Ok(Method::Clsact)
 }
 
+/// Takes one of the parent's programs off it, so that it can be put at the head again. Frames pass meanwhile as they do
+/// without us.
+pub(super) fn lift(parent: &Parent, program: &str, method: Method, links: &Path) {
+    for (name, direction) in PARENT.into_iter().zip(DIRECTIONS) {
+        match method {
+            _ if name != program => {}
+            Method::Tcx => remove_pin(parent.ifindex, direction, links),
+            Method::Clsact => delete_filter(&parent.name, direction),
+        }
+    }
+}
+
+/// Takes the pod's programs off `ifname` and leaves the qdisc, so that they can be put at the head again.
+pub(super) fn lift_pod(ifname: &str) {
+    delete_filters(ifname);
+}
+
+/// How a pair of filters of ours is on `ifname`.
+pub(super) fn filters(ifname: &str, programs: [&'static str; 2]) -> io::Result<Presence> {
+    let mut presence = Presence::default();
+    let Some(ifindex) = netns::interface_index(ifname) else { return Ok(presence) };
+    let ours = |filter: &qdisc::Filter| filter.priority == PRIORITY && filter.handle == u32::from(HANDLE);
+    for (name, filters) in programs.into_iter().zip(qdisc::filters(ifindex)?) {
+        match filters.iter().position(ours) {
+            Some(0) => {}
+            Some(_) => presence.behind.push((name, "a filter of the same priority".to_owned())),
+            None => presence.missing.push(name),
+        }
+    }
+    Ok(presence)
+}
+
+/// How our links are on a parent. `ours` are the ids of the programs we may have there, by name.
+pub(super) fn links(parent: &Parent, ours: &[(String, u32)]) -> Result<Presence, ProgramError> {
+    let mut presence = Presence::default();
+    for (name, direction) in PARENT.into_iter().zip(DIRECTIONS) {
+        let (_revision, chain) = SchedClassifier::query_tcx(&parent.name, direction)?;
+        let is_ours = |info: &ProgramInfo| ours.iter().any(|(_, id)| *id == info.id());
+        let is_it = |info: &ProgramInfo| ours.iter().any(|(own, id)| own == name && *id == info.id());
+        if !chain.iter().any(is_it) {
+            presence.missing.push(name);
+        } else if let Some(first) = chain.first().filter(|first| !is_ours(first)) {
+            let shown = first.name_as_str().unwrap_or_default();
+            presence.behind.push((name, format!("program {} {shown:?}", first.id())));
+        }
+    }
+    Ok(presence)
+}
+
 /// Takes our programs off a parent, whichever way they got there. A parent that is gone has nothing left to take off.
 pub(super) fn detach_parent(ifindex: u32, name: Option<&str>, links: &Path) {
     remove_pins(ifindex, links);
+    guard::remove(ifindex, links);
     let mark = QdiscMark::of_parent(links, ifindex);
     match name {
         Some(name) => remove_filters(name, &mark),
@@ -111,10 +168,14 @@ fn remove_filters(ifname: &str, mark: &QdiscMark) {
 /// Deletes our filters from `ifname`; what is not there needs no deleting.
 fn delete_filters(ifname: &str) {
     for direction in DIRECTIONS {
-        if let Ok(link) = SchedClassifierLink::attached(ifname, direction, PRIORITY, HANDLE, None) {
-            // An error means that there is no such filter, or no clsact at all: what we want either way.
-            let _absent = link.detach();
-        }
+        delete_filter(ifname, direction);
+    }
+}
+
+fn delete_filter(ifname: &str, direction: TcAttachType) {
+    if let Ok(link) = SchedClassifierLink::attached(ifname, direction, PRIORITY, HANDLE, None) {
+        // An error means that there is no such filter, or no clsact at all: what we want either way.
+        let _absent = link.detach();
     }
 }
 
@@ -241,12 +302,32 @@ fn attach_link(program: &mut SchedClassifier, ifname: &str, direction: TcAttachT
         // Its interface is gone, and this is another one with the same number.
         fs::remove_file(pin).map_err(|error| format!("remove stale pin {}: {error}", pin.display()))?;
     }
-    let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = program.attach_with_options(ifname, direction, options).map_err(|error| chain(&error))?;
+    let id = attach_first(program, ifname, direction).map_err(|error| chain(&error))?;
     let link = program.take_link(id).map_err(|error| chain(&error))?;
     let link = FdLink::try_from(link).map_err(|error| chain(&error))?;
     link.pin(pin).map_err(|error| format!("pin the link at {}: {}", pin.display(), chain(&error)))?;
     Ok(())
+}
+
+/// Makes a link at the head of the chain. A link whose pin was just removed lasts a little longer than the pin (the kernel
+/// frees it after a grace period, on a worker), and no program is twice in one chain: it is waited for.
+fn attach_first(
+    program: &mut SchedClassifier,
+    ifname: &str,
+    direction: TcAttachType,
+) -> Result<SchedClassifierLinkId, ProgramError> {
+    let until = Instant::now() + LAST_OF_A_LINK;
+    loop {
+        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+        match program.attach_with_options(ifname, direction, options) {
+            Err(ProgramError::SyscallError(error))
+                if error.io_error.kind() == io::ErrorKind::AlreadyExists && Instant::now() < until =>
+            {
+                thread::sleep(Duration::from_millis(1));
+            }
+            done => return done,
+        }
+    }
 }
 
 fn update_link(program: &mut SchedClassifier, present: PinnedLink) -> Result<(), Box<dyn std::error::Error>> {
@@ -258,11 +339,15 @@ fn update_link(program: &mut SchedClassifier, present: PinnedLink) -> Result<(),
 
 fn remove_pins(ifindex: u32, links: &Path) {
     for direction in DIRECTIONS {
-        match fs::remove_file(pin_path(links, ifindex, direction)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(ifindex, %error, "a pinned link could not be removed"),
-        }
+        remove_pin(ifindex, direction, links);
+    }
+}
+
+fn remove_pin(ifindex: u32, direction: TcAttachType, links: &Path) {
+    match fs::remove_file(pin_path(links, ifindex, direction)) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!(ifindex, %error, "a pinned link could not be removed"),
     }
 }
 

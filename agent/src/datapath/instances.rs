@@ -63,6 +63,11 @@ impl Instances {
         self.used.get(&number).is_some_and(|present| present != owner)
     }
 
+    /// Says that whoever has this number is called otherwise now.
+    pub(super) fn rename(&mut self, number: u32, owner: Owner) {
+        self.used.entry(number).and_modify(|present| *present = owner);
+    }
+
     /// Gives a number back.
     pub(super) fn release(&mut self, number: u32) {
         self.used.remove(&number);
@@ -97,6 +102,11 @@ impl Instances {
         self.slots
     }
 
+    /// So many slots have to be read to have read all that are taken.
+    pub(super) fn slots_in_use(&self) -> u32 {
+        self.used.range(..self.slots).next_back().map_or(0, |(highest, _)| highest + 1)
+    }
+
     pub(super) fn limit(&self) -> u32 {
         self.limit
     }
@@ -119,6 +129,7 @@ mod tests {
         assert_eq!((instances.slot(1), instances.slot(2)), (Some(1), None));
         instances.release(0);
         assert_eq!(instances.free_slots(), [0]);
+        assert_eq!(instances.slots_in_use(), 2);
         assert_eq!(instances.take(owner("d")), Some(0));
     }
 

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use multus_ebpf_common::LAYOUT;
 
+use super::guard;
+
 /// Moves another layout's links to a parent among ours, where there are none yet: a link is then given our program in
 /// place of the other one, from one frame to the next.
 pub(super) fn take_over_parent(bpffs: &Path, links: &Path, ifindex: u32) {
@@ -17,7 +19,10 @@ pub(super) fn take_over_parent(bpffs: &Path, links: &Path, ifindex: u32) {
             format!("parent-{ifindex}-ingress"),
             format!("parent-{ifindex}-egress"),
             format!("clsact-parent-{ifindex}"),
-        ] {
+        ]
+        .into_iter()
+        .chain(guard::link_names(ifindex))
+        {
             if !links.join(&name).exists() {
                 moved(fs::rename(folder.join("links").join(&name), links.join(&name)), &folder);
             }

@@ -6,20 +6,23 @@
 use std::path::Path;
 
 use aya::Ebpf;
-use aya::maps::{HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, PerCpuHashMap, PerCpuValues, ProgramArray};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuHashMap, PerCpuValues, ProgramArray};
 use aya::programs::ProgramFd;
 use aya::util::nr_cpus;
-use multus_ebpf_common::counters::{InterfaceCounters, RECEIVE, TRANSMIT};
+use multus_ebpf_common::counters::InterfaceCounters;
+use multus_ebpf_common::events::{Event, Watch};
+use multus_ebpf_common::guard::{self, BucketKey, GuardBucket, GuardCount, GuardKey, GuardLimit};
 use multus_ebpf_common::host::{FlowKey, HostPorts};
 use multus_ebpf_common::relay::{
     Fanout, FanoutKey, LocalMac, MacKey, OUTCOMES, PARTS, PATHS, RelayCount, RelayKey, Rule, RuleKey, has_outcome,
 };
 
 use super::attachment::Mac;
+use super::counters::Counters;
 use super::error::{DatapathError, chain};
 
 /// Every map's name, as bpftool shows it and as it is pinned.
-pub(super) const NAMES: [&str; 8] = [
+pub(super) const NAMES: [&str; 13] = [
     "if_counters",
     "count_progs",
     "relay_rules",
@@ -28,27 +31,36 @@ pub(super) const NAMES: [&str; 8] = [
     "relay_counters",
     "host_ports",
     "host_flows",
+    "events",
+    "event_watch",
+    "guard_limits",
+    "guard_buckets",
+    "guard_counters",
 ];
 
-const BPF_ANY: u64 = 0;
+pub(super) const BPF_ANY: u64 = 0;
 const BPF_NOEXIST: u64 = 1;
 
 /// A shared type as aya wants it.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
-struct Plain<T>(T);
+pub(super) struct Plain<T>(pub(super) T);
 
 /// Types of the shared crate that are copied to and from the kernel as bytes.
-trait KernelValue: Copy + 'static {}
+pub(super) trait KernelValue: Copy + 'static {}
 impl KernelValue for InterfaceCounters {}
 impl KernelValue for Fanout {}
 impl KernelValue for FanoutKey {}
+impl KernelValue for GuardCount {}
+impl KernelValue for GuardKey {}
+impl KernelValue for GuardLimit {}
 impl KernelValue for HostPorts {}
 impl KernelValue for LocalMac {}
 impl KernelValue for MacKey {}
 impl KernelValue for RelayCount {}
 impl KernelValue for RelayKey {}
 impl KernelValue for Rule {}
+impl KernelValue for Watch {}
 impl KernelValue for RuleKey {}
 
 #[expect(unsafe_code, reason = "aya reads and writes map values as bytes and asks for this promise")]
@@ -56,15 +68,30 @@ impl KernelValue for RuleKey {}
 // crate), so any byte pattern is a value and every byte is initialised; Plain is transparent.
 unsafe impl<T: KernelValue> aya::Pod for Plain<T> {}
 
+/// An entry of the ring buffer `events`; `None`: it is of another size.
+pub(super) fn event(bytes: &[u8]) -> Option<Event> {
+    if bytes.len() != size_of::<Event>() {
+        return None;
+    }
+    #[expect(unsafe_code, reason = "the kernel hands events over as bytes")]
+    // SAFETY: the length is the type's, any byte pattern is an Event (integers alone, no padding), and the read assumes
+    // no alignment.
+    Some(unsafe { bytes.as_ptr().cast::<Event>().read_unaligned() })
+}
+
 /// The maps, open.
 pub(super) struct Maps {
-    counters: PerCpuArray<MapData, Plain<InterfaceCounters>>,
+    /// What the slots have counted.
+    pub(super) counters: Counters,
     count: ProgramArray<MapData>,
     rules: HashMap<MapData, Plain<RuleKey>, Plain<Rule>>,
     fanout: HashMap<MapData, Plain<FanoutKey>, Plain<Fanout>>,
     macs: HashMap<MapData, Plain<MacKey>, Plain<LocalMac>>,
     relay: PerCpuHashMap<MapData, Plain<RelayKey>, Plain<RelayCount>>,
     ports: HashMap<MapData, u32, Plain<HostPorts>>,
+    watch: Array<MapData, Plain<Watch>>,
+    guard_limits: Array<MapData, Plain<GuardLimit>>,
+    guard: PerCpuHashMap<MapData, Plain<GuardKey>, Plain<GuardCount>>,
     cpus: usize,
 }
 
@@ -78,16 +105,23 @@ impl Maps {
         check::<RelayKey, RelayCount>(folder, "relay_counters")?;
         check::<u32, HostPorts>(folder, "host_ports")?;
         check::<FlowKey, u64>(folder, "host_flows")?;
+        check::<u32, Watch>(folder, "event_watch")?;
+        check::<u32, GuardLimit>(folder, "guard_limits")?;
+        check::<BucketKey, GuardBucket>(folder, "guard_buckets")?;
+        check::<GuardKey, GuardCount>(folder, "guard_counters")?;
         let cpus =
             nr_cpus().map_err(|(what, error)| failed("count CPUs for", "if_counters")(format!("{what}: {error}")))?;
         Ok(Self {
-            counters: open(object, "if_counters")?,
+            counters: Counters::open(taken(object, "if_counters")?, cpus)?,
             count: open(object, "count_progs")?,
             rules: open(object, "relay_rules")?,
             fanout: open(object, "relay_fanout")?,
             macs: open(object, "local_macs")?,
             relay: open(object, "relay_counters")?,
             ports: open(object, "host_ports")?,
+            watch: open(object, "event_watch")?,
+            guard_limits: open(object, "guard_limits")?,
+            guard: open(object, "guard_counters")?,
             cpus,
         })
     }
@@ -97,21 +131,32 @@ impl Maps {
         self.count.set(direction, program, 0).map_err(on("write", "count_progs"))
     }
 
-    /// How many slots the counter map really has (a pinned one keeps the size it was made with).
-    pub(super) fn slots(&self) -> u32 {
-        self.counters.len() / 2
+    /// Says which of the relay's decisions are told.
+    pub(super) fn set_watch(&mut self, watch: Watch) -> Result<(), DatapathError> {
+        self.watch.set(0, Plain(watch), BPF_ANY).map_err(on("write", "event_watch"))
     }
 
     /// Makes `relay_rules` hold exactly `rules`.
     pub(super) fn set_rules(&mut self, rules: &[(RuleKey, Rule)]) -> Result<(), DatapathError> {
         let present: Vec<RuleKey> = self.rules.keys().filter_map(Result::ok).map(|key| key.0).collect();
-        for (key, rule) in rules {
-            self.rules.insert(Plain(*key), Plain(*rule), BPF_ANY).map_err(on("write", "relay_rules"))?;
+        let strays = present.into_iter().filter(|key| !rules.iter().any(|(kept, _)| kept == key)).collect::<Vec<_>>();
+        match self.add_rules(rules) {
+            Err(DatapathError::Full { .. }) => {
+                self.remove_rules(&strays)?;
+                self.add_rules(rules)
+            }
+            done => done.and_then(|()| self.remove_rules(&strays)),
         }
-        for key in present.iter().filter(|key| !rules.iter().any(|(kept, _)| kept == *key)) {
-            gone_is_fine(self.rules.remove(&Plain(*key))).map_err(on("delete from", "relay_rules"))?;
-        }
-        Ok(())
+    }
+
+    fn add_rules(&mut self, rules: &[(RuleKey, Rule)]) -> Result<(), DatapathError> {
+        let add = |(key, rule): &(RuleKey, Rule)| self.rules.insert(Plain(*key), Plain(*rule), BPF_ANY);
+        rules.iter().try_for_each(add).map_err(on("write", "relay_rules"))
+    }
+
+    fn remove_rules(&mut self, keys: &[RuleKey]) -> Result<(), DatapathError> {
+        let remove = |key: &RuleKey| gone_is_fine(self.rules.remove(&Plain(*key)));
+        keys.iter().try_for_each(remove).map_err(on("delete from", "relay_rules"))
     }
 
     /// Writes a parent's fan-out. Programs see each part old or new, whole, and no part before it is written: the first
@@ -197,7 +242,7 @@ impl Maps {
         for protocol in protocols {
             for path in numbers(PATHS) {
                 for outcome in numbers(OUTCOMES).filter(|outcome| has_outcome(protocol, *outcome)) {
-                    let zero = self.zeroes(RelayCount::default(), "relay_counters")?;
+                    let zero = zeroes(RelayCount::default(), self.cpus, "relay_counters")?;
                     let key = RelayKey { parent, protocol, path, outcome };
                     match self.relay.insert(Plain(key), zero, BPF_NOEXIST) {
                         Ok(()) => {}
@@ -243,45 +288,56 @@ impl Maps {
         Ok(counts)
     }
 
-    /// Both directions of a slot, summed over the CPUs: receive, transmit.
-    pub(super) fn interface(&self, slot: u32) -> Result<[InterfaceCounters; 2], DatapathError> {
-        Ok([self.direction(slot, RECEIVE)?, self.direction(slot, TRANSMIT)?])
+    /// Writes how much a protocol may send.
+    pub(super) fn set_guard_limit(&mut self, protocol: u32, limit: GuardLimit) -> Result<(), DatapathError> {
+        self.guard_limits.set(protocol, Plain(limit), 0).map_err(on("write", "guard_limits"))
     }
 
-    fn direction(&self, slot: u32, direction: u32) -> Result<InterfaceCounters, DatapathError> {
-        let index = slot.saturating_mul(2).saturating_add(direction);
-        let values = self.counters.get(&index, 0).map_err(on("read", "if_counters"))?;
-        Ok(values.iter().fold(InterfaceCounters::default(), |sum, value| add(sum, &value.0)))
-    }
-
-    /// Zeroes a slot, so that its next owner inherits nothing.
-    pub(super) fn zero(&mut self, slot: u32) -> Result<(), DatapathError> {
-        for direction in [RECEIVE, TRANSMIT] {
-            let zero = self.zeroes(InterfaceCounters::default(), "if_counters")?;
-            self.counters.set(slot * 2 + direction, zero, BPF_ANY).map_err(on("write", "if_counters"))?;
+    /// Makes a parent's counters of the storm guard exist at zero; those that exist keep their count.
+    pub(super) fn make_guard_counters(
+        &mut self,
+        parent: u32,
+        protocols: impl Iterator<Item = u32>,
+    ) -> Result<(), DatapathError> {
+        for protocol in protocols {
+            for (outcome, _) in (0u32..).zip(guard::OUTCOMES) {
+                let zero = zeroes(GuardCount::default(), self.cpus, "guard_counters")?;
+                match self.guard.insert(Plain(GuardKey { parent, protocol, outcome }), zero, BPF_NOEXIST) {
+                    Err(error) if !is(&error, std::io::ErrorKind::AlreadyExists) => {
+                        return Err(on("write", "guard_counters")(error));
+                    }
+                    _ => {}
+                }
+            }
         }
         Ok(())
     }
 
-    fn zeroes<T: KernelValue>(&self, value: T, map: &'static str) -> Result<PerCpuValues<Plain<T>>, DatapathError> {
-        PerCpuValues::try_from(vec![Plain(value); self.cpus]).map_err(|error| failed("write", map)(error.to_string()))
+    /// Removes the storm guard's counters that `is_kept` does not want.
+    pub(super) fn keep_guard_counters(&mut self, is_kept: impl Fn(&GuardKey) -> bool) -> Result<(), DatapathError> {
+        let keys: Vec<GuardKey> = self.guard.keys().filter_map(Result::ok).map(|key| key.0).collect();
+        for key in keys.into_iter().filter(|key| !is_kept(key)) {
+            gone_is_fine(self.guard.remove(&Plain(key))).map_err(on("delete from", "guard_counters"))?;
+        }
+        Ok(())
+    }
+
+    /// Every counter of the storm guard, summed over the CPUs.
+    pub(super) fn guard_counters(&self) -> Result<Vec<(GuardKey, u64)>, DatapathError> {
+        let entries = self.guard.iter().map(|entry| entry.map_err(on("read", "guard_counters")));
+        entries
+            .map(|entry| entry.map(|(key, values)| (key.0, values.iter().map(|value| value.0.frames).sum())))
+            .collect()
     }
 }
 
-fn add(mut sum: InterfaceCounters, value: &InterfaceCounters) -> InterfaceCounters {
-    sum.packets += value.packets;
-    sum.bytes += value.bytes;
-    sum.multicast_packets += value.multicast_packets;
-    sum.multicast_bytes += value.multicast_bytes;
-    sum.broadcast_packets += value.broadcast_packets;
-    sum.broadcast_bytes += value.broadcast_bytes;
-    for (total, part) in sum.protocols.iter_mut().zip(value.protocols) {
-        *total += part;
-    }
-    for (total, part) in sum.sizes.iter_mut().zip(value.sizes) {
-        *total += part;
-    }
-    sum
+/// `value` for every CPU.
+pub(super) fn zeroes<T: KernelValue>(
+    value: T,
+    cpus: usize,
+    map: &'static str,
+) -> Result<PerCpuValues<Plain<T>>, DatapathError> {
+    PerCpuValues::try_from(vec![Plain(value); cpus]).map_err(|error| failed("write", map)(error.to_string()))
 }
 
 fn numbers(names: &[&str]) -> impl Iterator<Item = u32> {
@@ -289,8 +345,11 @@ fn numbers(names: &[&str]) -> impl Iterator<Item = u32> {
 }
 
 fn open<T: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &'static str) -> Result<T, DatapathError> {
-    let map = object.take_map(name).ok_or_else(|| failed("open", name)("the object has no such map".to_owned()))?;
-    T::try_from(map).map_err(on("open", name))
+    T::try_from(taken(object, name)?).map_err(on("open", name))
+}
+
+fn taken(object: &mut Ebpf, name: &'static str) -> Result<Map, DatapathError> {
+    object.take_map(name).ok_or_else(|| failed("open", name)("the object has no such map".to_owned()))
 }
 
 /// A pinned map is reused by name alone: whether it has the sizes that the programs expect is for us to see.
@@ -308,12 +367,17 @@ fn check<K, V>(folder: &Path, name: &'static str) -> Result<(), DatapathError> {
     Ok(())
 }
 
-fn failed(action: &'static str, map: &'static str) -> impl Fn(String) -> DatapathError {
+pub(super) fn failed(action: &'static str, map: &'static str) -> impl Fn(String) -> DatapathError {
     move |reason| DatapathError::Map { action, map, reason }
 }
 
-fn on(action: &'static str, map: &'static str) -> impl Fn(MapError) -> DatapathError {
-    move |error| DatapathError::Map { action, map, reason: chain(&error) }
+pub(super) fn on(action: &'static str, map: &'static str) -> impl Fn(MapError) -> DatapathError {
+    move |error| {
+        if is(&error, std::io::ErrorKind::ArgumentListTooLong) {
+            return DatapathError::Full { map };
+        }
+        DatapathError::Map { action, map, reason: chain(&error) }
+    }
 }
 
 fn is(error: &MapError, kind: std::io::ErrorKind) -> bool {

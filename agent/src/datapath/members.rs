@@ -100,6 +100,16 @@ impl Sharers {
         self.all().fold(ProtocolSet::NONE, |set, sharer| set.union(sharer.wanted()))
     }
 
+    /// The MAC that this instance is known by.
+    pub(super) fn mac_of(&self, instance: u32) -> Option<Mac> {
+        self.all().find(|sharer| sharer.instance == instance).map(|sharer| sharer.mac)
+    }
+
+    /// The instance that is known by this MAC.
+    pub(super) fn holder_of(&self, mac: Mac) -> Option<u32> {
+        self.all().find(|sharer| sharer.mac == mac).map(|sharer| sharer.instance)
+    }
+
     /// Whether this instance has a place in the fan-out.
     pub(super) fn has_place(&self, instance: u32) -> bool {
         self.list.iter().any(|(sharer, place)| sharer.instance == instance && place.is_some())

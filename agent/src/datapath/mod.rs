@@ -5,11 +5,14 @@
 //! filters), so that a new agent finds a running datapath and takes it over with [`Datapath::adopt`].
 
 mod attachment;
+mod counters;
 mod error;
+mod guard;
 mod hooks;
 mod instances;
 mod layouts;
 mod lines;
+mod look;
 mod maps;
 mod members;
 mod numbers;
@@ -17,6 +20,7 @@ mod object;
 mod protocols;
 mod replay;
 mod report;
+mod watching;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,16 +29,24 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::Ebpf;
+use aya::programs::Program;
 use multus_ebpf_common::LAYOUT;
+use multus_ebpf_common::events::Watch;
 use multus_ebpf_common::mark::STAMPS;
+use multus_ebpf_common::protocols::HOST_ACCESS;
 
 pub use attachment::{AttachMode, Attached, Attachment, Mac, Mark, Mode, Parent, Settings};
+pub use counters::Reading;
 pub use error::DatapathError;
+pub use guard::{Guard, Guarded};
 pub use hooks::Method;
+pub use look::{PodLook, Presence};
 pub use protocols::{Custom, ProtocolSet};
-pub use report::{Facts, Interface, ParentFacts, ProgramFacts, RelayCount};
+pub use report::{Facts, GuardCount, Interface, InterfaceCounts, ParentFacts, ProgramFacts, RelayCount};
+pub use watching::{Decision, Watching};
 
 use crate::objects::HostAccess;
+use crate::sys::mounts;
 use crate::sys::netns::{self, NetnsError};
 use instances::{Instances, Owner};
 use lines::Lines;
@@ -71,12 +83,16 @@ impl std::fmt::Debug for Datapath {
 struct Parents {
     object: Ebpf,
     methods: BTreeMap<u32, Method>,
+    /// Parents that have a storm guard, or should; with the guard's own program where there is one.
+    guards: BTreeMap<u32, (Guarded, Option<ProgramFacts>)>,
 }
 
 struct State {
     maps: Maps,
     instances: Instances,
     sharers: BTreeMap<u32, Sharers>,
+    /// Instances that found no room in a map, and in which.
+    refused: BTreeMap<u32, String>,
 }
 
 impl Datapath {
@@ -84,6 +100,9 @@ impl Datapath {
     ///
     /// Nothing that runs is touched before [`Datapath::adopt`] has said what belongs to somebody.
     pub fn open(settings: &Settings) -> Result<Self, DatapathError> {
+        if !mounts::is_on_bpffs(&settings.bpffs).unwrap_or(false) {
+            return Err(DatapathError::NoBpffs(settings.bpffs.clone()));
+        }
         let root = settings.bpffs.join(format!("v{LAYOUT}"));
         let (pins, links, numbers) = (root.join("maps"), root.join("links"), root.join("protocols"));
         for folder in [&root, &pins, &root.join("progs"), &links, &numbers] {
@@ -94,12 +113,16 @@ impl Datapath {
         let table = Table::new(&settings.custom, &given)?;
         let allowed = settings.protocols.union(table.custom());
         let limit = settings.slots.saturating_add(UNCOUNTED).min(STAMPS);
-        let objects = Objects::new(&pins, settings.slots, limit, settings.mark);
+        let objects = Objects::new(&pins, settings.slots, limit, settings.mark, settings.guard);
         let mut object = objects.parents(settings.log)?;
         let mut maps = Maps::take(&mut object, &pins)?;
         gone.iter().try_for_each(|(number, _)| maps.forget_protocol(*number))?;
+        maps.keep_guard_counters(|key| !gone.iter().any(|(number, _)| *number == key.protocol))?;
+        guard::limits().try_for_each(|(number, limit)| maps.set_guard_limit(number, limit))?;
         numbers::remember(&numbers, &given, &gone)?;
         maps.set_rules(&table.rules(allowed))?;
+        // A watcher that was killed cannot have said that it is gone.
+        maps.set_watch(Watch::default())?;
         for (direction, name) in (0..).zip(object::COUNT) {
             object::load(&mut object, name)?;
             maps.set_count(direction, object::fd(&mut object, name)?)?;
@@ -110,7 +133,7 @@ impl Datapath {
             }
         }
         let log = if settings.log { Some(lines::follow(&mut object)?) } else { None };
-        let slots = maps.slots();
+        let slots = maps.counters.slots();
         if slots != settings.slots {
             tracing::warn!(
                 slots,
@@ -126,8 +149,8 @@ impl Datapath {
             allowed,
             links,
             objects,
-            parents: Mutex::new(Parents { object, methods: BTreeMap::new() }),
-            state: Mutex::new(State { maps, instances, sharers: BTreeMap::new() }),
+            parents: Mutex::new(Parents { object, methods: BTreeMap::new(), guards: BTreeMap::new() }),
+            state: Mutex::new(State { maps, instances, sharers: BTreeMap::new(), refused: BTreeMap::new() }),
             _lines: log,
         })
     }
@@ -140,7 +163,7 @@ impl Datapath {
             let number = state.instances.take(attachment.into()).ok_or(DatapathError::NoInstance(limit))?;
             hooks::forget_pod(number, &self.links);
             if let Some(slot) = state.instances.slot(number) {
-                state.maps.zero(slot)?;
+                state.maps.counters.zero(slot)?;
             }
             number
         };
@@ -159,9 +182,29 @@ impl Datapath {
     /// The result says for each whether it could be taken over; where the pod's namespace is gone its number stays
     /// reserved until it is detached.
     pub fn adopt(&self, records: &[Attached]) -> Result<Vec<Result<Attached, DatapathError>>, DatapathError> {
-        let adopted = records.iter().map(|record| self.adopt_one(record)).collect();
+        // Every member before any map: one that is written late would hear nothing meanwhile.
+        let reclaimed: Vec<_> = records.iter().map(|record| self.reclaim(record)).collect();
+        self.write_parents()?;
+        let adopted = reclaimed.into_iter().map(|attached| attached.and_then(|attached| self.take_over(attached)));
+        let adopted = adopted.collect();
+        self.state().sharers.retain(|_, sharers| sharers.len() > 0);
+        self.write_parents()?;
         self.sweep()?;
         Ok(adopted)
+    }
+
+    fn write_parents(&self) -> Result<(), DatapathError> {
+        let mut state = self.state();
+        let parents: Vec<u32> = state.sharers.keys().copied().collect();
+        for parent in parents {
+            match write_parent(&mut state, parent) {
+                Err(full @ DatapathError::Full { .. }) => {
+                    tracing::warn!(parent, "not every member of a parent is relayed: {full}");
+                }
+                done => done?,
+            }
+        }
+        Ok(())
     }
 
     /// Takes everything of an attachment away. What is gone already (interface, namespace, entries) is fine; calling it
@@ -189,8 +232,9 @@ impl Datapath {
         hooks::forget_pod(*instance, &self.links);
         let mut state = self.state();
         state.instances.release(*instance);
+        state.refused.remove(instance);
         if let Some(slot) = state.instances.slot(*instance) {
-            state.maps.zero(slot)?;
+            state.maps.counters.zero(slot)?;
         }
         drop(state);
         Ok(filters?)
@@ -234,7 +278,8 @@ impl Datapath {
         }
     }
 
-    fn adopt_one(&self, record: &Attached) -> Result<Attached, DatapathError> {
+    /// Takes the number that a record names, and a place among its parent's members; no map says so yet.
+    fn reclaim(&self, record: &Attached) -> Result<Attached, DatapathError> {
         let limit = {
             let mut state = self.state();
             let limit = state.instances.limit();
@@ -245,20 +290,37 @@ impl Datapath {
             return Err(DatapathError::NoInstance(limit));
         }
         let attached = self.describe(&record.attachment, record.instance);
-        let relayed = self.install(&attached)?;
+        if let Some(parent) = &attached.attachment.parent {
+            self.enrol(&mut self.state(), parent, &attached)?;
+        }
+        Ok(attached)
+    }
+
+    /// Puts the programs of a reclaimed attachment in place of the old ones.
+    fn take_over(&self, attached: Attached) -> Result<Attached, DatapathError> {
+        let parent = attached.attachment.parent.as_ref();
+        let done = self.attach_pod(&attached).and_then(|()| parent.map_or(Ok(()), |parent| self.attach_parent(parent)));
+        if let Err(error) = done {
+            // Who is not there hears nothing, and nobody may speak in its name.
+            let mut state = self.state();
+            if let Some(sharers) = parent.and_then(|parent| state.sharers.get_mut(&parent.ifindex)) {
+                sharers.remove(attached.instance);
+            }
+            return Err(error);
+        }
+        let relayed = self.is_relayed(&attached);
         Ok(Attached { relayed, ..attached })
     }
 
     /// Maps, then the pod's programs, then the parent's; says whether the attachment has a place in the fan-out.
     fn install(&self, attached: &Attached) -> Result<bool, DatapathError> {
-        if let Some(parent) = &attached.attachment.parent {
-            self.join(parent, attached)?;
-        }
+        let joined = self.join_if_there_is_room(attached)?;
         self.attach_pod(attached)?;
         let Some(parent) = &attached.attachment.parent else { return Ok(false) };
-        self.attach_parent(parent)?;
-        let state = self.state();
-        Ok(state.sharers.get(&parent.ifindex).is_some_and(|sharers| sharers.has_place(attached.instance)))
+        if joined {
+            self.attach_parent(parent)?;
+        }
+        Ok(self.is_relayed(attached))
     }
 
     fn attach_pod(&self, attached: &Attached) -> Result<(), DatapathError> {
@@ -280,12 +342,44 @@ impl Datapath {
         layouts::take_over_parent(&self.settings.bpffs, &self.links, parent.ifindex);
         let method = hooks::attach_parent(&mut parents.object, parent, self.settings.attach, &self.links)?;
         parents.methods.insert(parent.ifindex, method);
+        self.guard(&mut parents, parent);
         Ok(())
+    }
+
+    /// Gives a parent its storm guard, or takes one of an earlier configuration away.
+    fn guard(&self, parents: &mut Parents, parent: &Parent) {
+        match guard::attach(&self.objects, self.settings.guard, parent, &self.links) {
+            Some(guarded) => parents.guards.insert(parent.ifindex, guarded),
+            None => parents.guards.remove(&parent.ifindex),
+        };
+    }
+
+    /// False: it has no parent, or a map is full, which is remembered; then it is counted and not relayed.
+    fn join_if_there_is_room(&self, attached: &Attached) -> Result<bool, DatapathError> {
+        let Some(parent) = &attached.attachment.parent else { return Ok(false) };
+        let joined = self.join(parent, attached);
+        let mut state = self.state();
+        let state = &mut *state;
+        state.refused.remove(&attached.instance);
+        let Err(full @ DatapathError::Full { .. }) = joined else { return joined.map(|()| true) };
+        state.refused.insert(attached.instance, full.to_string());
+        if state.sharers.get_mut(&parent.ifindex).is_some_and(|sharers| sharers.remove(attached.instance)) {
+            state.sharers.remove(&parent.ifindex);
+            state.maps.remove_fanout(parent.ifindex)?;
+            state.maps.set_macs(parent.ifindex, &[])?;
+        } else {
+            write_parent(state, parent.ifindex)?;
+        }
+        Ok(false)
     }
 
     fn join(&self, parent: &Parent, attached: &Attached) -> Result<(), DatapathError> {
         let mut state = self.state();
-        let state = &mut *state;
+        self.enrol(&mut state, parent, attached)?;
+        write_parent(&mut state, parent.ifindex)
+    }
+
+    fn enrol(&self, state: &mut State, parent: &Parent, attached: &Attached) -> Result<(), DatapathError> {
         let sharers = state.sharers.entry(parent.ifindex).or_insert_with(|| Sharers::new(parent.clone()));
         sharers.set_parent(parent.clone());
         let Attachment { mac, protocols, host_access, .. } = &attached.attachment;
@@ -294,7 +388,11 @@ impl Datapath {
         // A protocol is counted on a parent once somebody there has wanted it; the usual ones from the first member on.
         let counted = sharers.wanted().union(ProtocolSet::standard().intersection(self.allowed));
         state.maps.make_relay_counters(parent.ifindex, counted.numbers())?;
-        write_parent(state, parent.ifindex)
+        if self.settings.guard == Guard::Off {
+            return Ok(());
+        }
+        let counted = counted.numbers().filter(|number| *number != HOST_ACCESS);
+        state.maps.make_guard_counters(parent.ifindex, counted)
     }
 
     /// Takes a member off its parent; with the last one everything of the parent goes.
@@ -307,13 +405,22 @@ impl Datapath {
         if !sharers.remove(instance) {
             return write_parent(&mut state, parent.ifindex);
         }
-        hooks::detach_parent(parent.ifindex, Some(&parent.name), &self.links);
+        // By the name it has now: another link may have the one that was recorded.
+        hooks::detach_parent(parent.ifindex, netns::interface_name(parent.ifindex).as_deref(), &self.links);
         parents.methods.remove(&parent.ifindex);
+        parents.guards.remove(&parent.ifindex);
         state.sharers.remove(&parent.ifindex);
         state.maps.remove_fanout(parent.ifindex)?;
         state.maps.set_macs(parent.ifindex, &[])?;
         let kept: Vec<u32> = state.sharers.keys().copied().collect();
-        state.maps.keep_relay_counters(&kept)
+        self.keep_counters(&mut state.maps, &kept)
+    }
+
+    /// Removes the counters of parents that are not kept, and the storm guard's where there is none.
+    fn keep_counters(&self, maps: &mut Maps, kept: &[u32]) -> Result<(), DatapathError> {
+        let is_guarded = self.settings.guard != Guard::Off;
+        maps.keep_guard_counters(|key| is_guarded && kept.contains(&key.parent))?;
+        maps.keep_relay_counters(kept)
     }
 
     /// Removes parents, members and counters that nobody owns: what a killed agent left, or pods that went without one.
@@ -336,12 +443,12 @@ impl Datapath {
             }
         }
         for slot in state.instances.free_slots() {
-            state.maps.zero(slot)?;
+            state.maps.counters.zero(slot)?;
         }
         let members: Vec<u32> = state.sharers.values().flat_map(Sharers::all).map(|sharer| sharer.instance).collect();
         state.maps.keep_host_ports(&members)?;
         layouts::remove_others(&self.settings.bpffs);
-        state.maps.keep_relay_counters(&kept)
+        self.keep_counters(&mut state.maps, &kept)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -361,6 +468,15 @@ fn write_parent(state: &mut State, parent: u32) -> Result<(), DatapathError> {
     state.maps.set_macs(parent, &macs)?;
     state.maps.set_fanout(parent, &fanout)?;
     free.into_iter().try_for_each(|(instance, _)| state.maps.remove_host_ports(instance))
+}
+
+/// The loaded programs of an object by name and id.
+fn program_ids(object: &Ebpf) -> Vec<(String, u32)> {
+    let id = |program: &Program| match program {
+        Program::SchedClassifier(program) => program.info().ok().map(|info| info.id()),
+        _ => None,
+    };
+    object.programs().filter_map(|(name, program)| Some((name.to_owned(), id(program)?))).collect()
 }
 
 fn make_private(folder: &Path) -> Result<(), DatapathError> {

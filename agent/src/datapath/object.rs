@@ -12,6 +12,7 @@ use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 
 use super::attachment::Mark;
 use super::error::{DatapathError, brief};
+use super::guard::{self, Guard};
 use super::maps::NAMES;
 
 static SILENT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/multus-ebpf-silent.o"));
@@ -23,6 +24,8 @@ pub(super) const POD: [&str; 2] = ["pod_ingress", "pod_egress"];
 pub(super) const COUNT: [&str; 2] = ["count_receive", "count_transmit"];
 /// Programs of the parent.
 pub(super) const PARENT: [&str; 2] = ["parent_ingress", "parent_egress"];
+/// The parent's storm guard, where that is an XDP program.
+pub(super) const GUARD: &str = "parent_guard";
 
 /// The program that is on no interface and gives a frame of the agent's to one member.
 pub(super) const REPLAY: &str = "parent_replay";
@@ -38,7 +41,7 @@ pub(super) struct Objects {
 
 impl Objects {
     /// A loader that creates or reuses the maps pinned in `maps`, with `slots` counter slots.
-    pub(super) fn new(maps: &Path, slots: u32, limit: u32, mark: Mark) -> Self {
+    pub(super) fn new(maps: &Path, slots: u32, limit: u32, mark: Mark, guard: Guard) -> Self {
         let instances: &'static [u32] = Box::leak((0..limit.max(1)).collect());
         let mark: &'static Mark = Box::leak(Box::new(mark));
         let mut loader = EbpfLoader::new();
@@ -46,7 +49,8 @@ impl Objects {
             .btf(None)
             .map_max_entries("if_counters", slots.saturating_mul(2).max(2))
             .override_global("MARK_VALUE", &mark.value, true)
-            .override_global("MARK_MASK", &mark.mask, true);
+            .override_global("MARK_MASK", &mark.mask, true)
+            .override_global("GUARD", guard.number(), true);
         for name in NAMES {
             loader.map_pin_path(name, maps.join(name));
         }
@@ -65,6 +69,16 @@ impl Objects {
         for name in POD {
             load(&mut object, name)?;
         }
+        Ok(object)
+    }
+
+    /// The storm guard of one parent as an XDP program, loaded. Dropping the result unloads it where it is not attached.
+    pub(super) fn guard(&self, parent: u32) -> Result<Ebpf, DatapathError> {
+        // What is lent to the loader must live as long; a parent's number is four bytes, once for each that is guarded.
+        let parent: &'static u32 = Box::leak(Box::new(parent));
+        self.loader.lock().unwrap_or_else(PoisonError::into_inner).override_global("PARENT", parent, true);
+        let mut object = self.open(SILENT, "object for a storm guard", 0, false)?;
+        guard::xdp(&mut object)?.load().map_err(|error| DatapathError::Load { what: GUARD, reason: brief(&error) })?;
         Ok(object)
     }
 

@@ -4,40 +4,33 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::value::RawValue;
 
-use crate::cni::{CniResult, Command, Request, passthru};
+use crate::cni::{CniResult, Command, passthru};
 use crate::fault::{CniError, code, quote};
 use crate::kube::EventKind;
-use crate::names::{ContainerId, IfName, NadRef, NetnsPath};
+use crate::names::NadRef;
 use crate::objects::{Allocated, Network};
 use crate::ops::cluster_network;
 use crate::ops::context::{Context, Pool, left_ms};
-use crate::ops::invocation::Invocation;
+use crate::ops::invocation::{Invocation, Sandbox};
 use crate::ops::runner::Runner;
 use crate::ops::{
-    auxiliary, chain, default_network, default_route, device_info, devices, links, pods, preflight, result_cache, undo,
+    auxiliary, chain, default_network, default_route, device_info, devices, links, pods, preflight, recording,
+    result_cache, undo,
 };
 use crate::plan::{self, Attachment, Choice, Demand, Plan, Wanted};
-use crate::records::{self, Origin, Record, Stage, State};
+use crate::records::{Record, Stage, State};
 use crate::sys;
 use crate::wire::Job;
-
-/// What an ADD is about, once everything it needs is known to be there.
-struct Sandbox<'a> {
-    container: &'a ContainerId,
-    netns: &'a NetnsPath,
-    ifname: &'a IfName,
-}
 
 /// Attaches a container. The answer is the master's result in the version that was asked in.
 ///
 /// # Errors
 /// Whatever refused the plan, or the first step that failed; then everything before it was undone.
 pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R) -> Result<String, CniError> {
-    let sandbox = sandbox(call)?;
+    let sandbox = call.sandbox()?;
     let refused = |error| refused(context, call, error);
     default_network::wait(context, call.work_until).await.map_err(refused)?;
     if runner.is_gone() {
@@ -53,7 +46,7 @@ pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R
         pods::Found::Gone => return pods::nothing_attached(call),
     };
     let plan = feasible_plan(context, call, &sandbox, &pod).await.map_err(refused)?;
-    let mut record = begin(context, call, &sandbox, &plan).map_err(refused)?;
+    let mut record = recording::begin(context, call, &sandbox, &plan).map_err(refused)?;
     match carry_out(context, call, &plan, &mut record, runner).await {
         Ok((answer, results)) => {
             announce(context, call, &plan, &record, &results);
@@ -90,7 +83,7 @@ async fn carry_out<R: Runner>(
     let made: Vec<_> = told.map(made).collect();
     record.status = Some(plan::status::network_status(&made));
     record.state = State::Added;
-    save(context, record)?;
+    recording::save(context, record)?;
     Ok((answer, results))
 }
 
@@ -105,13 +98,6 @@ fn made<'a>(
 ) -> plan::status::Made<'a> {
     let device_info = info.as_deref();
     plan::status::Made { network: &attachment.network, master: attachment.master, result, device_info }
-}
-
-fn sandbox(call: &Invocation) -> Result<Sandbox<'_>, CniError> {
-    match (&call.request.container_id, &call.request.netns, &call.request.ifname) {
-        (Some(container), Some(netns), Some(ifname)) => Ok(Sandbox { container, netns, ifname }),
-        _ => Err(CniError::new(code::INVALID_ENVIRONMENT, "ADD needs CNI_CONTAINERID, CNI_NETNS and CNI_IFNAME")),
-    }
 }
 
 /// The answer of an ADD that was done, but whose shim lost the agent before it heard so.
@@ -230,74 +216,6 @@ async fn remove_remains(sandbox: &Sandbox<'_>, plan: &Plan) {
     }
 }
 
-/// Writes down what is about to be done.
-fn begin(context: &Context, call: &Invocation, sandbox: &Sandbox<'_>, plan: &Plan) -> Result<Record, CniError> {
-    let planned = |attachment| recorded(attachment, &call.request, Stage::Planned);
-    let attachments = plan.attachments.iter().map(planned).collect::<Result<_, _>>()?;
-    let record = Record {
-        container: sandbox.container.clone(),
-        netns: Some(sandbox.netns.clone()),
-        pod: call.request.pod.clone(),
-        ifname: sandbox.ifname.clone(),
-        state: State::Adding,
-        since: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-        attachments,
-        status: None,
-        origin: Origin::Agent,
-    };
-    save(context, &record)?;
-    Ok(record)
-}
-
-/// One attachment as its record begins; its delegates are at `stage`.
-pub(super) fn recorded(
-    attachment: &Attachment,
-    request: &Request,
-    stage: Stage,
-) -> Result<records::Attachment, CniError> {
-    let environment = plan::stdin::environment(Command::Del, request, "", attachment)?;
-    let args = environment.get("CNI_ARGS").unwrap_or_default();
-    Ok(records::Attachment {
-        network: attachment.network.clone(),
-        conf_name: attachment.config.name.to_string(),
-        nad: attachment.nad.clone(),
-        ifname: attachment.ifname.clone(),
-        master: attachment.master,
-        hotplug: false,
-        delegates: delegates(attachment, args, None, stage)?,
-        result: None,
-        link: None,
-        device_info: attachment.device_info.as_ref().map(|files| files.shown.clone()),
-    })
-}
-
-fn delegates(
-    attachment: &Attachment,
-    args: &str,
-    result: Option<&CniResult>,
-    stage: Stage,
-) -> Result<Vec<records::Delegate>, CniError> {
-    let config = &attachment.config;
-    let delegate = |(index, plugin): (usize, &crate::cni::PluginConfig)| {
-        Ok(records::Delegate {
-            plugin: plugin.plugin.clone(),
-            cni_version: config.cni_version.to_string(),
-            stage,
-            stdin: plan::stdin::stdin(Command::Del, attachment, index, result)?,
-            args: args.to_owned(),
-            skips_check: config.disable_check,
-        })
-    };
-    config.plugins.iter().enumerate().map(delegate).collect()
-}
-
-pub(super) fn save(context: &Context, record: &Record) -> Result<(), CniError> {
-    context.ledger.save(record).map_err(|error| {
-        CniError::new(code::IO, format!("write the record of container {}: {error}", record.container))
-            .remedy("free space below cniDir, or mount it writable")
-    })
-}
-
 /// Every network in order, one after the other, as the specification demands.
 async fn attach_all<R: Runner>(
     context: &Context,
@@ -325,7 +243,7 @@ async fn attach_all<R: Runner>(
             if let (Some(attachment), Some(result), Some(recorded)) =
                 (plan.attachments.get(at), results.get(at), record.attachments.get_mut(at))
             {
-                note(recorded, attachment, result)?;
+                recording::note(recorded, attachment, result)?;
             }
         }
         for warning in settled.warnings {
@@ -348,7 +266,7 @@ pub(super) async fn attach<R: Runner>(
     let args = record.attachments.get(at).and_then(|a| a.delegates.first()).map(|d| d.args.clone()).unwrap_or_default();
     for (index, plugin) in attachment.config.plugins.iter().enumerate() {
         record.mark((at, index), Stage::Called);
-        save(context, record)?;
+        recording::save(context, record)?;
         let job = Job {
             id: 0,
             plugin: plugin.plugin.clone(),
@@ -376,21 +294,9 @@ pub(super) async fn attach<R: Runner>(
     }
     let result = result.unwrap_or_default();
     if let Some(recorded) = record.attachments.get_mut(at) {
-        note(recorded, attachment, &result)?;
+        recording::note(recorded, attachment, &result)?;
     }
     Ok(result)
-}
-
-/// The record says what came of an attachment, and its DEL and CHECK will say it to the plugins.
-pub(super) fn note(
-    recorded: &mut records::Attachment,
-    attachment: &Attachment,
-    result: &CniResult,
-) -> Result<(), CniError> {
-    let args = recorded.delegates.first().map(|delegate| delegate.args.clone()).unwrap_or_default();
-    recorded.delegates = delegates(attachment, &args, Some(result), Stage::Called)?;
-    recorded.result = result.print(crate::cni::Version::NEWEST).ok().and_then(|text| serde_json::from_str(&text).ok());
-    Ok(())
 }
 
 /// A delegate's failure in upstream's own words, its code kept; the details name the object, where there is one.
@@ -445,16 +351,4 @@ fn announce(context: &Context, call: &Invocation, plan: &Plan, record: &Record, 
     for warning in &plan.warnings {
         pods::event(context, call, EventKind::Warning, warning.reason, &warning.message);
     }
-}
-
-/// What is owed after the reply: the record survives power loss, too.
-pub fn persist(context: &Arc<Context>, container: ContainerId) {
-    let context = Arc::clone(context);
-    tokio::task::spawn_blocking(move || {
-        if let Err(error) = context.ledger.persist(&container)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(%container, "flush a record: {error}");
-        }
-    });
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::cni::CniResult;
 use crate::ops::context::Context;
 use crate::ops::invocation::Invocation;
-use crate::ops::{add, cluster_network};
+use crate::ops::{cluster_network, recording};
 use crate::plan::{self, Choice, KnownNetwork, Plan, Wanted};
 use crate::records::{Origin, Record, Stage, State};
 
@@ -23,9 +23,9 @@ pub async fn record(context: &Context, call: &Invocation) -> Option<Record> {
     let result = call.conf.prev_result.as_ref().and_then(|text| CniResult::parse(text.get().as_bytes()).ok());
     let mut attachments = Vec::new();
     for attachment in &plan.attachments {
-        let Ok(mut recorded) = add::recorded(attachment, &call.request, Stage::Called) else { continue };
+        let Ok(mut recorded) = recording::recorded(attachment, &call.request, Stage::Called) else { continue };
         if let (true, Some(result)) = (attachment.master, &result) {
-            let _unprintable = add::note(&mut recorded, attachment, result);
+            let _unprintable = recording::note(&mut recorded, attachment, result);
         }
         attachments.push(recorded);
     }

@@ -17,6 +17,8 @@ use crate::names::ContainerId;
 use crate::ops::default_network::DefaultNetwork;
 use crate::ops::discovery::Discovery;
 use crate::ops::ledger::Ledger;
+use crate::ops::repair::Troubles;
+use crate::ops::witness::Witness;
 use crate::spool::Spool;
 
 /// Everything an operation may use.
@@ -38,6 +40,8 @@ pub struct Context {
     pub default_network: DefaultNetwork,
     /// What is announced on parents.
     pub discovery: Discovery,
+    /// What others took away from the datapath and is not put back yet.
+    pub troubles: Troubles,
     /// The records.
     pub ledger: Ledger,
     /// What the shim did while we were away.
@@ -48,6 +52,8 @@ pub struct Context {
     pub turns: Turns,
     /// Something was left over just now, by a shim that is gone: a reason to look before it is time.
     pub left_over: Notify,
+    /// What the relay decides, while somebody asks.
+    pub witness: Witness,
 }
 
 impl Context {

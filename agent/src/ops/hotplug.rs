@@ -17,7 +17,9 @@ use crate::objects::Network;
 use crate::ops::context::{Context, Pool};
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
-use crate::ops::{add, check, cluster_network, default_route, links, pods, preflight, result_cache, status, undo};
+use crate::ops::{
+    add, check, cluster_network, default_route, links, pods, preflight, recording, result_cache, status, undo,
+};
 use crate::plan::hotplug::{Present, Wish};
 use crate::plan::{self, KnownNetwork, Plan};
 use crate::records::{self, Record, Stage, State};
@@ -148,8 +150,8 @@ async fn carry_out<R: Runner>(
     let attachment = plan.attachments.first().ok_or_else(internal)?;
     record
         .attachments
-        .push(records::Attachment { hotplug: true, ..add::recorded(attachment, &call.request, Stage::Planned)? });
-    add::save(context, record)?;
+        .push(records::Attachment { hotplug: true, ..recording::recorded(attachment, &call.request, Stage::Planned)? });
+    recording::save(context, record)?;
     let mut result = add::attach(context, call, attachment, (record, at), runner).await?;
     if !runner.is_heard() {
         return Err(CniError::new(code::TRY_LATER, "whoever asked is gone"));
@@ -165,7 +167,7 @@ async fn carry_out<R: Runner>(
     let (network, device_info) = (attachment.network.as_str(), None);
     let made = plan::status::Made { network, master: false, result: &result, device_info };
     record.status = record.status.as_deref().map(|status| plan::status::with(status, &made));
-    add::save(context, record)?;
+    recording::save(context, record)?;
     result_cache::write_from(context, record, at, plan, std::slice::from_ref(&result));
     Ok(result)
 }
@@ -182,7 +184,7 @@ async fn keep_default_route(
     let present: Vec<&IfName> = record.attachments.iter().take(at).map(|present| &present.ifname).collect();
     let settled = default_route::joined(netns.as_path(), &present, plan, std::slice::from_mut(result)).await?;
     if let (false, Some(recorded)) = (settled.changed.is_empty(), record.attachments.get_mut(at)) {
-        add::note(recorded, attachment, result)?;
+        recording::note(recorded, attachment, result)?;
     }
     for warning in settled.warnings {
         pods::event(context, call, EventKind::Warning, warning.reason, &warning.message);
@@ -205,7 +207,7 @@ async fn del<R: Runner>(context: &Context, request: &Request<'_>, runner: &mut R
         None => {
             let status = record.status.as_deref().zip(left);
             record.status = status.map(|(status, (network, ifname))| plan::status::without(status, &network, &ifname));
-            add::save(context, &record)
+            recording::save(context, &record)
         }
         Some(first) => Err(CniError::new(code::DELEGATE, first.clone()).remedy("it stays recorded; call DEL again")),
     }

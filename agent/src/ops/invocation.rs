@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::cni::{CniResult, Command, Environment, Request, Version};
 use crate::config::{NetConf, Settings};
 use crate::fault::{CniError, code, quote};
+use crate::names::{ContainerId, IfName, NetnsPath};
 use crate::wire::{Call, PROTOCOL};
 
 /// The capability under which containerd hands over the pod's annotations.
@@ -30,6 +31,17 @@ pub struct Invocation {
     pub work_until: Instant,
     /// When everything has to be over.
     pub deadline: Instant,
+}
+
+/// Which container an ADD attaches, and where.
+#[derive(Debug, Clone, Copy)]
+pub struct Sandbox<'a> {
+    /// The container.
+    pub container: &'a ContainerId,
+    /// Its network namespace.
+    pub netns: &'a NetnsPath,
+    /// The interface that the runtime asks for.
+    pub ifname: &'a IfName,
 }
 
 /// What stands in for the configuration of a DEL that cannot be read: it is not needed.
@@ -69,6 +81,17 @@ impl Invocation {
         let deadline = Instant::now() + timeout;
         let work_until = deadline.checked_sub(RESERVE.min(timeout / 4)).unwrap_or(deadline);
         Ok(Self { request, conf, config: call.config, version, annotations, again: call.again, work_until, deadline })
+    }
+
+    /// What an ADD must name.
+    ///
+    /// # Errors
+    /// Code 4 when part of it is missing.
+    pub fn sandbox(&self) -> Result<Sandbox<'_>, CniError> {
+        match (&self.request.container_id, &self.request.netns, &self.request.ifname) {
+            (Some(container), Some(netns), Some(ifname)) => Ok(Sandbox { container, netns, ifname }),
+            _ => Err(CniError::new(code::INVALID_ENVIRONMENT, "ADD needs CNI_CONTAINERID, CNI_NETNS and CNI_IFNAME")),
+        }
     }
 }
 

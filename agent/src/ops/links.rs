@@ -10,7 +10,7 @@ use crate::objects::HostAccess;
 use crate::ops::context::Context;
 use crate::plan;
 use crate::records::{Attachment, Link, Parent, Record, State};
-use crate::sys::links::{self, Facts};
+use crate::sys::links::{self, Facts, LinkError};
 
 /// Looks at an interface after its ADD and attaches the datapath to it. `None`: there is no such interface.
 pub async fn follow(context: &Context, netns: &NetnsPath, planned: &plan::Attachment) -> Option<Link> {
@@ -45,9 +45,17 @@ pub async fn follow(context: &Context, netns: &NetnsPath, planned: &plan::Attach
 
 /// The link below a macvlan, if that is in our own namespace.
 async fn parent_of(facts: &Facts) -> Option<Parent> {
-    let below = facts.below.filter(|below| below.elsewhere && facts.kind == "macvlan")?;
-    let parent = links::by_index(below.ifindex).await.ok().flatten()?;
-    Some(Parent { ifindex: parent.ifindex, name: parent.name, mac: parent.mac })
+    parent_now(facts).await.ok().flatten()
+}
+
+/// The same, for who must not take a question that was not answered for an answer.
+///
+/// # Errors
+/// The kernel was not asked, or refused to say.
+pub async fn parent_now(facts: &Facts) -> Result<Option<Parent>, LinkError> {
+    let Some(below) = facts.below.filter(|below| below.elsewhere && facts.kind == "macvlan") else { return Ok(None) };
+    let parent = links::by_index(below.ifindex).await?;
+    Ok(parent.map(|parent| Parent { ifindex: parent.ifindex, name: parent.name, mac: parent.mac }))
 }
 
 async fn attach(context: &Context, netns: &NetnsPath, ifname: &IfName, link: &mut Link) {
@@ -59,7 +67,7 @@ async fn attach(context: &Context, netns: &NetnsPath, ifname: &IfName, link: &mu
     let datapath = Arc::clone(datapath);
     let attached = tokio::task::spawn_blocking(move || datapath.attach(&wanted)).await;
     match attached.map_err(|error| error.to_string()).and_then(|attached| attached.map_err(|error| error.to_string())) {
-        Ok(attached) => note(link, &attached),
+        Ok(attached) => note(link, &attached, context),
         Err(error) => {
             tracing::warn!(interface = %ifname, "an attachment works uncounted: {error}");
             link.note = Some(error);
@@ -67,7 +75,9 @@ async fn attach(context: &Context, netns: &NetnsPath, ifname: &IfName, link: &mu
     }
 }
 
-fn note(link: &mut Link, attached: &Attached) {
+/// Writes into the record what became of an attachment, and why it is less than was asked for.
+pub fn note(link: &mut Link, attached: &Attached, context: &Context) {
+    let refusal = context.datapath.as_ref().and_then(|datapath| datapath.refusal(attached));
     link.instance = Some(attached.instance);
     link.slot = attached.slot;
     let wants = attached.attachment.parent.is_some() && (link.host_access || !link.relay.is_empty());
@@ -75,6 +85,7 @@ fn note(link: &mut Link, attached: &Attached) {
     link.note = match attached.slot {
         None => Some("uncounted: every slot of datapath.slots is in use".into()),
         Some(_) if attached.relayed || !wants => None,
+        Some(_) if refusal.is_some() => refusal.map(|reason| format!("not relayed: {reason}")),
         Some(_) if has_parents_mac => Some("not relayed: the interface has its parent's hardware address".into()),
         Some(_) => Some("not relayed: the parent's fan-out is full".into()),
     };
@@ -106,7 +117,8 @@ pub async fn set_host_access(context: &Context, attached: Attached, access: Opti
     done.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
-fn describe(datapath: &Datapath, netns: &NetnsPath, ifname: &IfName, link: &Link) -> datapath::Attachment {
+/// The datapath's own description of what a record's link wants.
+pub fn describe(datapath: &Datapath, netns: &NetnsPath, ifname: &IfName, link: &Link) -> datapath::Attachment {
     let parent = link.parent.as_ref().map(|parent| datapath::Parent {
         ifindex: parent.ifindex,
         name: parent.name.clone(),
@@ -143,6 +155,7 @@ pub fn attached(context: &Context, record: &Record, attachment: &Attachment) -> 
 
 /// Takes the datapath off everything in `record`.
 pub async fn forget(context: &Context, record: &Record) {
+    context.troubles.forget(&record.container);
     let Some(datapath) = &context.datapath else { return };
     let all: Vec<Attached> = record.attachments.iter().filter_map(|a| attached(context, record, a)).collect();
     if all.is_empty() {
@@ -191,7 +204,7 @@ pub async fn adopt(context: &Context) {
         };
         let before = link.clone();
         match outcome {
-            Ok(attached) => note(link, &attached),
+            Ok(attached) => note(link, &attached, context),
             Err(error) => {
                 tracing::warn!(%container, "take over an attachment: {error}");
                 link.note = Some(error.to_string());

@@ -25,6 +25,8 @@ pub mod owed_status;
 pub mod pods;
 pub mod preflight;
 pub mod reconcile;
+mod recording;
+pub mod repair;
 pub mod result_cache;
 pub mod runner;
 pub mod runtime_conf;
@@ -32,6 +34,7 @@ pub mod status;
 pub mod takeover;
 pub mod undo;
 pub mod view;
+pub mod witness;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -104,7 +107,7 @@ async fn perform<R: Runner>(
         Command::Add => {
             let result = add::add(context, call, runner).await?;
             if let Some(container) = &call.request.container_id {
-                add::persist(context, container.clone());
+                recording::persist(context, container.clone());
             }
             Ok(Some(result))
         }

@@ -1,11 +1,16 @@
 //! Records ⇄ spool ⇄ kernel: at the start of the agent and now and then, everything is made to agree.
 
+use std::time::Duration;
+
 use crate::ops::context::Context;
 use crate::ops::runner::HostRunner;
 use crate::ops::{device_info, links, takeover, undo};
 use crate::records::{Record, State};
 use crate::spool::Note;
 use crate::sys;
+
+/// Until the last work's threads and connections are gone.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// Takes over what Multus, an earlier agent and the shim left: what has no record gets one, notes are replayed, half
 /// ADDs are marked for undo, the datapath adopts what is attached.
@@ -76,6 +81,7 @@ pub async fn now_and_then(context: &Context, host: Option<&mut HostRunner>) {
         undo::leftovers_on_host(context, runner).await;
     }
     if context.turns.rests() {
+        tokio::time::sleep(SETTLED).await;
         // What a burst needed goes back to the system. A task that cannot be joined has nothing to say.
         drop(tokio::task::spawn_blocking(sys::memory::trim).await);
     }

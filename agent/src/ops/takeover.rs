@@ -5,9 +5,8 @@
 
 use crate::cni::{Args, CniResult, NetworkConfig, RawObject, Request, request};
 use crate::names::{ContainerId, IfName, NetnsPath};
-use crate::ops::add;
 use crate::ops::context::Context;
-use crate::ops::links;
+use crate::ops::{links, recording};
 use crate::plan::Attachment;
 use crate::records::results::{Entry, Results};
 use crate::records::scratch::{self, Noted};
@@ -146,37 +145,18 @@ fn attachment(
     trace: Trace,
     master: bool,
 ) -> Result<records::Attachment, crate::fault::CniError> {
-    let attachment = plain(trace.config, trace.ifname, trace.capabilities, master);
+    let attachment =
+        Attachment { master, runtime_config: trace.capabilities, ..Attachment::plain(trace.config, trace.ifname) };
     let named =
         [("CNI_COMMAND", "DEL"), ("CNI_CONTAINERID", container.as_str()), ("CNI_IFNAME", "eth0"), ("CNI_PATH", "/")];
-    let mut recorded = add::recorded(&attachment, &Request::parse(&named.into_iter().collect())?, Stage::Called)?;
+    let mut recorded = recording::recorded(&attachment, &Request::parse(&named.into_iter().collect())?, Stage::Called)?;
     for delegate in &mut recorded.delegates {
         delegate.args.clone_from(&trace.args);
     }
     if let Some(result) = &trace.result {
-        add::note(&mut recorded, &attachment, result)?;
+        recording::note(&mut recorded, &attachment, result)?;
     }
     Ok(recorded)
-}
-
-/// An attachment without wishes.
-fn plain(config: NetworkConfig, ifname: IfName, capabilities: RawObject, master: bool) -> Attachment {
-    Attachment {
-        master,
-        network: config.name.to_string(),
-        nad: None,
-        config,
-        ifname,
-        runtime_config: capabilities,
-        extra_args: Vec::new(),
-        default_route: None,
-        device_id: None,
-        resource: None,
-        device_info: None,
-        relay: Vec::new(),
-        host_access: None,
-        plain_copy: false,
-    }
 }
 
 /// Makes records of what has none: containers that Multus attached, and those whose records were lost or torn. Says
@@ -222,7 +202,7 @@ pub async fn follow(context: &Context) {
         for attachment in record.attachments.iter_mut().filter(|attachment| !attachment.master) {
             let stdin = attachment.delegates.first().map(|delegate| delegate.stdin.as_bytes()).unwrap_or_default();
             let Ok(config) = NetworkConfig::parse(stdin, Some(&attachment.conf_name)) else { continue };
-            let planned = plain(config, attachment.ifname.clone(), RawObject::default(), false);
+            let planned = Attachment::plain(config, attachment.ifname.clone());
             attachment.link = links::follow(context, &netns, &planned).await;
         }
         if let Err(error) = context.ledger.save(&record) {

@@ -146,6 +146,26 @@ pub struct Attachment {
 }
 
 impl Attachment {
+    /// A secondary network under its own name, on `ifname`, that nobody has wishes for.
+    pub fn plain(config: NetworkConfig, ifname: IfName) -> Self {
+        Self {
+            master: false,
+            network: config.name.to_string(),
+            nad: None,
+            config,
+            ifname,
+            runtime_config: RawObject::default(),
+            extra_args: Vec::new(),
+            default_route: None,
+            device_id: None,
+            resource: None,
+            device_info: None,
+            relay: Vec::new(),
+            host_access: None,
+            plain_copy: false,
+        }
+    }
+
     /// [`parent_in_question`] of the first plugin.
     pub(super) fn parent_in_question(&self) -> Option<(&str, String)> {
         self.config.plugins.first().and_then(parent_in_question)

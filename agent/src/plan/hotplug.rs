@@ -61,20 +61,12 @@ pub fn attachment(
     let relay_of_network = wish.known.annotations.get(annotation::RELAY).map(String::as_str);
     let copies_of_network = wish.known.annotations.get(annotation::RELAY_COPY).map(String::as_str);
     let mut attachment = Attachment {
-        master: false,
         relay: relay::protocols(relay_of_network, wish.relay, &policy.relay).map_err(about)?,
         host_access: host_access::host_access(&wish.known.annotations, policy.relay.host_access).map_err(about)?,
         plain_copy: host_access::plain_copy(copies_of_network, wish.relay_copy).map_err(about)?,
         network: wish.known.label,
         nad: wish.known.nad,
-        config: wish.known.config,
-        ifname: wish.ifname,
-        runtime_config: RawObject::default(),
-        extra_args: Vec::new(),
-        default_route: None,
-        device_id: None,
-        device_info: None,
-        resource: None,
+        ..Attachment::plain(wish.known.config, wish.ifname)
     };
     let mut warnings = Vec::new();
     attachment.take_wishes(&selection, &mut warnings)?;

@@ -159,21 +159,12 @@ mod tests {
     const RESULT: &str = r#"{"cniVersion":"0.3.1","ips":[{"version":"4","address":"10.0.0.5/24"}]}"#;
 
     fn attachment(version: &str) -> Attachment {
+        let config = NetworkConfig::parse(CONFIG.replace("VERSION", version).as_bytes(), None).unwrap();
         Attachment {
-            master: false,
             network: "home/n".into(),
-            nad: None,
-            config: NetworkConfig::parse(CONFIG.replace("VERSION", version).as_bytes(), None).unwrap(),
-            ifname: IfName::new("net1").unwrap(),
             runtime_config: RawObject::parse(br#"{"mac":"m","ips":["i"],"portMappings":[]}"#).unwrap(),
             extra_args: vec![("MAC".into(), "m".into()), ("IP".into(), "a,b".into())],
-            default_route: None,
-            device_id: None,
-            resource: None,
-            device_info: None,
-            relay: Vec::new(),
-            host_access: None,
-            plain_copy: false,
+            ..Attachment::plain(config, IfName::new("net1").unwrap())
         }
     }
 

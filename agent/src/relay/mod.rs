@@ -4,4 +4,5 @@
 
 pub mod discovery;
 pub mod dns;
+pub mod head;
 pub mod reflect;

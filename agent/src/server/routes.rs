@@ -59,7 +59,9 @@ impl Routes {
         let allowed: &[Method] = match path.as_str() {
             wire::CALL_PATH | wire::OUTCOME_PATH | "/cni" | "/delegate" => &[Method::POST],
             "/healthz" | "/readyz" => &[Method::GET, Method::POST],
-            "/v1/status" | "/v1/attachments" | "/v1/networks" | "/v1/relay" | "/v1/services" => &[Method::GET],
+            "/v1/status" | "/v1/attachments" | "/v1/networks" | "/v1/relay" | "/v1/relay/events" | "/v1/services" => {
+                &[Method::GET]
+            }
             _ => return text(StatusCode::NOT_FOUND, "no such path"),
         };
         if !allowed.contains(request.method()) {
@@ -76,7 +78,21 @@ impl Routes {
             "/v1/networks" => json(&view::networks(&self.context)),
             "/v1/relay" => json(&view::relay(&self.context)),
             "/v1/services" => json(&view::services(&self.context)),
+            "/v1/relay/events" => self.relay_events(request.uri().query()).await,
             _ => text(StatusCode::OK, ""),
+        }
+    }
+
+    /// `since=NUMBER`: what is new from that decision on; without it, from now on.
+    async fn relay_events(&self, query: Option<&str>) -> Answer {
+        let since = match query.map(|query| query.strip_prefix("since=").and_then(|number| number.parse().ok())) {
+            None => None,
+            Some(Some(number)) => Some(number),
+            Some(None) => return text(StatusCode::BAD_REQUEST, "the query is since=NUMBER"),
+        };
+        match view::relay_events(&self.context, since).await {
+            Ok(events) => json(&events),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         }
     }
 
@@ -150,7 +166,7 @@ pub(super) fn text(status: StatusCode, body: &str) -> Answer {
 }
 
 fn label(path: &str) -> &'static str {
-    const PATHS: [&str; 10] = [
+    const PATHS: [&str; 11] = [
         "/cni",
         "/delegate",
         "/healthz",
@@ -161,6 +177,7 @@ fn label(path: &str) -> &'static str {
         "/v1/attachments",
         "/v1/networks",
         "/v1/relay",
+        "/v1/relay/events",
     ];
     PATHS.into_iter().find(|known| *known == path).unwrap_or("NotFound")
 }

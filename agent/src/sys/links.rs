@@ -5,10 +5,13 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use futures_util::{StreamExt, TryStreamExt};
+use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{
     InfoData, InfoKind, InfoMacVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
 };
+use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rtnetlink::{Handle, new_connection};
 use thiserror::Error;
 
@@ -60,6 +63,31 @@ pub struct Below {
 pub async fn find(netns: Option<&Path>, name: &str) -> Result<Option<Facts>, LinkError> {
     let kernel = connect(netns)?;
     one(kernel.handle.link().get().match_name(name).execute()).await
+}
+
+/// The link `name` in the calling thread's namespace; blocks for one answer of the kernel.
+///
+/// # Errors
+/// The kernel gives no socket, or an answer that is none.
+pub fn find_here(name: &str) -> io::Result<Option<Facts>> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut asked = LinkMessage::default();
+    asked.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetLink(asked));
+    request.header.flags = NLM_F_REQUEST;
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    let (datagram, _kernel) = socket.recv_from_full()?;
+    match NetlinkMessage::<RouteNetlinkMessage>::deserialize(&datagram).map_err(io::Error::other)?.payload {
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(Some(facts(&link))),
+        NetlinkPayload::Error(refusal) if is_absence(refusal.raw_code()) => Ok(None),
+        NetlinkPayload::Error(refusal) => Err(refusal.to_io()),
+        _ => Err(io::Error::other("the kernel answered something else")),
+    }
 }
 
 /// The link with index `ifindex` in our namespace.
@@ -187,5 +215,6 @@ mod tests {
         assert_eq!(find(None, "nonesuch0").await.unwrap(), None);
         assert_eq!(by_index(1).await.unwrap().unwrap().name, "lo");
         assert_eq!(by_index(999_999).await.unwrap(), None);
+        assert_eq!((find_here("lo").unwrap(), find_here("nonesuch0").unwrap()), (Some(lo), None));
     }
 }

@@ -1,17 +1,35 @@
 //! How does memory that was only needed once go back to the system, and how is little of it needed?
 
-/// Keeps the allocator from one heap per thread, up to eight per CPU: each keeps what its busiest moment needed. Two are
-/// plenty for two workers. Once, before there are threads.
-pub fn share_heaps() {
+/// What glibc's allocator reads, once, before `main` (glibc manual, "Memory Allocation Tunables").
+#[cfg(target_env = "gnu")]
+const TUNABLES: &str = "GLIBC_TUNABLES";
+
+/// One heap, and no cache per thread. A heap per thread keeps what its busiest moment needed. What a thread caches counts
+/// as in use: after a burst such leftovers lie all over the heap, and each keeps a page of it that could go back.
+#[cfg(target_env = "gnu")]
+const FRUGAL: &str = "glibc.malloc.tcache_count=0:glibc.malloc.arena_max=1";
+
+/// Starts the program anew, as the same process, with an allocator that gives back what a burst needed. It can only be
+/// told through the environment. Returns when that is so already, when the operator has told it something himself, or
+/// where the program's file cannot be found. Before anything is open.
+pub fn start_frugal() {
     #[cfg(target_env = "gnu")]
     {
-        #[expect(unsafe_code, reason = "glibc's call has no safe form")]
-        // SAFETY: mallopt(3) takes two integers, and is called before a second thread runs.
-        let _done = unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
+        use std::os::unix::process::CommandExt;
+        use std::{env, process};
+
+        if env::var_os(TUNABLES).is_some() {
+            return;
+        }
+        let Ok(program) = env::current_exe() else { return };
+        let mut given = env::args_os();
+        let name = given.next().unwrap_or_else(|| program.clone().into());
+        // Only a failure returns, and then it goes on as it is.
+        let _failed = process::Command::new(program).arg0(name).args(given).env(TUNABLES, FRUGAL).exec();
     }
 }
 
-/// Gives free heap pages back; worth it once after start, when large temporaries are gone.
+/// Gives free heap pages back; worth it when large temporaries, or a burst, are gone.
 pub fn trim() {
     #[cfg(target_env = "gnu")]
     {

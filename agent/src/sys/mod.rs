@@ -3,17 +3,25 @@
 //! Nothing here decides; nothing here knows what an attachment is.
 
 #[cfg(feature = "daemon")]
+pub mod bpf;
+#[cfg(feature = "daemon")]
+pub mod clock;
+#[cfg(feature = "daemon")]
 pub mod conf_files;
 #[cfg(feature = "daemon")]
 pub mod device_files;
 pub mod exec;
 pub mod files;
 #[cfg(feature = "daemon")]
+pub mod link_watch;
+#[cfg(feature = "daemon")]
 pub mod links;
 #[cfg(feature = "daemon")]
 pub mod memory;
 #[cfg(feature = "daemon")]
 pub mod mounts;
+#[cfg(feature = "daemon")]
+mod netlink;
 #[cfg(feature = "daemon")]
 pub mod netns;
 #[cfg(feature = "daemon")]

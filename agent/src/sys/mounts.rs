@@ -1,4 +1,5 @@
-//! How work is done with another mount namespace's eyes: the host's, for an agent that lives in a pod.
+//! How work is done with another mount namespace's eyes: the host's, for an agent that lives in a pod. And what kind of
+//! file system is mounted somewhere.
 //!
 //! Never changes a thread that goes on living. Knows nothing of plugins.
 
@@ -7,6 +8,23 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::thread;
+
+use super::netns::file_system;
+
+/// Whether `path` lies, or would lie, on a bpffs: the nearest folder that exists decides (`statfs(2)`).
+///
+/// # Errors
+/// No folder above it can be opened.
+pub fn is_on_bpffs(path: &Path) -> io::Result<bool> {
+    let mut open = Err(io::ErrorKind::NotFound.into());
+    for folder in path.ancestors() {
+        open = File::open(folder);
+        if !matches!(&open, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            break;
+        }
+    }
+    Ok(file_system(&open?)? == libc::BPF_FS_MAGIC)
+}
 
 /// A mount namespace that work can be done in.
 #[derive(Debug)]
@@ -57,6 +75,12 @@ fn enter(namespace: &File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bpffs_is_told_from_other_file_systems() {
+        assert!(!is_on_bpffs(&std::env::temp_dir().join("none/of/these")).unwrap());
+        assert!(is_on_bpffs(Path::new("/sys/fs/bpf/none/of/these")).unwrap());
+    }
 
     #[test]
     fn our_own_namespace_can_be_entered_and_others_are_refused() {

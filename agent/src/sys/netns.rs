@@ -88,7 +88,7 @@ fn enter(netns: &File) -> io::Result<()> {
 }
 
 #[expect(unsafe_code, reason = "std has no fstatfs")]
-fn file_system(file: &File) -> io::Result<libc::c_long> {
+pub(super) fn file_system(file: &File) -> io::Result<libc::c_long> {
     let mut about = std::mem::MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: the descriptor is open and the pointer is to memory of the right size, which the kernel fills.
     if unsafe { libc::fstatfs(file.as_raw_fd(), about.as_mut_ptr()) } != 0 {

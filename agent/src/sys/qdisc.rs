@@ -1,11 +1,13 @@
-//! Does the clsact qdisc of an interface still hold filters, and how does it go?
+//! Which filters does the clsact qdisc of an interface hold, and how does it go when it holds none?
 //!
-//! Acts in the calling thread's network namespace. Two fixed requests over one netlink socket (rtnetlink(7)): nothing of
-//! the answers is read but their kind and their error code.
+//! Acts in the calling thread's network namespace. Two fixed requests over one netlink socket (rtnetlink(7)): of the
+//! answers nothing is read but their kind, their error code, and a filter's priority and handle.
 
 use std::io;
 
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+use super::netlink::{Message, messages};
 
 /// `TC_H_MAKE(TC_H_CLSACT, 0xfff2)` and `…0xfff3` of linux/pkt_sched.h: where ingress and egress filters hang.
 const HOOKS: [u32; 2] = [0xffff_fff2, 0xffff_fff3];
@@ -14,15 +16,31 @@ const CLSACT: u32 = 0xffff_fff1;
 /// `TCA_KIND` (type 1, 4 + 7 bytes) with its padding, so that only a clsact qdisc goes, never an `ingress` one.
 const KIND: [u8; 12] = [11, 0, 1, 0, b'c', b'l', b's', b'a', b'c', b't', 0, 0];
 
+/// A filter, by what tells it apart from others at its hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filter {
+    /// Lower ones run first.
+    pub priority: u16,
+    /// Its number among those of one priority.
+    pub handle: u32,
+}
+
+/// The filters of interface `ifindex` in the order they run in: ingress, egress. None where there is no clsact qdisc.
+pub fn filters(ifindex: u32) -> io::Result<[Vec<Filter>; 2]> {
+    let socket = open()?;
+    let [ingress, egress] = HOOKS;
+    // The kernel names each chain of filters, too, with handle 0.
+    let of = |hook| Ok::<_, io::Error>(listed(&socket, ifindex, hook)?.into_iter().filter(|f| f.handle != 0).collect());
+    Ok([of(ingress)?, of(egress)?])
+}
+
 /// Removes the clsact qdisc of interface `ifindex` if no filter is left in it; says whether it did.
 ///
 /// Whoever adds a filter between the look and the removal loses it: the kernel offers no "remove if empty".
 pub fn remove_unused_clsact(ifindex: u32) -> io::Result<bool> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
+    let socket = open()?;
     for hook in HOOKS {
-        if holds_filters(&socket, ifindex, hook)? {
+        if !listed(&socket, ifindex, hook)?.is_empty() {
             return Ok(false);
         }
     }
@@ -32,13 +50,23 @@ pub fn remove_unused_clsact(ifindex: u32) -> io::Result<bool> {
     Ok(true)
 }
 
-fn holds_filters(socket: &Socket, ifindex: u32, hook: u32) -> io::Result<bool> {
+fn open() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    Ok(socket)
+}
+
+fn listed(socket: &Socket, ifindex: u32, hook: u32) -> io::Result<Vec<Filter>> {
     let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
     send(socket, &request(libc::RTM_GETTFILTER, flags, ifindex, hook, &[]))?;
-    let mut found = false;
+    let mut found = Vec::new();
     loop {
         let answers = answers(socket)?;
-        found |= answers.iter().any(|answer| matches!(answer, Answer::Filter));
+        found.extend(answers.iter().filter_map(|answer| match answer {
+            Answer::Filter(filter) => Some(*filter),
+            Answer::Last | Answer::Other => None,
+        }));
         if answers.iter().any(Answer::is_last) {
             return Ok(found);
         }
@@ -46,7 +74,7 @@ fn holds_filters(socket: &Socket, ifindex: u32, hook: u32) -> io::Result<bool> {
 }
 
 enum Answer {
-    Filter,
+    Filter(Filter),
     Last,
     Other,
 }
@@ -64,20 +92,17 @@ fn send(socket: &Socket, request: &[u8]) -> io::Result<()> {
 /// One datagram's messages; a refusal becomes the error.
 fn answers(socket: &Socket) -> io::Result<Vec<Answer>> {
     let (datagram, _kernel) = socket.recv_from_full()?;
-    let mut rest = datagram.as_slice();
     let mut answers = Vec::new();
-    while let Some((length, kind)) = header(rest) {
-        let message = rest.get(..length).ok_or_else(cut)?;
-        answers.push(match i32::from(kind) {
+    for message in messages(&datagram) {
+        answers.push(match i32::from(message.kind) {
             libc::NLMSG_ERROR => match code(message).ok_or_else(cut)? {
                 0 => Answer::Last,
                 refused => return Err(io::Error::from_raw_os_error(refused.saturating_neg())),
             },
             libc::NLMSG_DONE => Answer::Last,
-            _ if kind == libc::RTM_NEWTFILTER => Answer::Filter,
+            _ if message.kind == libc::RTM_NEWTFILTER => Answer::Filter(filter(message).ok_or_else(cut)?),
             _ => Answer::Other,
         });
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     if answers.is_empty() { Err(cut()) } else { Ok(answers) }
 }
@@ -86,16 +111,14 @@ fn cut() -> io::Error {
     io::Error::other("the kernel's answer is cut short")
 }
 
-/// Length and kind of the message at the start.
-fn header(bytes: &[u8]) -> Option<(usize, u16)> {
-    let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
-    let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
-    Some((usize::try_from(length).ok().filter(|length| *length >= 16)?, kind))
+/// The code of an error message.
+fn code(message: Message<'_>) -> Option<i32> {
+    message.word(16).map(u32::cast_signed)
 }
 
-/// The code of an error message.
-fn code(message: &[u8]) -> Option<i32> {
-    Some(i32::from_ne_bytes(message.get(16..20)?.try_into().ok()?))
+/// Handle and priority: the third and the fifth word of a `tcmsg`, the priority in the upper half.
+fn filter(message: Message<'_>) -> Option<Filter> {
+    Some(Filter { handle: message.word(24)?, priority: u16::try_from(message.word(32)? >> 16).ok()? })
 }
 
 /// A message header and a `tcmsg` (linux/rtnetlink.h), then attributes.
@@ -123,10 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_shorter_than_its_header_is_none() {
-        assert_eq!(header(&[16, 0, 0, 0, 2, 0]), Some((16, 2)));
-        assert_eq!(header(&[15, 0, 0, 0, 2, 0]), None);
-        assert_eq!(header(&[16, 0, 0]), None);
-        assert_eq!(code(&[0; 19]), None);
+    fn an_interface_that_is_not_there_has_no_filters() {
+        assert_eq!(filters(999_999).unwrap(), [vec![], vec![]]);
     }
 }

@@ -5,7 +5,7 @@ mod discovery;
 use std::fmt;
 use std::sync::Arc;
 
-use multus_ebpf_common::counters::SIZE_BOUNDS;
+use multus_ebpf_common::counters::{InterfaceCounters, PROTOCOLS, SIZE_BOUNDS};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
@@ -13,11 +13,11 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::metrics::{
-    Described, NETWORK_NAME, PACKET_SIZE, PROTOCOL_PACKETS, RECEIVE_BYTES, RECEIVE_PACKETS, RELAY_FRAMES,
+    Described, GUARD_FRAMES, NETWORK_NAME, PACKET_SIZE, PROTOCOL_PACKETS, RECEIVE_BYTES, RECEIVE_PACKETS, RELAY_FRAMES,
     TRANSMIT_BYTES, TRANSMIT_PACKETS,
 };
 use crate::ops::context::Context;
-use crate::ops::view::{self, AttachmentView, Traffic};
+use crate::ops::view::{self, CountedView, Interface, RelayView};
 
 /// The content type of [`Exposition::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -49,20 +49,25 @@ impl Exposition {
 #[derive(Debug)]
 struct Kernel(Arc<Context>);
 
+/// An attachment that is counted, and what it carried.
+type Counted<'a> = (&'a CountedView, &'a Interface);
+
 type Labels<'a> = [(&'static str, &'a str); 4];
 
 impl Collector for Kernel {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let all = view::attachments(&self.0).items;
-        let counted: Vec<_> = all.iter().filter(|item| item.receive.is_some() && item.transmit.is_some()).collect();
-        casts(&mut encoder, RECEIVE_PACKETS, &counted, |item| item.receive.as_ref().map(packets))?;
-        casts(&mut encoder, TRANSMIT_PACKETS, &counted, |item| item.transmit.as_ref().map(packets))?;
-        casts(&mut encoder, RECEIVE_BYTES, &counted, |item| item.receive.as_ref().map(bytes))?;
-        casts(&mut encoder, TRANSMIT_BYTES, &counted, |item| item.transmit.as_ref().map(bytes))?;
+        let all = view::counted(&self.0);
+        let counted: Vec<_> = all.iter().filter_map(|item| Some((item, item.counters.as_ref()?))).collect();
+        casts(&mut encoder, RECEIVE_PACKETS, &counted, |c| packets(&c.receive))?;
+        casts(&mut encoder, TRANSMIT_PACKETS, &counted, |c| packets(&c.transmit))?;
+        casts(&mut encoder, RECEIVE_BYTES, &counted, |c| bytes(&c.receive))?;
+        casts(&mut encoder, TRANSMIT_BYTES, &counted, |c| bytes(&c.transmit))?;
         protocols(&mut encoder, &counted)?;
         sizes(&mut encoder, &counted)?;
         names(&mut encoder, &all)?;
-        self.relay(&mut encoder)?;
+        let relays = view::relay(&self.0).items;
+        relay(&mut encoder, &relays)?;
+        guard(&mut encoder, &relays)?;
         discovery::encode(&self.0.discovery, &mut encoder)
     }
 }
@@ -70,15 +75,15 @@ impl Collector for Kernel {
 /// Unicast, multicast, broadcast.
 type Casts = [u64; 3];
 
-fn packets(d: &Traffic) -> Casts {
+fn packets(d: &InterfaceCounters) -> Casts {
     [d.packets.saturating_sub(d.multicast_packets + d.broadcast_packets), d.multicast_packets, d.broadcast_packets]
 }
 
-fn bytes(d: &Traffic) -> Casts {
+fn bytes(d: &InterfaceCounters) -> Casts {
     [d.bytes.saturating_sub(d.multicast_bytes + d.broadcast_bytes), d.multicast_bytes, d.broadcast_bytes]
 }
 
-fn labels(item: &AttachmentView) -> Labels<'_> {
+fn labels(item: &CountedView) -> Labels<'_> {
     [
         ("namespace", item.namespace.as_str()),
         ("pod", item.pod.as_str()),
@@ -94,16 +99,15 @@ fn with<'a, const N: usize>(labels: Labels<'a>, more: [(&'static str, &'a str); 
 fn casts(
     encoder: &mut DescriptorEncoder<'_>,
     family: Described,
-    items: &[&AttachmentView],
-    of: impl Fn(&AttachmentView) -> Option<Casts>,
+    items: &[Counted<'_>],
+    of: impl Fn(&Interface) -> Casts,
 ) -> fmt::Result {
     if items.is_empty() {
         return Ok(());
     }
     let mut family = encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
-    for item in items {
-        let Some(values) = of(item) else { continue };
-        for (cast, value) in ["unicast", "multicast", "broadcast"].into_iter().zip(values) {
+    for (item, counters) in items {
+        for (cast, value) in ["unicast", "multicast", "broadcast"].into_iter().zip(of(counters)) {
             let labels = with(labels(item), [("cast", cast)]);
             family.encode_family(&labels.as_slice())?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
         }
@@ -111,23 +115,21 @@ fn casts(
     Ok(())
 }
 
-fn halves(item: &AttachmentView) -> impl Iterator<Item = (&'static str, &Traffic)> {
-    [("receive", &item.receive), ("transmit", &item.transmit)]
-        .into_iter()
-        .filter_map(|(name, half)| half.as_ref().map(|half| (name, half)))
+fn halves(counters: &Interface) -> [(&'static str, &InterfaceCounters); 2] {
+    [("receive", &counters.receive), ("transmit", &counters.transmit)]
 }
 
-fn protocols(encoder: &mut DescriptorEncoder<'_>, items: &[&AttachmentView]) -> fmt::Result {
+fn protocols(encoder: &mut DescriptorEncoder<'_>, items: &[Counted<'_>]) -> fmt::Result {
     if items.is_empty() {
         return Ok(());
     }
     let family = PROTOCOL_PACKETS;
     let mut family = encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
-    for item in items {
-        for (direction, half) in halves(item) {
-            for (protocol, value) in &half.protocols {
+    for (item, counters) in items {
+        for (direction, half) in halves(counters) {
+            for (protocol, value) in PROTOCOLS.iter().zip(half.protocols) {
                 let labels = with(labels(item), [("direction", direction), ("protocol", *protocol)]);
-                family.encode_family(&labels.as_slice())?.encode_counter::<NoLabelSet, _, u64>(value, None)?;
+                family.encode_family(&labels.as_slice())?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
             }
         }
     }
@@ -135,7 +137,7 @@ fn protocols(encoder: &mut DescriptorEncoder<'_>, items: &[&AttachmentView]) -> 
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a histogram's sum is a float in the format; 2^53 bytes are enough")]
-fn sizes(encoder: &mut DescriptorEncoder<'_>, items: &[&AttachmentView]) -> fmt::Result {
+fn sizes(encoder: &mut DescriptorEncoder<'_>, items: &[Counted<'_>]) -> fmt::Result {
     if items.is_empty() {
         return Ok(());
     }
@@ -143,8 +145,8 @@ fn sizes(encoder: &mut DescriptorEncoder<'_>, items: &[&AttachmentView]) -> fmt:
     let bounds: Vec<f64> = bounds.collect();
     let family = PACKET_SIZE;
     let mut family = encoder.encode_descriptor(family.name, family.help, None, MetricType::Histogram)?;
-    for item in items {
-        for (direction, half) in halves(item) {
+    for (item, counters) in items {
+        for (direction, half) in halves(counters) {
             let buckets: Vec<(f64, u64)> = bounds.iter().copied().zip(half.sizes).collect();
             let count = half.sizes.iter().sum();
             let labels = with(labels(item), [("direction", direction)]);
@@ -156,7 +158,7 @@ fn sizes(encoder: &mut DescriptorEncoder<'_>, items: &[&AttachmentView]) -> fmt:
     Ok(())
 }
 
-fn names(encoder: &mut DescriptorEncoder<'_>, items: &[AttachmentView]) -> fmt::Result {
+fn names(encoder: &mut DescriptorEncoder<'_>, items: &[CountedView]) -> fmt::Result {
     let secondary: Vec<_> = items.iter().filter(|item| !item.default && !item.pod.is_empty()).collect();
     if secondary.is_empty() {
         return Ok(());
@@ -175,26 +177,43 @@ fn names(encoder: &mut DescriptorEncoder<'_>, items: &[AttachmentView]) -> fmt::
     Ok(())
 }
 
-impl Kernel {
-    fn relay(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let relays = view::relay(&self.0).items;
-        if relays.iter().all(|relay| relay.frames.is_empty()) {
-            return Ok(());
-        }
-        let family = RELAY_FRAMES;
-        let mut family = encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
-        for relay in &relays {
-            for count in &relay.frames {
-                let labels = [
-                    ("parent", relay.parent.as_str()),
-                    ("protocol", count.protocol.as_str()),
-                    ("path", count.path),
-                    ("verdict", count.verdict),
-                    ("reason", count.reason),
-                ];
-                family.encode_family(&labels.as_slice())?.encode_counter::<NoLabelSet, _, u64>(&count.frames, None)?;
-            }
-        }
-        Ok(())
+fn relay(encoder: &mut DescriptorEncoder<'_>, relays: &[RelayView]) -> fmt::Result {
+    if relays.iter().all(|relay| relay.frames.is_empty()) {
+        return Ok(());
     }
+    let family = RELAY_FRAMES;
+    let mut family = encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
+    for relay in relays {
+        for count in &relay.frames {
+            let labels = [
+                ("parent", relay.parent.as_str()),
+                ("protocol", count.protocol.as_str()),
+                ("path", count.path),
+                ("verdict", count.verdict),
+                ("reason", count.reason),
+            ];
+            family.encode_family(&labels.as_slice())?.encode_counter::<NoLabelSet, _, u64>(&count.frames, None)?;
+        }
+    }
+    Ok(())
+}
+
+fn guard(encoder: &mut DescriptorEncoder<'_>, relays: &[RelayView]) -> fmt::Result {
+    if relays.iter().all(|relay| relay.guard_frames.is_empty()) {
+        return Ok(());
+    }
+    let family = GUARD_FRAMES;
+    let mut family = encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
+    for relay in relays {
+        for count in &relay.guard_frames {
+            let labels = [
+                ("parent", relay.parent.as_str()),
+                ("protocol", count.protocol.as_str()),
+                ("verdict", count.verdict),
+                ("reason", count.reason),
+            ];
+            family.encode_family(&labels.as_slice())?.encode_counter::<NoLabelSet, _, u64>(&count.frames, None)?;
+        }
+    }
+    Ok(())
 }

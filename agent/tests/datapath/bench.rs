@@ -1,19 +1,21 @@
 //! The bench: a host, its LAN and pods as network namespaces, with sockets that count what they hear.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Command, id};
+use std::process::{Command, Stdio, id};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use multus_agent::datapath::{
-    AttachMode, Attached, Attachment, Datapath, Mac, Mark, Method, Mode, Parent, ProtocolSet, RelayCount, Settings,
+    AttachMode, Attached, Attachment, Datapath, Guard, Mac, Mark, Method, Mode, Parent, ProtocolSet, RelayCount,
+    Settings,
 };
 use multus_agent::objects::HostAccess;
 use multus_agent::sys::netns;
+use multus_ebpf_common::LAYOUT;
 
 pub(crate) const MDNS_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
 pub(crate) const MDNS_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
@@ -26,6 +28,10 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 pub(crate) struct Bench {
     name: String,
     pub(crate) bpffs: PathBuf,
+    /// The host's link that pods sit on; `eth0` unless a test makes another.
+    pub(crate) uplink: String,
+    /// The LAN's end of it.
+    pub(crate) wire: String,
     pods: u8,
 }
 
@@ -59,7 +65,8 @@ impl Bench {
     pub(crate) fn new() -> Self {
         sweep();
         let name = format!("{PREFIX}{}x{}", id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let bench = Self { bpffs: PathBuf::from(format!("/sys/fs/bpf/{name}")), name, pods: 0 };
+        let bpffs = PathBuf::from(format!("/sys/fs/bpf/{name}"));
+        let bench = Self { bpffs, name, uplink: "eth0".to_owned(), wire: "wire".to_owned(), pods: 0 };
         for netns in [bench.host(), bench.lan()] {
             make_netns(&netns);
         }
@@ -91,15 +98,20 @@ impl Bench {
     }
 
     pub(crate) fn pod(&mut self, mode: &str) -> Pod {
-        self.pod_on("eth0", mode)
+        self.pod_of(&["type", "macvlan", "mode", mode])
     }
 
-    /// A pod on another link of the host.
-    pub(crate) fn pod_on(&mut self, parent: &str, mode: &str) -> Pod {
+    /// A pod with a `net1` of any kind on the uplink.
+    pub(crate) fn pod_of(&mut self, kind: &[&str]) -> Pod {
+        let uplink = self.uplink.clone();
+        self.pod_at(&uplink, kind)
+    }
+
+    fn pod_at(&mut self, parent: &str, kind: &[&str]) -> Pod {
         self.pods += 1;
         let (host, netns) = (self.host(), format!("{}-p{}", self.name, self.pods));
         make_netns(&netns);
-        ip(&["-n", &host, "link", "add", "net1", "link", parent, "netns", &netns, "type", "macvlan", "mode", mode]);
+        ip(&[&["-n", &host, "link", "add", "net1", "link", parent, "netns", &netns][..], kind].concat());
         address(&netns, "net1", &format!("10.77.0.{}/24", 10 + self.pods));
         Pod { netns, number: self.pods }
     }
@@ -114,6 +126,7 @@ impl Bench {
             mark: MARK,
             protocols: ProtocolSet::standard(),
             custom: Vec::new(),
+            guard: Guard::Off,
         }
     }
 
@@ -121,13 +134,18 @@ impl Bench {
         self.on_host(|| Datapath::open(&self.settings())).unwrap()
     }
 
+    /// Where a map of ours is pinned.
+    pub(crate) fn pin(&self, map: &str) -> String {
+        self.bpffs.join(format!("v{LAYOUT}/maps")).join(map).to_string_lossy().into_owned()
+    }
+
     pub(crate) fn on_host<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         within(&self.host(), work)
     }
 
     pub(crate) fn parent(&self) -> Parent {
-        let (ifindex, mac) = link(&self.host(), "eth0");
-        Parent { ifindex, name: "eth0".to_owned(), mac }
+        let (ifindex, mac) = link(&self.host(), &self.uplink);
+        Parent { ifindex, name: self.uplink.clone(), mac }
     }
 
     pub(crate) fn attachment(&self, pod: &Pod) -> Attachment {
@@ -154,24 +172,24 @@ impl Bench {
     }
 
     pub(crate) fn host_peer(&self) -> Peer {
-        Peer::new(&self.host(), "eth0", Ipv4Addr::new(10, 77, 0, 1))
+        Peer::new(&self.host(), &self.uplink, Ipv4Addr::new(10, 77, 0, 1))
     }
 
     pub(crate) fn lan_peer(&self) -> Peer {
-        Peer::new(&self.lan(), "wire", Ipv4Addr::new(10, 77, 0, 2))
+        Peer::new(&self.lan(), &self.wire, Ipv4Addr::new(10, 77, 0, 2))
     }
 
     /// The filters, links, pins and map entries of ours that exist.
     pub(crate) fn leftovers(&self) -> Vec<String> {
         let mut found = Vec::new();
         for direction in ["ingress", "egress"] {
-            found.extend(lines("tc", &["-n", &self.host(), "filter", "show", "dev", "eth0", direction]));
+            found.extend(lines("tc", &["-n", &self.host(), "filter", "show", "dev", &self.uplink, direction]));
         }
         let net = format!("--net={}", netns_path(&self.host()).display());
-        let shown = lines("nsenter", &[&net, "bpftool", "net", "show", "dev", "eth0"]);
-        found.extend(shown.into_iter().filter(|line| line.contains("eth0")));
+        let shown = lines("nsenter", &[&net, "bpftool", "net", "show", "dev", &self.uplink]);
+        found.extend(shown.into_iter().filter(|line| line.contains(&self.uplink)));
         found.extend(entries(&self.bpffs.join("v2/links")));
-        for map in ["relay_fanout", "local_macs", "relay_counters"] {
+        for map in ["relay_fanout", "local_macs", "relay_counters", "guard_counters"] {
             let path = self.bpffs.join("v2/maps").join(map);
             let dump = output("bpftool", &["-j", "map", "dump", "pinned", &path.to_string_lossy()]);
             let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
@@ -191,6 +209,11 @@ impl Drop for Bench {
 }
 
 impl Pod {
+    /// Changes the macvlan mode.
+    pub(crate) fn set_mode(&self, mode: &str) {
+        ip(&["-n", &self.netns, "link", "set", "net1", "type", "macvlan", "mode", mode]);
+    }
+
     pub(crate) fn address(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 77, 0, 10 + self.number)
     }
@@ -222,10 +245,13 @@ impl Peer {
     pub(crate) fn on_port(netns: &str, ifname: &str, address: Ipv4Addr, port: u16, groups: &[IpAddr]) -> Self {
         within(netns, || {
             let ifindex = netns::interface_index(ifname).unwrap();
-            let v4 = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+            wait_for_link_local(ifname);
+            let v4 = bind((Ipv4Addr::UNSPECIFIED, port).into());
             v4.set_multicast_loop_v4(false).unwrap();
             v4.set_multicast_ttl_v4(255).unwrap();
-            let v6 = v6_only(port);
+            v4.set_broadcast(true).unwrap();
+            // A second wildcard socket beside the IPv4 one must be IPv6 only, which std does not set; the sysctl does.
+            let v6 = bind((Ipv6Addr::UNSPECIFIED, port).into());
             v6.set_multicast_loop_v6(false).unwrap();
             for group in groups {
                 match group {
@@ -254,19 +280,62 @@ impl Peer {
         };
     }
 
-    /// How many datagrams that end with `tag` have come; waits until none has come for a while.
-    pub(crate) fn heard(&self, family: Family, tag: &str) -> usize {
+    /// The datagrams that have come; waits for none.
+    pub(crate) fn waiting(&self) -> Vec<Vec<u8>> {
+        let mut buffer = [0; 4096];
+        let mut all = Vec::new();
+        for socket in [&self.v4, &self.v6] {
+            socket.set_nonblocking(true).unwrap();
+            while let Ok(length) = socket.recv(&mut buffer) {
+                all.push(buffer[..length].to_vec());
+            }
+            socket.set_nonblocking(false).unwrap();
+        }
+        all
+    }
+
+    /// The datagrams that come until none has come for a while.
+    pub(crate) fn tally(&self, family: Family) -> Vec<Vec<u8>> {
         let socket = if family == Family::V4 { &self.v4 } else { &self.v6 };
-        socket.set_read_timeout(Some(Duration::from_millis(150))).unwrap();
-        let (mut buffer, mut count) = ([0; 2048], 0);
+        socket.set_read_timeout(Some(silence())).unwrap();
+        let (mut buffer, mut all) = ([0; 2048], Vec::new());
         loop {
             match socket.recv_from(&mut buffer) {
-                Ok((length, _)) => count += usize::from(buffer[..length].ends_with(tag.as_bytes())),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return count,
+                Ok((length, _)) => all.push(buffer[..length].to_vec()),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return all,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("receive: {error}"),
             }
         }
+    }
+
+    /// How many datagrams that end with `tag` have come; waits until none has come for a while.
+    pub(crate) fn heard(&self, family: Family, tag: &str) -> usize {
+        self.tally(family).iter().filter(|message| message.ends_with(tag.as_bytes())).count()
+    }
+}
+
+impl Peer {
+    /// The tags of all datagrams of both families that have come and carry one, sorted; waits until none comes for a while.
+    pub(crate) fn tags(&self, prefix: &str) -> Vec<String> {
+        let mut tags = Vec::new();
+        for socket in [&self.v4, &self.v6] {
+            socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+            let mut buffer = [0; 2048];
+            loop {
+                match socket.recv_from(&mut buffer) {
+                    Ok((length, _)) => {
+                        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                        tags.extend(text.find(prefix).map(|at| text[at..].to_owned()));
+                    }
+                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => panic!("receive: {error}"),
+                }
+            }
+        }
+        tags.sort();
+        tags
     }
 }
 
@@ -333,22 +402,76 @@ fn entries(folder: &Path) -> Vec<String> {
     names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
-fn v6_only(port: u16) -> UdpSocket {
-    // A second wildcard socket beside the IPv4 one must be IPv6 only, which std does not set; the sysctl does.
-    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap()
+/// How long nothing must come for nothing more to be expected. An emulated machine takes longer over everything.
+pub(crate) fn silence() -> Duration {
+    Duration::from_millis(if std::env::var_os("MULTUS_EMULATED").is_some() { 1000 } else { 150 })
+}
+
+/// Looks until it is so, and gives up after longer than any machine takes.
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < end, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A socket on a port that a socket just closed may still have: a program that another test starts at that moment holds
+/// a copy of each descriptor until it runs.
+pub(crate) fn bind(address: SocketAddr) -> UdpSocket {
+    let mut bound = None;
+    wait_until(&format!("{address} is free"), || match UdpSocket::bind(address) {
+        Ok(socket) => bound.replace(socket).is_none(),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => false,
+        Err(error) => panic!("bind to {address}: {error}"),
+    });
+    bound.unwrap()
+}
+
+/// The kernel gives it once the link has a carrier and can send.
+fn wait_for_link_local(ifname: &str) {
+    const TENTATIVE: u32 = 0x40;
+    wait_until(&format!("{ifname} has its link-local address"), || {
+        // "fe80…80 index prefix scope flags name", hexadecimal (Documentation/filesystems/proc.rst).
+        let table = fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
+        let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        rows.any(|row| {
+            let flags = u32::from_str_radix(row[4], 16).unwrap();
+            row[0].starts_with("fe80") && row[5] == ifname && flags & TENTATIVE == 0
+        })
+    });
 }
 
 fn make_netns(netns: &str) {
     ip(&["netns", "add", netns]);
-    let settings = ["net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0", "net.ipv6.bindv6only=1"];
-    output("ip", &[&["netns", "exec", netns, "sysctl", "-qw"][..], &settings[..]].concat());
+    within(netns, || {
+        for name in ["conf/all/accept_dad", "conf/default/accept_dad"] {
+            fs::write(format!("/proc/sys/net/ipv6/{name}"), "0").unwrap();
+        }
+        fs::write("/proc/sys/net/ipv6/bindv6only", "1").unwrap();
+    });
     ip(&["-n", netns, "link", "set", "lo", "up"]);
 }
 
-fn address(netns: &str, ifname: &str, address: &str) {
-    ip(&["-n", netns, "link", "set", ifname, "up"]);
-    ip(&["-n", netns, "addr", "add", address, "dev", ifname]);
-    ip(&["-n", netns, "route", "add", "224.0.0.0/4", "dev", ifname]);
+/// Gives an interface an address, and the groups to send to.
+pub(crate) fn address(netns: &str, ifname: &str, address: &str) {
+    let steps = [
+        format!("link set {ifname} up"),
+        format!("addr add {address} dev {ifname}"),
+        format!("route replace 224.0.0.0/4 dev {ifname}"),
+        format!("route replace 255.255.255.255 dev {ifname}"),
+    ];
+    ip_batch(netns, &steps);
+}
+
+/// Several commands of `ip` in one namespace, by one program.
+pub(crate) fn ip_batch(netns: &str, steps: &[String]) {
+    let mut program = Command::new("ip");
+    program.args(["-n", netns, "-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut running = program.spawn().unwrap();
+    running.stdin.take().unwrap().write_all(steps.join("\n").as_bytes()).unwrap();
+    let done = running.wait_with_output().unwrap();
+    assert!(done.status.success(), "ip {steps:?}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
 /// Removes what benches of processes that are gone have left.

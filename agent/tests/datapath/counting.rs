@@ -1,10 +1,13 @@
 //! Counters equal what was sent and received, by cast, protocol, size and direction.
 
 use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::bench::{Bench, Family, MDNS_V4, link, mdns, output, within};
 use crate::frames::{Udp4, Wire, udp6};
+use multus_agent::datapath::{Attached, Attachment, Datapath, Interface, Reading, Settings};
 use multus_ebpf_common::counters::{PROTOCOL_ARP, PROTOCOL_MDNS, PROTOCOL_OTHER, PROTOCOL_SSDP, PROTOCOL_UDP};
 
 const LAN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
@@ -103,6 +106,61 @@ fn ipv6_is_counted_by_its_destination_too() {
     }
 }
 
+/// Writes `if_counters` as only programs do: word `n` of entry `i` becomes `i * 100 + n + 1`, on every CPU.
+fn fill(bench: &Bench, entries: u32) {
+    let (pin, file) = (bench.pin("if_counters"), bench.bpffs.file_name().unwrap().to_string_lossy().into_owned());
+    let value = |entry: u32| {
+        let words = (1..=30).map(|word| u64::from(entry) * 100 + word);
+        words.flat_map(u64::to_le_bytes).map(|byte| byte.to_string()).collect::<Vec<_>>().join(" ")
+    };
+    let line = |entry: u32| {
+        let key = entry.to_le_bytes().map(|byte| byte.to_string()).join(" ");
+        format!("map update pinned {pin} key {key} value {}\n", value(entry))
+    };
+    let file = std::env::temp_dir().join(format!("{file}.batch"));
+    std::fs::write(&file, (0..entries).map(line).collect::<String>()).unwrap();
+    output("bpftool", &["batch", "file", &file.to_string_lossy()]);
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn a_thousand_slots_read_together_say_what_each_says_alone() {
+    const SLOTS: u32 = 1000;
+    let mut bench = Bench::new();
+    let pod = bench.pod("bridge");
+    let settings = Settings { slots: SLOTS, ..bench.settings() };
+    let datapath = bench.on_host(|| Datapath::open(&settings)).unwrap();
+    let attachment = Attachment { netns: "/run/netns/gone".into(), ..bench.attachment(&pod) };
+    let of = |slot: u32| Attached { attachment: attachment.clone(), instance: slot, slot: Some(slot), relayed: false };
+    let none = bench.on_host(|| datapath.all_interface_counters()).unwrap();
+    assert!(none.of(0).is_none(), "nobody has a slot");
+    // Whoever's namespace is gone keeps the slot until it is detached.
+    let last = of(SLOTS - 1);
+    assert!(bench.on_host(|| datapath.adopt(std::slice::from_ref(&last))).unwrap()[0].is_err());
+    fill(&bench, 2 * SLOTS);
+    let began = std::time::Instant::now();
+    let together = datapath.all_interface_counters().unwrap();
+    let (all, began) = (began.elapsed(), std::time::Instant::now());
+    for slot in 0..SLOTS {
+        let alone = datapath.interface_counters(&of(slot)).unwrap();
+        assert_eq!(together.of(slot), alone.as_ref(), "slot {slot}");
+        let (receive, transmit) = alone.map(|both| (both.receive, both.transmit)).unwrap();
+        let cpus = receive.packets / (u64::from(slot) * 200 + 1);
+        assert_eq!(receive.sizes[7], cpus * (u64::from(slot) * 200 + 30), "slot {slot}");
+        assert_eq!(transmit.bytes, cpus * (u64::from(slot) * 200 + 102), "slot {slot}");
+    }
+    let reading = datapath.facts().reading;
+    eprintln!("{SLOTS} slots by {}: {all:?}; one by one: {:?}", reading.as_str(), began.elapsed());
+    // For per-CPU arrays the kernel has it from 5.13 on.
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let version: Vec<u32> = release.split(['.', '-']).take(2).map(|number| number.parse().unwrap()).collect();
+    assert_eq!(reading == Reading::Batch, version >= vec![5, 13], "{reading:?} on {release}");
+    // With the last one gone nothing is left to be read; and its slot is zero for the next.
+    bench.on_host(|| datapath.detach(&last)).unwrap();
+    assert!(datapath.all_interface_counters().unwrap().of(SLOTS - 1).is_none());
+    assert_eq!(datapath.interface_counters(&last).unwrap(), Some(Interface::default()));
+}
+
 #[test]
 fn twenty_thousand_frames_are_twenty_thousand_counts() {
     const FRAMES: usize = 20_000;
@@ -112,18 +170,26 @@ fn twenty_thousand_frames_are_twenty_thousand_counts() {
     let attached = bench.attach(&datapath, &pod);
     let receiver = within(&bench.lan(), || UdpSocket::bind((LAN, 7777)).unwrap());
     let sender = within(&pod.netns, || UdpSocket::bind((POD, 0)).unwrap());
-    receiver.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-    let counting = std::thread::spawn(move || {
-        let mut buffer = [0; 2048];
-        (0..FRAMES).take_while(|_| receiver.recv(&mut buffer).is_ok()).count()
-    });
-    for number in 0..FRAMES {
-        sender.send_to(b"counted", (LAN, 7777)).unwrap();
-        if number % 50 == 0 {
-            std::thread::sleep(Duration::from_millis(2));
+    receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let heard = Arc::new(AtomicUsize::new(0));
+    let counting = {
+        let heard = Arc::clone(&heard);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while heard.load(Ordering::Relaxed) < FRAMES && receiver.recv(&mut buffer).is_ok() {
+                heard.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    };
+    for sent in 0..FRAMES {
+        // As fast as the receiver takes them, so that none is lost for want of room in its socket.
+        while sent > heard.load(Ordering::Relaxed) + 100 && !counting.is_finished() {
+            std::thread::yield_now();
         }
+        sender.send_to(b"counted", (LAN, 7777)).unwrap();
     }
-    let heard = counting.join().unwrap();
+    counting.join().unwrap();
+    let heard = heard.load(Ordering::Relaxed);
     let counters = datapath.interface_counters(&attached).unwrap().unwrap();
     let counted = counters.transmit.protocols[PROTOCOL_UDP as usize];
     assert_eq!((heard, counted), (FRAMES, FRAMES as u64));

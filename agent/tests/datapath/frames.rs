@@ -10,7 +10,7 @@ use std::time::Duration;
 use multus_agent::datapath::Mac;
 use multus_agent::sys::netns;
 
-use crate::bench::within;
+use crate::bench::{silence, within};
 
 /// A packet socket on one interface of one namespace.
 pub(crate) struct Wire {
@@ -33,9 +33,19 @@ impl Wire {
                 address.sll_ifindex = index;
                 let length = u32::try_from(size_of::<libc::sockaddr_ll>()).unwrap();
                 assert_eq!(libc::bind(raw, (&raw const address).cast(), length), 0, "{}", io::Error::last_os_error());
+                // Room for what comes while nobody reads. Without the right to it the usual room must do.
+                let room: libc::c_int = 16 << 20;
+                let length = u32::try_from(size_of::<libc::c_int>()).unwrap();
+                let value = (&raw const room).cast();
+                let _ = libc::setsockopt(raw, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, value, length);
                 Self { socket }
             }
         })
+    }
+
+    /// What has come in and gone out since the last look: each frame, and whether it went out. Waits for nothing.
+    pub(crate) fn passed(&self) -> Vec<(Vec<u8>, bool)> {
+        std::iter::from_fn(|| self.next(Duration::ZERO)).collect()
     }
 
     /// Sets the mark that every frame sent from here carries.
@@ -71,12 +81,25 @@ impl Wire {
     /// Every frame that came in (not those that went out) and holds `tag`, until none comes for a while.
     pub(crate) fn incoming(&self, tag: &str) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
-        while let Some((frame, outgoing)) = self.next(Duration::from_millis(150)) {
+        while let Some((frame, outgoing)) = self.next(silence()) {
             if !outgoing && frame.windows(tag.len().max(1)).any(|window| window.starts_with(tag.as_bytes())) {
                 frames.push(frame);
             }
         }
         frames
+    }
+
+    /// The next `count` frames that come in, and whatever is there behind them.
+    pub(crate) fn take(&self, count: usize) -> Vec<Vec<u8>> {
+        let mut frames = Vec::new();
+        loop {
+            let patience = if frames.len() < count { Duration::from_secs(2) } else { Duration::ZERO };
+            match self.next(patience) {
+                Some((frame, false)) => frames.push(frame),
+                Some((_, true)) => {}
+                None => return frames,
+            }
+        }
     }
 
     fn next(&self, patience: Duration) -> Option<(Vec<u8>, bool)> {

@@ -6,10 +6,10 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use multus_agent::datapath::{Attachment, Datapath, Mac, Parent};
+use multus_agent::datapath::{Datapath, Mac};
 use multus_agent::objects::HostAccess;
 
-use crate::bench::{Bench, Family, Peer, Pod, frames, ip, link, netns_path, output, within};
+use crate::bench::{Bench, Pod, frames, ip, link, netns_path, output, wait_until, within};
 use crate::frames::{Udp4, Wire, udp6};
 
 pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -30,10 +30,10 @@ pub(crate) fn link_local(netns: &str, ifname: &str) -> Ipv6Addr {
 }
 
 /// Both ways, both families.
-fn talk(bench: &Bench, pod: &Pod) -> [bool; 4] {
+pub(crate) fn talk(bench: &Bench, pod: &Pod) -> [bool; 4] {
     let (host, inside) = (bench.host(), pod.netns.clone());
-    let to_pod = format!("{}%eth0", link_local(&inside, "net1"));
-    let to_host = format!("{}%net1", link_local(&host, "eth0"));
+    let to_pod = format!("{}%{}", link_local(&inside, "net1"), bench.uplink);
+    let to_host = format!("{}%net1", link_local(&host, &bench.uplink));
     let roads = [
         (host.clone(), pod.address().to_string()),
         (inside.clone(), HOST.to_string()),
@@ -72,49 +72,6 @@ fn the_host_and_a_pod_talk_as_long_as_they_may() {
         }
         assert_eq!(bench.leftovers(), Vec::<String>::new());
     }
-}
-
-#[test]
-fn a_bridge_is_a_parent_like_any_other() {
-    let mut bench = Bench::new();
-    let host = bench.host();
-    for step in ["link add br0 type bridge", "link set eth0 master br0", "link set br0 up", "addr flush dev eth0"] {
-        ip(&[&["-n", &host][..], &step.split(' ').collect::<Vec<_>>()[..]].concat());
-    }
-    ip(&["-n", &host, "addr", "add", "10.77.0.1/24", "dev", "br0"]);
-    ip(&["-n", &host, "route", "replace", "224.0.0.0/4", "dev", "br0"]);
-    let pod = bench.pod_on("br0", "private");
-    let (ifindex, mac) = link(&host, "br0");
-    let parent = Some(Parent { ifindex, name: "br0".to_owned(), mac });
-    let host_access = Some(HostAccess::default());
-    let attachment = Attachment { parent, host_access, ..bench.attachment(&pod) };
-    let datapath = bench.open();
-    let attached = bench.on_host(|| datapath.attach(&attachment)).unwrap();
-    assert!(pings(&host, &pod.address().to_string()) && pings(&pod.netns, &HOST.to_string()));
-    assert!(pings(&pod.netns, "10.77.0.2"), "the LAN");
-    let (peer, inside, lan) = (Peer::new(&host, "br0", HOST), pod.peer(), bench.lan_peer());
-    for family in [Family::V4, Family::V6] {
-        peer.query(family, "from br0");
-        inside.query(family, "from the pod");
-        let heard =
-            [inside.heard(family, "from br0"), lan.heard(family, "from br0"), peer.heard(family, "from the pod")];
-        assert_eq!(heard, [1; 3], "{family:?}");
-    }
-    bench.on_host(|| datapath.detach(&attached)).unwrap();
-}
-
-#[test]
-fn a_passthru_interface_is_counted_and_nothing_else() {
-    let mut bench = Bench::new();
-    let pod = bench.pod("passthru");
-    let datapath = bench.open();
-    let attached = bench.attach_open(&datapath, &pod, HostAccess::default());
-    assert!(!attached.relayed && attached.slot.is_some());
-    let (lan, inside) = (bench.lan_peer(), pod.peer());
-    lan.query(Family::V4, "from the LAN");
-    inside.query(Family::V4, "from the pod");
-    assert_eq!((inside.heard(Family::V4, "from the LAN"), lan.heard(Family::V4, "from the pod")), (1, 1));
-    assert!(datapath.interface_counters(&attached).unwrap().unwrap().transmit.packets > 0);
 }
 
 #[test]
@@ -201,6 +158,12 @@ fn what_host_access_carries_is_not_on_the_wire() {
     }
 }
 
+/// Whether an address of an interface is still being probed for.
+fn tentative(netns: &str, ifname: &str) -> bool {
+    let shown = output("ip", &["-n", netns, "-6", "-o", "addr", "show", "dev", ifname]);
+    shown.lines().any(|line| line.contains("tentative") && !line.contains("dadfailed"))
+}
+
 #[test]
 fn a_question_of_the_host_comes_once_to_each_and_a_probe_to_none() {
     let mut bench = Bench::new();
@@ -216,16 +179,20 @@ fn a_question_of_the_host_comes_once_to_each_and_a_probe_to_none() {
         let is_question = |frame: &&Vec<u8>| frame[12..14] == [8, 6] && frame[38..42] == [10, 77, 0, 99];
         wire.incoming("").iter().filter(is_question).count()
     };
+    let host = bench.host();
+    wait_until("the host asks no more", || {
+        let shown = output("ip", &["-n", &host, "neigh", "show", "10.77.0.99"]);
+        shown.is_empty() || shown.contains("FAILED")
+    });
     let on_lan = counted(&datapath, "host_to_pod", "relayed");
     let heard = wires.each_ref().map(asked);
     assert_eq!(heard[0] as u64, on_lan, "each question once");
     assert_eq!((heard[0], heard[2]), (heard[1], 0), "and to those alone that have host access: {heard:?}");
 
     // An address of the host's own that it probes for (duplicate address detection).
-    let host = bench.host();
     output("ip", &["netns", "exec", &host, "sysctl", "-qw", "net.ipv6.conf.eth0.accept_dad=1"]);
     ip(&["-n", &host, "addr", "add", "fd77::1/64", "dev", "eth0"]);
-    thread::sleep(Duration::from_millis(2500));
+    wait_until("the host has probed", || !tentative(&host, "eth0"));
     let shown = output("ip", &["-n", &host, "addr", "show", "dev", "eth0"]);
     assert!(shown.contains("fd77::1") && !shown.contains("dadfailed") && !shown.contains("tentative"), "{shown}");
     assert!(counted(&datapath, "host_to_pod", "probe") >= 1);
@@ -237,7 +204,7 @@ fn a_question_of_the_host_comes_once_to_each_and_a_probe_to_none() {
     output("ip", &["netns", "exec", inside, "sysctl", "-qw", "net.ipv6.conf.net1.accept_dad=1"]);
     ip(&["-n", inside, "addr", "add", "fd77::1/64", "dev", "net1"]);
     ip(&["-n", inside, "addr", "add", "fd77::2/64", "dev", "net1"]);
-    thread::sleep(Duration::from_millis(2500));
+    wait_until("the pod has probed", || !tentative(inside, "net1"));
     let shown = output("ip", &["-n", inside, "-6", "-o", "addr", "show", "dev", "net1"]);
     let line = |address: &str| shown.lines().find(|line| line.contains(address)).unwrap_or_default().to_owned();
     assert!(line("fd77::1/64").contains("dadfailed"), "{shown}");

@@ -1,14 +1,13 @@
 //! Host access with a list of ports: what a pod may open, and what it may answer.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 
 use multus_agent::objects::HostAccess;
 
-use crate::bench::{Bench, link, within};
+use crate::bench::{Bench, link, silence, within};
 use crate::frames::{Udp4, Wire};
-use crate::host_access::{HOST, counted, pings};
+use crate::host_access::{HOST, counted, link_local, pings};
 
 fn only(ports: &str) -> HostAccess {
     HostAccess { ports: Some(ports.split(',').filter(|text| !text.is_empty()).map(|p| p.parse().unwrap()).collect()) }
@@ -17,7 +16,7 @@ fn only(ports: &str) -> HostAccess {
 fn udp(netns: &str, address: Ipv4Addr, port: u16) -> UdpSocket {
     within(netns, || {
         let socket = UdpSocket::bind((address, port)).unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        socket.set_read_timeout(Some(silence() * 2)).unwrap();
         socket
     })
 }
@@ -33,7 +32,7 @@ fn next(socket: &UdpSocket) -> Option<(SocketAddr, usize)> {
 }
 
 fn connects(from: &str, to: SocketAddr) -> bool {
-    within(from, || TcpStream::connect_timeout(&to, Duration::from_millis(700)).is_ok())
+    within(from, || TcpStream::connect_timeout(&to, silence() * 5).is_ok())
 }
 
 #[test]
@@ -84,6 +83,41 @@ fn a_pod_opens_the_listed_ports_and_answers_everything() {
     bench.on_host(|| datapath.set_host_access(&attached, Some(only("")))).unwrap();
     assert!(!connects(&inside, (HOST, 8080).into()), "with an empty one");
     assert!(connects(&host, (pod.address(), 80).into()), "which the host still passes");
+}
+
+#[test]
+fn a_list_holds_for_ipv6_too() {
+    let mut bench = Bench::new();
+    let pod = bench.pod("private");
+    let datapath = bench.open();
+    let _attached = bench.attach_open(&datapath, &pod, only("8080"));
+    let (host, inside) = (bench.host(), pod.netns.clone());
+    // Addresses as each end writes its own, and as the other end reaches it.
+    let ends = [(&host, "eth0"), (&inside, "net1")].map(|(netns, ifname)| {
+        let (address, index) = (link_local(netns, ifname), link(netns, ifname).0);
+        (move |port| SocketAddrV6::new(address, port, 0, index), address)
+    });
+    let [(at_host, host_address), (at_pod, pod_address)] = ends;
+    let (host_index, pod_index) = (at_host(0).scope_id(), at_pod(0).scope_id());
+    let to_host = |port| SocketAddr::from(SocketAddrV6::new(host_address, port, 0, pod_index));
+    let to_pod = |port| SocketAddr::from(SocketAddrV6::new(pod_address, port, 0, host_index));
+    let _listeners = [8080, 8081].map(|port| within(&host, || TcpListener::bind(at_host(port)).unwrap()));
+    for (port, opens) in [(8080, true), (8081, false)] {
+        assert_eq!(connects(&inside, to_host(port)), opens, "TCP to port {port} of the host");
+    }
+    let _listener = within(&inside, || TcpListener::bind(at_pod(80)).unwrap());
+    assert!(connects(&host, to_pod(80)), "the host opens what it likes");
+    let [of_host, of_pod] = [(&host, at_host(5000)), (&inside, at_pod(4000))].map(|(netns, address)| {
+        let socket = within(netns, || UdpSocket::bind(address).unwrap());
+        socket.set_read_timeout(Some(silence() * 2)).unwrap();
+        socket
+    });
+    of_pod.send_to(b"not asked", to_host(5000)).unwrap();
+    assert_eq!(next(&of_host), None, "UDP to an unlisted port");
+    of_host.send_to(b"question", to_pod(4000)).unwrap();
+    assert!(next(&of_pod).is_some());
+    of_pod.send_to(b"answer", to_host(5000)).unwrap();
+    assert!(next(&of_host).is_some(), "the answer to the host's own question");
 }
 
 #[test]

@@ -5,15 +5,28 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod bench;
+mod budget;
 mod frames;
+mod lab;
+mod listeners;
+mod model;
+mod stranger;
+mod trial;
 
+mod bpftool;
 mod cost;
 mod counting;
+mod cycles;
+mod damage;
+mod golden;
+mod guard;
 mod host_access;
 mod host_ports;
+mod kernels;
 mod lifecycle;
-mod many;
+mod parents;
 mod plain;
+mod property;
 mod protocols;
 mod relaying;
 mod replay;

@@ -1,101 +1,11 @@
-//! Who hears whom: exact copies at the host, at each pod and on the LAN, in bridge and private mode, both families.
+//! Which frames are relayed, and what of those that are not? The golden tables say who hears them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 
 use multus_agent::datapath::{Attachment, ProtocolSet};
 
-use crate::bench::{Bench, Family, MDNS_V4, Peer, frames, link, mdns};
+use crate::bench::{Bench, Family, MDNS_V4, frames, link, mdns};
 use crate::frames::{Udp4, Wire, send_packet, udp6};
-
-/// What each hears of one message: host, first pod, second pod, LAN.
-type Heard = [usize; 4];
-
-fn rows(mode: &str, native: bool) {
-    // A bridge pod hears its sibling natively; a private one never does.
-    let sibling = usize::from(mode == "bridge");
-    let joined = usize::from(!native);
-    let mut bench = Bench::new();
-    let pods = [bench.pod(mode), bench.pod(mode)];
-    let datapath = bench.open();
-    let attached: Vec<_> = if native { Vec::new() } else { pods.iter().map(|p| bench.attach(&datapath, p)).collect() };
-    let peers = [bench.host_peer(), pods[0].peer(), pods[1].peer(), bench.lan_peer()];
-    // Warm up: the first frames on a fresh link may be lost to neighbour discovery of the sockets' own making.
-    for peer in &peers {
-        peer.query(Family::V4, "warm-up");
-        peer.query(Family::V6, "warm-up");
-    }
-    for family in [Family::V4, Family::V6] {
-        let expected: [(&str, usize, Heard); 4] = [
-            ("from the host", 0, [0, joined, joined, 1]),
-            ("from the first pod", 1, [joined, 0, sibling, 1]),
-            ("from the second pod", 2, [joined, sibling, 0, 1]),
-            ("from the LAN", 3, [1, 1, 1, 0]),
-        ];
-        for (what, sender, copies) in expected {
-            let tag = format!("{mode} {what} {family:?}");
-            peers[sender].query(family, &tag);
-            let heard: Heard = std::array::from_fn(|at| peers[at].heard(family, &tag));
-            assert_eq!(heard, copies, "{tag}: host, first pod, second pod, LAN (programs attached: {})", !native);
-        }
-    }
-    for one in &attached {
-        bench.on_host(|| datapath.detach(one)).unwrap();
-    }
-}
-
-#[test]
-fn without_the_programs_the_kernel_keeps_host_and_pods_apart() {
-    rows("bridge", true);
-    rows("private", true);
-}
-
-#[test]
-fn everyone_on_the_link_hears_one_copy_in_bridge_mode() {
-    rows("bridge", false);
-}
-
-#[test]
-fn everyone_on_the_link_hears_one_copy_in_private_mode() {
-    rows("private", false);
-}
-
-#[test]
-fn everyone_on_the_link_hears_one_copy_in_vepa_mode() {
-    rows("vepa", false);
-}
-
-#[test]
-fn the_other_protocols_are_relayed_by_group_and_port() {
-    let mut bench = Bench::new();
-    let pod = bench.pod("bridge");
-    let datapath = bench.open();
-    let _attached = bench.attach(&datapath, &pod);
-    let site = |last| IpAddr::V6(Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0, last));
-    let local = |last| IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, last));
-    let upnp = IpAddr::V4(Ipv4Addr::new(239, 255, 255, 250));
-    let rows = [
-        (upnp, 1900, 1),
-        (local(0xc), 1900, 1),
-        (site(0xc), 1900, 1),
-        (upnp, 3702, 1),
-        (local(0xc), 3702, 1),
-        (IpAddr::V4(Ipv4Addr::new(224, 0, 1, 187)), 5683, 1),
-        (local(0xfd), 5683, 1),
-        (site(0xfd), 5683, 1),
-        (upnp, 4444, 0),
-        (site(0xc), 3702, 0),
-        (IpAddr::V4(Ipv4Addr::new(239, 1, 2, 3)), 1900, 0),
-    ];
-    for (group, port, copies) in rows {
-        let family = if group.is_ipv4() { Family::V4 } else { Family::V6 };
-        let host = Peer::on_port(&bench.host(), "eth0", Ipv4Addr::new(10, 77, 0, 1), port, &[group]);
-        let inside = Peer::on_port(&pod.netns, "net1", Ipv4Addr::new(10, 77, 0, 11), port, &[group]);
-        host.send(group, port, b"from host");
-        inside.send(group, port, b"from pod");
-        assert_eq!(inside.heard(family, "from host"), copies, "host to pod, {group} port {port}");
-        assert_eq!(host.heard(family, "from pod"), copies, "pod to host, {group} port {port}");
-    }
-}
 
 #[test]
 fn a_pod_that_wants_nothing_hears_and_says_nothing_across() {

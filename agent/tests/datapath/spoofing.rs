@@ -2,9 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use multus_agent::datapath::Mac;
+use multus_agent::datapath::{Datapath, Mac};
+use multus_agent::objects::HostAccess;
 
-use crate::bench::{Bench, Family, MARK, MDNS_V4, frames, link, mdns};
+use crate::bench::{Bench, Family, MARK, MDNS_V4, Peer, Pod, frames, link, mdns};
 use crate::frames::{Udp4, Wire, udp6};
 
 #[test]
@@ -81,6 +82,87 @@ fn a_frame_that_goes_past_the_egress_hook_passes_for_nobody() {
     }
     host.query(Family::V4, "the host itself");
     assert_eq!(sibling.heard(Family::V4, "the host itself"), 1);
+}
+
+/// What a hostile pod sends, and for whom.
+#[derive(Clone, Copy, Debug)]
+enum To {
+    GroupV4,
+    GroupV6,
+    Host,
+    Sibling,
+}
+
+/// Every way to pretend: whose MAC, which mark, to whom. All are sent at once, each with a tag of its own; the result is
+/// what each of host, sibling and LAN hears, and how many of them must be counted as `spoof`.
+fn pretend(bench: &Bench, pods: &[Pod; 2], peers: &[Peer; 3], stamps: [u32; 2]) -> ([Vec<String>; 3], u64) {
+    let (parent, sibling) = (bench.parent().mac, link(&pods[1].netns, "net1").1);
+    let macs = [("parent", parent), ("sibling", sibling), ("random", Mac([2, 1, 2, 3, 4, 5]))];
+    let marks = [0, 0x1234, MARK.value, MARK.value | stamps[0], MARK.value | stamps[1], u32::MAX];
+    let net1 = Wire::open(&pods[0].netns, "net1");
+    let mut spoofs = 0;
+    for (whose, source_mac) in macs {
+        for mark in marks {
+            net1.mark(mark);
+            for to in [To::GroupV4, To::GroupV6, To::Host, To::Sibling] {
+                let payload = mdns(0, &format!("forged {to:?} {whose} {mark:x};"));
+                let (address, receiver) = match to {
+                    To::Host => (Ipv4Addr::new(10, 77, 0, 1), Some(parent)),
+                    To::Sibling => (pods[1].address(), Some(sibling)),
+                    To::GroupV4 | To::GroupV6 => (MDNS_V4, None),
+                };
+                let source = Ipv4Addr::new(10, 77, 0, 66);
+                let ports = (5353, 5353);
+                let four =
+                    Udp4 { source_mac, source, group: address, ports, options: &[], fragment: 0, payload: &payload };
+                let mut frame = match to {
+                    To::GroupV6 => {
+                        udp6(source_mac, "fe80::66".parse().unwrap(), "ff02::fb".parse().unwrap(), None, &payload)
+                    }
+                    _ => four.frame(),
+                };
+                if let Some(receiver) = receiver {
+                    frame[..6].copy_from_slice(&receiver.0);
+                }
+                net1.send(&frame);
+                // To a sibling there is no way but the host's, for whom only the parent's MAC would stand.
+                spoofs += u64::from(!matches!(to, To::Sibling) || whose == "parent");
+            }
+        }
+    }
+    (peers.each_ref().map(|peer| peer.tags("forged")), spoofs)
+}
+
+#[test]
+fn hostile_pods_reach_nobody_whom_the_kernel_keeps_from_them() {
+    for mode in ["bridge", "private"] {
+        let mut bench = Bench::new();
+        let pods = [bench.pod(mode), bench.pod(mode)];
+        let peers = [bench.host_peer(), pods[1].peer(), bench.lan_peer()];
+        let (native, _) = pretend(&bench, &pods, &peers, [1, 2]);
+        assert!(!native[2].is_empty(), "{mode}: the LAN hears what is forged");
+        let datapath = bench.open();
+        let attached = pods.each_ref().map(|pod| bench.attach_open(&datapath, pod, HostAccess::default()));
+        let (heard, all) = pretend(&bench, &pods, &peers, attached.each_ref().map(|one| one.instance + 1));
+        for (who, (heard, native)) in ["the host", "the sibling", "the LAN"].into_iter().zip(heard.iter().zip(&native))
+        {
+            assert_eq!(heard, native, "{mode}: {who} hears what the kernel alone lets it hear");
+        }
+        let counts = datapath.relay_counters().unwrap();
+        let spoofs = frames(&counts, "pod_to_host", "spoof") + frames(&counts, "host_to_pod", "spoof");
+        // What is for a sibling never leaves a bridge.
+        let kept = if mode == "bridge" { 6 } else { 0 };
+        assert_eq!(spoofs, all - kept, "{mode}: all are counted as spoof");
+        assert_eq!(said_otherwise(&datapath), 0, "{mode}");
+        pods[0].peer().query(Family::V4, "honest");
+        assert_eq!(peers[0].heard(Family::V4, "honest"), 1, "{mode}: an honest frame is relayed");
+    }
+}
+
+/// Frames of a pod that were taken for honest.
+fn said_otherwise(datapath: &Datapath) -> u64 {
+    let counts = datapath.relay_counters().unwrap();
+    ["relayed", "unknown_source", "unwanted"].into_iter().map(|outcome| frames(&counts, "pod_to_host", outcome)).sum()
 }
 
 #[test]

@@ -4,16 +4,23 @@
 
 #![allow(clippy::expect_used, clippy::cast_precision_loss, reason = "a measurement that cannot be made stops")]
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
 use lab::bench::contender::{Contender, Peer};
-use lab::bench::{figures::Figures, packets};
+use lab::bench::{figures::Figures, packets, relay};
 use lab::{agent, place};
 
-const USAGE: &str = "usage: bench [--pods N] [--burst N] [--skip-packets] [--peer-daemon FILE --peer-shim FILE]
+const USAGE: &str = "usage: bench relay [--seconds N] [--rounds N] [--rates LIST] [--receivers LIST] [--write FILE]
+       bench [--pods N] [--burst N] [--skip-packets] [--peer-daemon FILE --peer-shim FILE]
              [--peer-args TEXT] [--write FILE]
+  relay             the relay beside tc-mirred and avahi-daemon
+  --seconds N       how long each load lasts (1)
+  --rounds N        how often each is repeated; the median counts (3)
+  --rates LIST      packets a second (1000,5000,20000,50000,100000)
+  --receivers LIST  receivers (1,8,32)
   --pods N          pods added and deleted one after the other by each contender (60)
   --burst N         pods added at once (50)
   --skip-packets    leave out the cost of the eBPF programs
@@ -25,6 +32,7 @@ struct Options {
     pods: usize,
     burst: usize,
     packets: bool,
+    relay: Option<relay::Options>,
     peer: Option<Peer>,
     write: Option<String>,
 }
@@ -42,7 +50,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     place::sweep(false);
-    let report = measure(&options);
+    let report = options.relay.as_ref().map_or_else(|| measure(&options), relay::report);
     println!("{report}");
     if let Some(file) = &options.write
         && let Err(e) = std::fs::write(file, document(&report))
@@ -53,15 +61,18 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
-    let mut options = Options { pods: 60, burst: 50, packets: true, peer: None, write: None };
+fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
+    let mut arguments = arguments.peekable();
+    let mut options = Options { pods: 60, burst: 50, packets: true, relay: None, peer: None, write: None };
+    if arguments.next_if(|argument| argument == "relay").is_some() {
+        return parse_relay(arguments, options);
+    }
     let (mut daemon, mut shim, mut args) = (None, None, "-config {config}".to_owned());
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} wants a value"));
-        let count = |text: String| text.parse().map_err(|e| format!("{argument}: {text:?}: {e}"));
         match argument.as_str() {
-            "--pods" => options.pods = count(value()?)?,
-            "--burst" => options.burst = count(value()?)?,
+            "--pods" => options.pods = number(&argument, &value()?)?,
+            "--burst" => options.burst = number(&argument, &value()?)?,
             "--skip-packets" => options.packets = false,
             "--peer-daemon" => daemon = Some(value()?),
             "--peer-shim" => shim = Some(value()?),
@@ -76,6 +87,30 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
         _ => return Err("--peer-daemon and --peer-shim go together".to_owned()),
     };
     Ok(options)
+}
+
+fn parse_relay(mut arguments: impl Iterator<Item = String>, options: Options) -> Result<Options, String> {
+    let (mut relay, mut write) = (relay::Options::default(), None);
+    while let Some(argument) = arguments.next() {
+        let value = arguments.next().ok_or(format!("{argument} wants a value"))?;
+        match argument.as_str() {
+            "--seconds" => relay.long = Duration::from_secs(number(&argument, &value)?),
+            "--rounds" => relay.rounds = number(&argument, &value)?,
+            "--rates" => relay.rates = list(&argument, &value)?,
+            "--receivers" => relay.receivers = list(&argument, &value)?,
+            "--write" => write = Some(value),
+            _ => return Err(format!("what is {argument:?} after relay?")),
+        }
+    }
+    Ok(Options { relay: Some(relay), write, ..options })
+}
+
+fn number<T: FromStr<Err: Display>>(argument: &str, text: &str) -> Result<T, String> {
+    text.parse().map_err(|e| format!("{argument}: {text:?}: {e}"))
+}
+
+fn list<T: FromStr<Err: Display>>(argument: &str, text: &str) -> Result<Vec<T>, String> {
+    text.split(',').map(|item| number(argument, item)).collect()
 }
 
 fn measure(options: &Options) -> String {

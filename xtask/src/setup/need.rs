@@ -24,7 +24,7 @@ const fn need(package: &'static str, found_as: &'static [&'static str]) -> Need 
 }
 
 /// What compiling the workspace, the tests and the demo use, whatever builds the eBPF objects.
-pub(super) const PROGRAMS: [Need; 13] = [
+pub(super) const PROGRAMS: [Need; 14] = [
     need("gcc", &["gcc", "cc"]),
     need("libc6-dev", &["/usr/include/stdlib.h"]),
     need("iproute2", &["ip"]),
@@ -34,6 +34,7 @@ pub(super) const PROGRAMS: [Need; 13] = [
     need("avahi-utils", &["avahi-browse"]),
     need("dnsmasq-base", &["dnsmasq"]),
     need("tcpdump", &["tcpdump"]),
+    need("tshark", &["tshark"]),
     need("iputils-ping", &["ping"]),
     need("nftables", &["nft"]),
     need("iptables", &["iptables"]),

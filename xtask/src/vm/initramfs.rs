@@ -14,7 +14,7 @@ use crate::Outcome;
 use crate::project::{capture, find_program, run};
 
 /// Programs that the tests start.
-const TOOLS: [&str; 4] = ["ip", "tc", "bpftool", "nsenter"];
+const TOOLS: [&str; 5] = ["ip", "tc", "bpftool", "nsenter", "ping"];
 
 /// What the tests need of a kernel that has everything as modules.
 const MODULES: [&str; 15] = [
@@ -58,7 +58,7 @@ fn script(modules: &[String], arguments: &[String]) -> String {
     format!(
         "#!/bin/busybox sh\n\
          /bin/busybox --install -s /bin\n\
-         export PATH=/bin\n\
+         export PATH=/bin MULTUS_EMULATED=1\n\
          mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev\n\
          mount -t tmpfs tmp /tmp; mount -t tmpfs run /run; mount -t bpf bpf /sys/fs/bpf\n\
          mkdir -p /run/netns; mount --make-rshared /; ip link set lo up\n\

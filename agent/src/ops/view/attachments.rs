@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::List;
 use crate::cni::CniResult;
+use crate::datapath::{Interface, InterfaceCounts};
 use crate::names::mac_text;
 use crate::ops::context::Context;
-use crate::ops::links;
 use crate::records::{Attachment, Origin, Record, State};
 
 /// One attachment.
@@ -73,27 +73,78 @@ impl From<InterfaceCounters> for Traffic {
 
 /// Every attachment of this node, with its counters where it is counted.
 pub fn attachments(context: &Context) -> List<AttachmentView> {
+    let counts = counts(context);
     let mut items = Vec::new();
     for record in context.ledger.all() {
         for attachment in &record.attachments {
-            items.push(attachment_view(context, &record, attachment));
+            items.push(attachment_view(&counts, &record, attachment));
         }
     }
     List::of("AttachmentList", items)
 }
 
-fn attachment_view(context: &Context, record: &Record, attachment: &Attachment) -> AttachmentView {
+/// What metrics say of an attachment.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "as in the document")]
+pub struct CountedView {
+    pub namespace: String,
+    pub pod: String,
+    pub interface: String,
+    pub network: String,
+    pub default: bool,
+    /// The pod's view; `None`: it is not counted.
+    pub counters: Option<Interface>,
+}
+
+/// Every attachment of this node, by what metrics say of it: cheap, for every scrape.
+pub fn counted(context: &Context) -> Vec<CountedView> {
+    let counts = counts(context);
+    let mut items = Vec::new();
+    for record in context.ledger.all() {
+        let (namespace, pod) = names(&record);
+        items.extend(record.attachments.iter().map(|attachment| CountedView {
+            namespace: namespace.clone(),
+            pod: pod.clone(),
+            interface: attachment.ifname.to_string(),
+            network: attachment.network.clone(),
+            default: attachment.master,
+            counters: counters(&counts, attachment).copied(),
+        }));
+    }
+    items
+}
+
+/// Every slot's counts, or none where they cannot be read.
+fn counts(context: &Context) -> InterfaceCounts {
+    let read = context.datapath.as_ref().map(|datapath| datapath.all_interface_counters());
+    read.transpose()
+        .unwrap_or_else(|error| {
+            tracing::warn!("read the counters of all attachments: {error}");
+            None
+        })
+        .unwrap_or_default()
+}
+
+fn counters<'a>(counts: &'a InterfaceCounts, attachment: &Attachment) -> Option<&'a Interface> {
+    let link = attachment.link.as_ref().filter(|link| link.instance.is_some())?;
+    counts.of(link.slot?)
+}
+
+/// Namespace and name of the pod, empty where it is not known.
+fn names(record: &Record) -> (String, String) {
+    record.pod.as_ref().map(|pod| (pod.namespace.to_string(), pod.name.to_string())).unwrap_or_default()
+}
+
+fn attachment_view(counts: &InterfaceCounts, record: &Record, attachment: &Attachment) -> AttachmentView {
     let link = attachment.link.as_ref();
     let slot = link.and_then(|link| link.slot);
-    let counters = links::attached(context, record, attachment)
-        .zip(context.datapath.as_ref())
-        .and_then(|(attached, datapath)| datapath.interface_counters(&attached).ok().flatten());
-    let (receive, transmit) = counters.map(|c| (c.receive.into(), c.transmit.into())).unzip();
+    let (receive, transmit) = counters(counts, attachment).map(|c| (c.receive.into(), c.transmit.into())).unzip();
+    let (namespace, pod) = names(record);
     let result = attachment.result.as_ref().and_then(|result| CniResult::parse(result.to_string().as_bytes()).ok());
     let (mac, ips) = addresses(attachment, result.as_ref());
     AttachmentView {
-        namespace: record.pod.as_ref().map(|pod| pod.namespace.to_string()).unwrap_or_default(),
-        pod: record.pod.as_ref().map(|pod| pod.name.to_string()).unwrap_or_default(),
+        namespace,
+        pod,
         container: record.container.to_string(),
         interface: attachment.ifname.to_string(),
         network: attachment.network.clone(),

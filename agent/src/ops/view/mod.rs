@@ -3,6 +3,7 @@
 //! Reads memory and maps; asks nobody else. Texts are as they came: whoever prints them escapes them.
 
 mod attachments;
+mod events;
 mod networks;
 mod relay;
 mod services;
@@ -10,9 +11,12 @@ mod status;
 
 use serde::Serialize;
 
-pub use attachments::{AttachmentView, Traffic, attachments};
+/// Both directions of an attachment, as the maps have them.
+pub use crate::datapath::Interface;
+pub use attachments::{AttachmentView, CountedView, Traffic, attachments, counted};
+pub use events::{RelayEvent, RelayEvents, relay_events};
 pub use networks::{NetworkView, networks};
-pub use relay::{FramesView, MemberView, RelayView, relay};
+pub use relay::{FramesView, GuardFramesView, MemberView, RelayView, relay};
 pub use services::{ServiceView, services};
 pub use status::{DatapathView, Health, Line, ParentView, ProgramView, RuntimeConfView, StatusView, status};
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::List;
+use crate::datapath::Guarded;
 use crate::names::mac_text;
 use crate::ops::context::Context;
 use crate::records::Record;
@@ -17,6 +18,8 @@ pub struct RelayView {
     pub parent: String,
     pub members: Vec<MemberView>,
     pub frames: Vec<FramesView>,
+    pub guard: Option<&'static str>,
+    pub guard_frames: Vec<GuardFramesView>,
 }
 
 /// One pod behind a parent.
@@ -45,10 +48,21 @@ pub struct FramesView {
     pub frames: u64,
 }
 
+/// One counter of the storm guard.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the document's own words; docs/reference/cli.md describes them")]
+pub struct GuardFramesView {
+    pub protocol: String,
+    pub verdict: &'static str,
+    pub reason: &'static str,
+    pub frames: u64,
+}
+
 /// The relay, parent by parent.
 pub fn relay(context: &Context) -> List<RelayView> {
     let Some(datapath) = &context.datapath else { return List::of("RelayList", Vec::new()) };
     let counts = datapath.relay_counters().unwrap_or_default();
+    let guarded = datapath.guard_counters().unwrap_or_default();
     let records = context.ledger.all();
     let items = datapath.facts().parents.into_iter().map(|parent| RelayView {
         members: members(&records, parent.ifindex),
@@ -58,6 +72,17 @@ pub fn relay(context: &Context) -> List<RelayView> {
             .map(|count| FramesView {
                 protocol: count.protocol.clone(),
                 path: count.path,
+                verdict: count.verdict,
+                reason: count.reason,
+                frames: count.frames,
+            })
+            .collect(),
+        guard: parent.guard.as_ref().and_then(Guarded::method),
+        guard_frames: guarded
+            .iter()
+            .filter(|count| count.parent == parent.ifindex)
+            .map(|count| GuardFramesView {
+                protocol: count.protocol.clone(),
                 verdict: count.verdict,
                 reason: count.reason,
                 frames: count.frames,

@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::PoisonError;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
 use super::API_VERSION;
-use crate::datapath::{Facts, Method, ParentFacts, ProgramFacts};
+use crate::datapath::{Facts, Guarded, Method, ParentFacts, ProgramFacts, Reading};
 use crate::ops::context::Context;
 use crate::ops::status;
 use crate::records::{Origin, State};
@@ -72,6 +72,7 @@ pub struct DatapathView {
     pub slots: u32,
     pub slots_used: u32,
     pub uncounted: u32,
+    pub counters_read_by: &'static str,
     pub parents: Vec<ParentView>,
     pub programs: Vec<ProgramView>,
 }
@@ -84,6 +85,8 @@ pub struct ParentView {
     pub name: String,
     pub ifindex: u32,
     pub attached_by: Option<&'static str>,
+    pub guard: Option<&'static str>,
+    pub guard_fault: Option<String>,
     pub members: usize,
     pub beyond_fanout: usize,
 }
@@ -102,6 +105,8 @@ impl From<Facts> for DatapathView {
     fn from(facts: Facts) -> Self {
         let parent = |parent: ParentFacts| ParentView {
             attached_by: parent.method.map(Method::as_str),
+            guard: parent.guard.as_ref().and_then(Guarded::method),
+            guard_fault: parent.guard.as_ref().and_then(Guarded::fault).map(str::to_owned),
             name: parent.name,
             ifindex: parent.ifindex,
             members: parent.members,
@@ -118,6 +123,7 @@ impl From<Facts> for DatapathView {
             slots: facts.slots,
             slots_used: facts.slots_used,
             uncounted: facts.uncounted,
+            counters_read_by: facts.reading.as_str(),
             parents: facts.parents.into_iter().map(parent).collect(),
             programs: facts.programs.into_iter().map(program).collect(),
         }
@@ -214,9 +220,17 @@ fn datapath(context: &Context) -> Line {
         (Some(datapath), _) => {
             let facts = datapath.facts();
             let mut parts = vec![format!("{} of {} slots used", facts.slots_used, facts.slots)];
+            if facts.reading == Reading::Single {
+                parts.push("counters are read one by one, as the kernel has no batches for them".to_owned());
+            }
             for parent in &facts.parents {
                 let by = parent.method.map_or("nothing", Method::as_str);
                 parts.push(format!("parent {} by {by}, {} members", parent.name, parent.members));
+                match parent.guard.as_ref().map(|guard| (guard.method(), guard.fault())) {
+                    Some((Some(method), _)) => parts.push(format!("storm guard by {method}")),
+                    Some((None, Some(fault))) => parts.push(format!("without its storm guard: {fault}")),
+                    _ => {}
+                }
                 if parent.overflow > 0 {
                     parts.push(format!("{} of them beyond the fan-out", parent.overflow));
                 }
@@ -224,8 +238,11 @@ fn datapath(context: &Context) -> Line {
             if facts.uncounted > 0 {
                 parts.push(format!("{} attachments are not counted: raise datapath.slots", facts.uncounted));
             }
-            let text = parts.join("; ");
-            Line { name, health: if facts.uncounted == 0 { Health::Ok } else { Health::Warning }, text }
+            let troubles = context.troubles.told(Instant::now());
+            let unguarded = facts.parents.iter().any(|p| p.guard.as_ref().and_then(Guarded::fault).is_some());
+            let is_fine = facts.uncounted == 0 && !unguarded && troubles.is_empty();
+            let text = troubles.into_iter().chain(parts).collect::<Vec<_>>().join("; ");
+            Line { name, health: if is_fine { Health::Ok } else { Health::Warning }, text }
         }
         (None, Some(fault)) => Line { name, health: Health::Failed, text: fault.clone() },
         (None, None) => Line { name, health: Health::Ok, text: "off".into() },

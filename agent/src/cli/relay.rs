@@ -1,0 +1,229 @@
+//! `relay`: the relay at work, frame by frame.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::{Args, Subcommand, ValueEnum};
+use k8s_openapi::jiff::Timestamp;
+use serde_json::Value;
+
+use crate::cli::output::{Format, cell};
+use crate::cli::pcapng::{Frame, Writer};
+use crate::cli::{Agent, Ending, Show, query};
+use crate::fault::{escape, quote};
+
+/// Ways to look.
+#[derive(Debug, Subcommand)]
+pub enum What {
+    /// Print what is decided about each frame, until interrupted.
+    Watch {
+        /// Where the agent is.
+        #[command(flatten)]
+        agent: Agent,
+        /// How to print it.
+        #[command(flatten)]
+        show: Show,
+        /// Which decisions.
+        #[command(flatten)]
+        filter: Filter,
+        /// End after so many.
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+    },
+    /// Write the frames with what was decided about each to a pcapng file.
+    Capture {
+        /// Where the agent is.
+        #[command(flatten)]
+        agent: Agent,
+        /// Which decisions.
+        #[command(flatten)]
+        filter: Filter,
+        /// The file; it is replaced.
+        #[arg(long, short, value_name = "FILE")]
+        write: PathBuf,
+        /// End after so many seconds.
+        #[arg(long, value_name = "N", default_value_t = 30)]
+        seconds: u64,
+        /// End after so many frames.
+        #[arg(long, value_name = "N", default_value_t = 10_000)]
+        count: u64,
+    },
+}
+
+/// Which decisions are shown.
+#[derive(Debug, Args)]
+pub struct Filter {
+    /// Of this parent alone.
+    #[arg(long, value_name = "INTERFACE")]
+    parent: Option<String>,
+    /// Of this protocol alone.
+    #[arg(long, value_name = "NAME")]
+    protocol: Option<String>,
+    /// With this verdict alone.
+    #[arg(long, value_enum)]
+    verdict: Option<Verdict>,
+    /// About frames of this pod alone (NAMESPACE/NAME), or of `host`.
+    #[arg(long, value_name = "WHO")]
+    from: Option<String>,
+}
+
+/// What can become of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Verdict {
+    /// It was copied to whoever wants it.
+    Relayed,
+    /// It went where it goes without us.
+    Skipped,
+}
+
+/// Looks at the relay.
+pub fn relay(what: &What) -> Ending {
+    match what {
+        What::Watch { agent, show, filter, count } => watch(agent, show.output, filter, count.unwrap_or(u64::MAX)),
+        What::Capture { agent, filter, write, seconds, count } => {
+            capture(agent, filter, write, Duration::from_secs(*seconds), *count)
+        }
+    }
+}
+
+/// Hands every decision that passes the filter to `take`, until that ends it. Between two decisions it is asked with `None`.
+fn follow(agent: &Agent, filter: &Filter, mut take: impl FnMut(Option<&Value>) -> Option<Ending>) -> Ending {
+    let mut path = "/v1/relay/events".to_owned();
+    loop {
+        let document = match query::document(&agent.socket, &path) {
+            Ok(document) => document,
+            Err(ending) => return ending,
+        };
+        let number = |key: &str| document.get(key).and_then(Value::as_u64).unwrap_or(0);
+        if number("lost") > 0 {
+            super::output::complain(&format!("{} decisions came too fast and are lost", number("lost")));
+        }
+        path = format!("/v1/relay/events?since={}", number("next"));
+        let items = document.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        for item in items.iter().filter(|item| filter.passes(item)) {
+            if let Some(ending) = take(Some(item)) {
+                return ending;
+            }
+        }
+        if let Some(ending) = take(None) {
+            return ending;
+        }
+    }
+}
+
+fn watch(agent: &Agent, format: Format, filter: &Filter, count: u64) -> Ending {
+    let mut shown = 0;
+    if format == Format::Table
+        && let Some(ending) = print(&heads())
+    {
+        return ending;
+    }
+    follow(agent, filter, |item| {
+        let item = item?;
+        let text = match format {
+            Format::Json => item.to_string() + "\n",
+            Format::Table => row(item),
+        };
+        shown += 1;
+        print(&text).or_else(|| (shown >= count).then_some(Ending::Fine))
+    })
+}
+
+/// What a line shows, and how wide; the last column has no width.
+const COLUMNS: [(&str, usize); 7] =
+    [("TIME", 15), ("PARENT", 10), ("PROTOCOL", 11), ("FROM", 28), ("SOURCE", 28), ("DESTINATION", 24), ("VERDICT", 0)];
+
+fn heads() -> String {
+    line(&COLUMNS.map(|(head, _)| head.to_owned()))
+}
+
+fn row(item: &Value) -> String {
+    let day_and_time = cell(item, "/time");
+    let time = day_and_time.split_once('T').map_or("", |(_, time)| time.trim_end_matches('Z')).to_owned();
+    let [parent, protocol, from, source, destination] =
+        ["/parent", "/protocol", "/from", "/source", "/destination"].map(|pointer| cell(item, pointer));
+    line(&[time, parent, protocol, from, source, destination, verdict(item)])
+}
+
+fn verdict(item: &Value) -> String {
+    let (verdict, reason) = (cell(item, "/verdict"), cell(item, "/reason"));
+    if reason.is_empty() { verdict } else { format!("{verdict}: {reason}") }
+}
+
+fn line(cells: &[String; 7]) -> String {
+    let mut text = String::new();
+    for (cell, (_, width)) in cells.iter().zip(COLUMNS) {
+        let cell = if cell.is_empty() { "-".to_owned() } else { escape(cell) };
+        let _ = write!(text, "{cell:width$}  ");
+    }
+    text.trim_end().to_owned() + "\n"
+}
+
+/// `None`: it was printed; else whoever read has gone, or it failed.
+fn print(text: &str) -> Option<Ending> {
+    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Ok(()) => None,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Some(Ending::Fine),
+        Err(error) => Some(Ending::Failed(format!("write the output: {error}"))),
+    }
+}
+
+fn capture(agent: &Agent, filter: &Filter, file: &Path, long: Duration, count: u64) -> Ending {
+    let failed = |error: io::Error| Ending::Failed(format!("write {}: {error}", quote(&file.to_string_lossy())));
+    let mut writer = match File::create(file).and_then(|file| Writer::new(BufWriter::new(file))) {
+        Ok(writer) => writer,
+        Err(error) => return failed(error),
+    };
+    let (began, mut written) = (Instant::now(), 0);
+    let ending = follow(agent, filter, |item| {
+        if let Some(item) = item {
+            if let Err(error) = writer.frame(&frame(item)) {
+                return Some(failed(error));
+            }
+            written += 1;
+        }
+        (written >= count || began.elapsed() >= long).then_some(Ending::Fine)
+    });
+    if let Err(error) = writer.finish() {
+        return failed(error);
+    }
+    super::output::complain(&format!("{written} frames in {}", quote(&file.to_string_lossy())));
+    ending
+}
+
+fn frame(item: &Value) -> Frame {
+    let number = |key: &str| item.get(key).and_then(Value::as_u64).unwrap_or(0);
+    let time: Option<Timestamp> = cell(item, "/time").parse().ok();
+    let head = cell(item, "/head");
+    let byte = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
+    Frame {
+        interface: cell(item, "/parent"),
+        nanos: time.and_then(|time| u64::try_from(time.as_nanosecond()).ok()).unwrap_or(0),
+        length: u32::try_from(number("length")).unwrap_or(u32::MAX),
+        head: head.as_bytes().chunks(2).filter_map(byte).collect(),
+        comment: format!(
+            "{} ({}, {}, from {})",
+            verdict(item),
+            cell(item, "/protocol"),
+            cell(item, "/path"),
+            escape(&cell(item, "/from"))
+        ),
+    }
+}
+
+impl Filter {
+    fn passes(&self, item: &Value) -> bool {
+        let verdict = self.verdict.map(|verdict| match verdict {
+            Verdict::Relayed => "relayed",
+            Verdict::Skipped => "skipped",
+        });
+        let is = |pointer: &str, wanted: Option<&str>| wanted.is_none_or(|wanted| cell(item, pointer) == wanted);
+        is("/parent", self.parent.as_deref())
+            && is("/protocol", self.protocol.as_deref())
+            && is("/verdict", verdict)
+            && is("/from", self.from.as_deref())
+    }
+}

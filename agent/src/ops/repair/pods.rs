@@ -1,0 +1,260 @@
+//! One pod's interface: is it there, with the MAC and the parent that were recorded, and with its programs?
+//!
+//! Looks into the pod's namespace, and writes into the record what it found.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::time::timeout;
+
+use super::{ANSWER, Place, blocking, count, parent_of, reasons};
+use crate::datapath::{Attached, Datapath, PodLook, Presence};
+use crate::kube::EventKind;
+use crate::names::ContainerId;
+use crate::ops::context::Context;
+use crate::ops::links::{attached, describe, note, parent_now};
+use crate::records::{Attachment, Link, Parent, Record, State};
+use crate::sys::links::Facts;
+
+/// Looks at pods: at `all`, else at those on `lost` parents, with `troubled` at those that lack something, and always at
+/// those whose next repair is due. False: some container was busy.
+pub(super) async fn settle(context: &Context, lost: &BTreeSet<u32>, all: bool, troubled: bool) -> bool {
+    let now = Instant::now();
+    let is_due = context.troubles.next().is_some_and(|again| again <= now);
+    let wanted = |record: &Record, each: &Attachment| {
+        let is_lost = || parent_of(each).is_some_and(|parent| lost.contains(&parent.ifindex));
+        let place = || Place::Pod(record.container.clone(), each.ifname.clone());
+        all || is_lost() || ((troubled || is_due) && context.troubles.has(&place()))
+    };
+    let mut places = BTreeSet::new();
+    let mut containers = Vec::new();
+    for record in context.ledger.all().into_iter().filter(|record| record.state == State::Added) {
+        places.extend(record.attachments.iter().map(|each| Place::Pod(record.container.clone(), each.ifname.clone())));
+        if record.attachments.iter().any(|each| each.link.is_some() && wanted(&record, each)) {
+            containers.push(record.container.clone());
+        }
+    }
+    context.troubles.keep(|place| matches!(place, Place::Parent(_)) || places.contains(place));
+    let mut is_done = true;
+    for container in containers {
+        is_done &= settle_one(context, &container).await;
+    }
+    is_done
+}
+
+async fn settle_one(context: &Context, container: &ContainerId) -> bool {
+    let Some(_turn) = context.turns.try_container(container) else { return false };
+    let Some(record) = context.ledger.get(container).filter(|record| record.state == State::Added) else { return true };
+    let Some(datapath) = &context.datapath else { return true };
+    let mut record = Record::clone(&record);
+    let mut is_changed = false;
+    for at in 0..record.attachments.len() {
+        let Some(attachment) = record.attachments.get(at) else { continue };
+        let Some(was) = attached(context, &record, attachment) else { continue };
+        let Some(link) = look(context, datapath, &record, attachment, was).await else { continue };
+        let Some(place) = record.attachments.get_mut(at) else { continue };
+        is_changed |= place.link.as_ref() != Some(&link);
+        place.link = Some(link);
+    }
+    if is_changed && let Err(error) = context.ledger.save(&record) {
+        tracing::warn!(%container, "update a record: {error}");
+    }
+    true
+}
+
+/// Looks at one attachment and puts right what can be; the answer is what its record is to say.
+async fn look(
+    context: &Context,
+    datapath: &Arc<Datapath>,
+    record: &Record,
+    attachment: &Attachment,
+    was: Attached,
+) -> Option<Link> {
+    let place = Place::Pod(record.container.clone(), attachment.ifname.clone());
+    let asked = was.clone();
+    match blocking(datapath, move |datapath| datapath.look_at_pod(&asked)).await {
+        Err(error) => {
+            tracing::warn!(container = %record.container, "look at an attachment: {error}");
+            None
+        }
+        // Its DEL is on its way.
+        Ok(PodLook::NoNamespace) => None,
+        Ok(PodLook::NoInterface) => no_interface(context, datapath, record, attachment, was).await,
+        Ok(PodLook::There { facts, presence, is_member }) => {
+            let link = attachment.link.as_ref()?;
+            let Ok(Ok(parent)) = timeout(ANSWER, parent_now(&facts)).await else { return None };
+            let change = Change::of(link, &facts, parent.as_ref());
+            if change.is_none() && presence.is_whole() && is_member {
+                if lacks_parent(link) {
+                    still(context, &place, record, attachment);
+                } else {
+                    context.troubles.whole(&place, Instant::now());
+                }
+                return None;
+            }
+            mend(context, datapath, record, attachment, was, Now { facts, parent, presence, change }).await
+        }
+    }
+}
+
+/// What an interface is like now.
+struct Now {
+    facts: Facts,
+    parent: Option<Parent>,
+    presence: Presence,
+    change: Option<Change>,
+}
+
+/// In what an interface is another than the recorded one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Parent,
+    Interface,
+    Mac,
+}
+
+impl Change {
+    fn of(link: &Link, facts: &Facts, parent: Option<&Parent>) -> Option<Self> {
+        let ifindex = |parent: &Parent| parent.ifindex;
+        if parent.map(ifindex) != link.parent.as_ref().map(ifindex) {
+            return Some(Self::Parent);
+        }
+        if facts.ifindex != link.ifindex {
+            return Some(Self::Interface);
+        }
+        (facts.mac != link.mac).then_some(Self::Mac)
+    }
+
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Parent => "parent",
+            Self::Interface => "interface",
+            Self::Mac => "mac",
+        }
+    }
+}
+
+/// Has the datapath follow; what it cannot is told and tried again.
+async fn mend(
+    context: &Context,
+    datapath: &Arc<Datapath>,
+    record: &Record,
+    attachment: &Attachment,
+    was: Attached,
+    now: Now,
+) -> Option<Link> {
+    let place = Place::Pod(record.container.clone(), attachment.ifname.clone());
+    let Now { facts, parent, presence, change } = now;
+    let before = attachment.link.as_ref()?;
+    let mut link = Link { ifindex: facts.ifindex, mac: facts.mac, kind: facts.kind, parent, ..before.clone() };
+    let lacks = match (change, presence.is_whole()) {
+        (_, false) => presence.to_string(),
+        (Some(Change::Parent), true) => "it has another parent".to_owned(),
+        (Some(Change::Interface), true) => "it is another interface".to_owned(),
+        (Some(Change::Mac), true) => format!("its hardware address is {}", crate::names::mac_text(link.mac)),
+        (None, true) => before.note.clone().unwrap_or_else(|| "it is not among its parent's members".to_owned()),
+    };
+    let what = format!("{}: {lacks}", named(record, attachment));
+    // What changed is followed as often as it changes; what was taken away is put back more and more slowly.
+    if !context.troubles.found(&place, what.clone(), Instant::now()) && change.is_none() {
+        return None;
+    }
+    let wanted = describe(datapath, record.netns.as_ref()?, &attachment.ifname, &link);
+    let found = presence.clone();
+    let done = blocking(datapath, move |datapath| datapath.refresh(&was, &wanted, &found)).await;
+    let tries = context.troubles.tried(&place, Instant::now());
+    match done {
+        Ok(now) => {
+            note(&mut link, &now, context);
+            lost_parent(before, &mut link);
+            tracing::warn!(container = %record.container, "{what}; followed");
+            reasons(&presence).chain(change.map(Change::reason)).for_each(|reason| count(context, "pod", reason));
+            match &link.note {
+                Some(note) => {
+                    context.troubles.found(&place, format!("{}: {note}", named(record, attachment)), Instant::now());
+                }
+                None => context.troubles.whole(&place, Instant::now()),
+            }
+            if !presence.is_whole() && tries == 1 {
+                tell(context, record, "DatapathRestored", &format!("{what}; put back"));
+            }
+            Some(link)
+        }
+        Err(error) => {
+            tracing::warn!(container = %record.container, "{what}: {error}");
+            context.troubles.found(&place, format!("{what}; {error}"), Instant::now());
+            Some(Link { note: Some(error), ..before.clone() })
+        }
+    }
+}
+
+/// Only what has, or had, a parent is given something to relay, or host access.
+fn lacks_parent(link: &Link) -> bool {
+    link.parent.is_none() && (!link.relay.is_empty() || link.host_access)
+}
+
+/// Nothing to be done but to wait.
+fn still(context: &Context, place: &Place, record: &Record, attachment: &Attachment) {
+    let note = attachment.link.as_ref().and_then(|link| link.note.as_deref()).unwrap_or("not relayed");
+    if context.troubles.found(place, format!("{}: {note}", named(record, attachment)), Instant::now()) {
+        context.troubles.waits(place, Instant::now());
+    }
+}
+
+/// Says so where the parent went away and the interface did not.
+fn lost_parent(before: &Link, link: &mut Link) {
+    if link.note.is_none() && lacks_parent(link) {
+        let name = before.parent.as_ref().map(|parent| parent.name.as_str());
+        let gone = name.map_or_else(String::new, |name| format!(" {name}"));
+        link.note = Some(format!("not relayed: its parent{gone} is not in the node's namespace"));
+    }
+}
+
+/// The interface is gone, behind everybody's back: nobody may speak in its name, and its record waits for the DEL.
+async fn no_interface(
+    context: &Context,
+    datapath: &Arc<Datapath>,
+    record: &Record,
+    attachment: &Attachment,
+    was: Attached,
+) -> Option<Link> {
+    let link = attachment.link.as_ref()?;
+    let with_parent = match &link.parent {
+        Some(parent) => match timeout(ANSWER, crate::sys::links::by_index(parent.ifindex)).await {
+            Ok(Ok(None)) => format!(" with its parent {}", parent.name),
+            _ => String::new(),
+        },
+        None => String::new(),
+    };
+    let text = format!("the interface is gone{with_parent}: delete the pod, so that it is attached anew");
+    let place = Place::Pod(record.container.clone(), attachment.ifname.clone());
+    let what = format!("{}: {text}", named(record, attachment));
+    let is_known = context.troubles.has(&place) && link.note.as_ref() == Some(&text);
+    if context.troubles.found(&place, what.clone(), Instant::now()) {
+        context.troubles.waits(&place, Instant::now());
+    }
+    if let Err(error) = blocking(datapath, move |datapath| datapath.set_aside(&was)).await {
+        tracing::warn!(container = %record.container, "take an interface that is gone off its parent: {error}");
+        return None;
+    }
+    if is_known {
+        return None;
+    }
+    tracing::warn!(container = %record.container, "{what}");
+    count(context, "pod", "gone");
+    tell(context, record, "InterfaceGone", &what);
+    Some(Link { note: Some(text), ..link.clone() })
+}
+
+fn named(record: &Record, attachment: &Attachment) -> String {
+    let pod = record.pod.as_ref().map(|pod| format!("pod {}/{}", pod.namespace, pod.name));
+    let owner = pod.unwrap_or_else(|| format!("container {}", record.container));
+    format!("{owner} {}", attachment.ifname)
+}
+
+fn tell(context: &Context, record: &Record, reason: &str, message: &str) {
+    if let Some(pod) = &record.pod {
+        context.cluster.event(pod, EventKind::Warning, reason, message);
+    }
+}
