@@ -23,6 +23,7 @@ use crate::ops::host_access;
 use crate::ops::ledger::Ledger;
 use crate::ops::owed_status;
 use crate::ops::reconcile;
+use crate::ops::reflect::{self, Reflection};
 use crate::ops::repair::{self, Troubles};
 use crate::ops::runner::HostRunner;
 use crate::ops::runtime_conf::Keeper;
@@ -108,6 +109,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     let work = tokio::spawn(now_and_then(Arc::clone(&context), host.clone(), stop.clone()));
     let access = tokio::spawn(host_access::follow(Arc::clone(&context), stop.clone()));
     let ears = tokio::spawn(discovery::follow(Arc::clone(&context), stop.clone()));
+    let reflection = tokio::spawn(reflect::follow(Arc::clone(&context), stop.clone()));
     let repairs = tokio::spawn(repair::follow(Arc::clone(&context), stop.clone()));
     let page = metrics(&context, stop.clone());
     let statuses = tokio::spawn(owed_status::report(Arc::clone(&context)));
@@ -136,6 +138,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     work.abort();
     access.abort();
     ears.abort();
+    let _ = tokio::time::timeout(LAST_WORDS, reflection).await;
     repairs.abort();
     page.abort();
     conf.abort();
@@ -174,6 +177,7 @@ pub(crate) fn context(
         datapath_fault,
         discovery: Discovery::default(),
         ledger,
+        reflection: Reflection::new(&settings.datapath.reflect),
         spool: Spool::at(cni_dir),
         metrics: Arc::new(Metrics::default()),
         metrics_fault: std::sync::Mutex::default(),

@@ -28,6 +28,8 @@ pub mod annotation {
     pub const RELAY: &str = "multus-ebpf.io/relay";
     /// On both: how relayed frames are addressed to the pod.
     pub const RELAY_COPY: &str = "multus-ebpf.io/relay-copy";
+    /// On a pod: the discovery protocols that are reflected between LANs and its own interface.
+    pub const REFLECT: &str = "multus-ebpf.io/reflect";
     /// On a NetworkAttachmentDefinition: unicast between the host and its macvlan pods.
     pub const HOST_ACCESS: &str = "multus-ebpf.io/host-access";
     /// On a NetworkAttachmentDefinition: the host's TCP and UDP ports that its pods may open.

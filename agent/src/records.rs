@@ -49,9 +49,25 @@ pub struct Record {
     /// The network-status text, once known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
+    /// What is reflected between LANs and the master's interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reflect: Option<Reflect>,
     /// Who attached it.
     #[serde(default, skip_serializing_if = "Origin::is_own")]
     pub origin: Origin,
+}
+
+/// What is reflected between LANs and a pod's own interface, and where the host meets the pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reflect {
+    /// The protocols' names.
+    pub protocols: Vec<String>,
+    /// Hardware address of the pod's interface.
+    pub mac: [u8; 6],
+    /// Its index in the pod's namespace.
+    pub pod_ifindex: u32,
+    /// The index of its other end in ours.
+    pub host_ifindex: u32,
 }
 
 /// Who attached a container.
@@ -465,6 +481,7 @@ mod tests {
                 attachment("net1", &[Stage::Called, Stage::Planned]),
             ],
             status: None,
+            reflect: None,
             origin: Origin::Agent,
         }
     }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use lab::avahi::{Avahi, Service};
+use lab::resolver::{Resolver, Service};
 use lab::udp::FAMILIES;
 use lab::world::Builder;
 use lab::{Family, Netns, Protocol, World, sys, wait_until};
@@ -17,7 +17,7 @@ const PRINTER: Service<'static> = Service { name: "Host Printer", kind: "_ipp._t
 const WEB: Service<'static> = Service { name: "Pod Web", kind: "_http._tcp", port: 8080 };
 
 /// Whether `avahi-browse -rptk` names and resolves a service on `ifname` over both families, and what it said.
-fn resolves(avahi: &Avahi, netns: &Netns, ifname: &str, service: &Service<'_>, address: &str) -> (bool, String) {
+fn resolves(avahi: &Resolver, netns: &Netns, ifname: &str, service: &Service<'_>, address: &str) -> (bool, String) {
     let mut said = String::new();
     let name = service.name.replace(' ', "\\032");
     let found = wait_until(PATIENCE, || {
@@ -36,8 +36,8 @@ fn host_and_pods_resolve_each_other() {
     for network in ["lan", "quiet"] {
         let world = World::new(&format!("avahi-{network}"));
         let pod = world.attached("web", network);
-        let on_host = Avahi::start(&world.lab.node, "eth0", "labnode", &[PRINTER]);
-        let in_pod = Avahi::start(&pod.netns, "net1", "labpod", &[WEB]);
+        let on_host = Resolver::start(&world.lab.node, "eth0", "labnode", &[PRINTER]);
+        let in_pod = Resolver::start(&pod.netns, "net1", "labpod", &[WEB]);
         let own = |netns: &Netns, ifname| netns.addresses(ifname)[0].split('/').next().unwrap_or_default().to_owned();
         let host = own(&world.lab.node, "eth0");
         let (found, said) = resolves(&in_pod, &pod.netns, "net1", &PRINTER, &host);
@@ -56,7 +56,7 @@ fn host_and_pods_resolve_each_other() {
 }
 
 /// Prints what the documentation shows.
-fn transcript(world: &World, in_pod: &Avahi, pod: &Netns, on_host: &Avahi) {
+fn transcript(world: &World, in_pod: &Resolver, pod: &Netns, on_host: &Resolver) {
     let services = world.agent.cli(&world.lab, &["get", "services"]).out();
     let browse = in_pod.tool(pod, "avahi-browse", &["-rtk", "_ipp._tcp"]).out();
     let other = on_host.tool(&world.lab.node, "avahi-browse", &["-rtk", "_http._tcp"]).out();
@@ -122,7 +122,7 @@ fn one_shot_and_qu_questions_are_answered_with_host_access() {
     builder.lab.network("default", "open", &lan, &json!({"multus-ebpf.io/host-access": "true"}));
     let world = builder.start();
     let pod = world.attached("asker", "open");
-    let _on_host = Avahi::start(&world.lab.node, "eth0", "labnode", &[PRINTER]);
+    let _on_host = Resolver::start(&world.lab.node, "eth0", "labnode", &[PRINTER]);
     for family in FAMILIES {
         let (from, said) = ask(&pod.netns, "net1", family, 0, false).expect("an answer to a one-shot question");
         assert_eq!(from.port(), 5353, "{family:?}");
@@ -139,7 +139,7 @@ fn a_one_shot_question_to_the_lan_needs_nothing_of_us() {
     let world = World::new("avahi-lan");
     let pod = world.attached("asker", "quiet");
     let lan = world.lab.lan();
-    let _device = Avahi::start(&lan.netns, &lan.ifname, "labdevice", &[PRINTER]);
+    let _device = Resolver::start(&lan.netns, &lan.ifname, "labdevice", &[PRINTER]);
     for family in FAMILIES {
         assert!(ask(&pod.netns, "net1", family, 0, false).is_some(), "{family:?}: one-shot");
         assert!(ask(&pod.netns, "net1", family, 5353, true).is_some(), "{family:?}: QU");

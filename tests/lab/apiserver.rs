@@ -19,7 +19,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use self::http::Request;
-pub use self::store::{CLAIMS, EVENTS, NETWORKS, PODS, Resource, SLICES};
+pub use self::store::{CLAIMS, EVENTS, LEASES, NETWORKS, PODS, Resource, SLICES};
 use self::store::{Refusal, Store};
 
 /// The token in the kubeconfig's token file. Another one is refused, unless [`ApiServer::accept_token`] says otherwise;
@@ -102,7 +102,7 @@ impl Shared {
 pub struct ApiServer {
     address: SocketAddr,
     shared: Arc<Shared>,
-    door: Option<JoinHandle<()>>,
+    doors: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl ApiServer {
@@ -112,11 +112,23 @@ impl ApiServer {
         let address = listener.local_addr()?;
         let state = State { store: Store::default(), mood: Mood::default(), seen: Vec::new(), connections: Vec::new() };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
-        let door = {
-            let shared = Arc::clone(&shared);
-            thread::Builder::new().name("apiserver".into()).spawn(move || keep_door(address, listener, &shared))?
-        };
-        Ok(Self { address, shared, door: Some(door) })
+        let server = Self { address, shared, doors: Mutex::default() };
+        server.open_door(listener)?;
+        Ok(server)
+    }
+
+    /// The same server at the same address of another namespace: call it there.
+    pub fn open_here(&self) -> io::Result<()> {
+        self.open_door(TcpListener::bind(self.address)?)
+    }
+
+    /// The thread is of the namespace it is begun in, and binds there again after the server was down.
+    fn open_door(&self, listener: TcpListener) -> io::Result<()> {
+        let (address, shared) = (self.address, Arc::clone(&self.shared));
+        let keep = move || keep_door(address, listener, &shared);
+        let door = thread::Builder::new().name("apiserver".into()).spawn(keep)?;
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner).push(door);
+        Ok(())
     }
 
     /// `http://127.0.0.1:PORT`.
@@ -258,7 +270,7 @@ impl Drop for ApiServer {
             state.mood.ended = true;
             state.cut_connections();
         });
-        if let Some(door) = self.door.take() {
+        for door in self.doors.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             drop(door.join());
         }
     }

@@ -1,112 +1,57 @@
-//! Avahi's daemon in a namespace: a real responder and resolver, with a bus, a runtime folder and services of its own.
+//! A real avahi-daemon in a namespace of the lab: a host with a name, and one service.
 //!
-//! Nothing of it is shared with an Avahi of the machine; it ends with its owner.
+//! It has mounts of its own for the two folders whose paths are built into it, and no D-Bus. Killed when dropped.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::path::Path;
+use std::process::{Child, Stdio};
 
-use crate::{Netns, process, sys, wait_until};
+use crate::Netns;
 
-static NEXT: AtomicU32 = AtomicU32::new(0);
-
-/// A running daemon with its bus.
+/// A running avahi-daemon.
 #[derive(Debug)]
 pub struct Avahi {
-    daemon: Child,
-    bus: Child,
-    dir: PathBuf,
-}
-
-/// A service that the daemon announces.
-#[derive(Debug, Clone, Copy)]
-pub struct Service<'a> {
-    /// Instance.
-    pub name: &'a str,
-    /// Type, such as `_http._tcp`.
-    pub kind: &'a str,
-    /// Port.
-    pub port: u16,
+    child: Child,
 }
 
 impl Avahi {
-    /// Starts one as `host`.local on one link; ready when its bus answers.
-    pub fn start(netns: &Netns, ifname: &str, host: &str, services: &[Service<'_>]) -> Self {
-        netns.wait_ipv6(ifname);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("mlab-avahi-{}-{number}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        for folder in ["services", "run"] {
-            fs::create_dir_all(dir.join(folder)).expect("make a folder for Avahi");
-        }
-        for (at, service) in services.iter().enumerate() {
-            let text = format!(
-                "<service-group><name>{}</name><service><type>{}</type><port>{}</port></service></service-group>\n",
-                service.name, service.kind, service.port
-            );
-            fs::write(dir.join(format!("services/{at}.service")), text).expect("write a service");
-        }
-        let conf = format!(
-            "[server]\nhost-name={host}\nallow-interfaces={ifname}\nuse-ipv4=yes\nuse-ipv6=yes\nenable-dbus=yes\n\
-             [publish]\npublish-workstation=no\n[rlimits]\n"
+    /// Starts one on link `ifname` that calls itself `host`.local and offers `instance`._http._tcp.local; its files are
+    /// below `folder`.
+    pub fn start(netns: &Netns, ifname: &str, folder: &Path, host: &str, instance: &str) -> Self {
+        let folder = folder.join(format!("avahi-{host}"));
+        let services = folder.join("services");
+        fs::create_dir_all(&services).expect("make avahi's folders");
+        let write = |path: &Path, text: String| fs::write(path, text).expect("write avahi's files");
+        let conf = folder.join("avahi.conf");
+        write(
+            &conf,
+            format!(
+                "[server]\nhost-name={host}\nuse-ipv4=yes\nuse-ipv6=yes\nallow-interfaces={ifname}\nenable-dbus=no\n\
+                 [publish]\npublish-hinfo=no\npublish-workstation=no\n"
+            ),
         );
-        fs::write(dir.join("avahi.conf"), conf).expect("write Avahi's configuration");
-        let bus_conf = format!(
-            "<busconfig><type>system</type><listen>unix:path={}</listen><auth>EXTERNAL</auth><policy context=\"default\">\
-             <allow user=\"*\"/><allow own=\"*\"/><allow send_destination=\"*\"/><allow receive_sender=\"*\"/>\
-             <allow send_type=\"method_call\"/></policy></busconfig>\n",
-            dir.join("bus").display()
+        write(
+            &services.join("lab.service"),
+            format!(
+                "<?xml version=\"1.0\" standalone='no'?><!DOCTYPE service-group SYSTEM \"avahi-service.dtd\">\
+                 <service-group><name>{instance}</name><service><type>_http._tcp</type><port>80</port></service>\
+                 </service-group>"
+            ),
         );
-        fs::write(dir.join("bus.conf"), bus_conf).expect("write the bus's configuration");
-        let mut bus = netns.command("dbus-daemon");
-        bus.arg(format!("--config-file={}", dir.join("bus.conf").display())).args(["--nofork", "--nopidfile"]);
-        let bus = quiet(&mut bus);
-        assert!(wait_until(Duration::from_secs(10), || dir.join("bus").exists()), "the bus is there");
-        // A mount namespace of its own: the daemon's folders are compiled in.
-        let script = "mount --bind \"$0/run\" /run/avahi-daemon 2>/dev/null || { mkdir -p /run/avahi-daemon && \
-                      mount --bind \"$0/run\" /run/avahi-daemon; }; mount --bind \"$0/services\" /etc/avahi/services && \
-                      exec avahi-daemon -f \"$0/avahi.conf\" --no-drop-root --no-chroot --no-rlimits";
-        let mut daemon = netns.command("sh");
-        sys::own_mounts(&mut daemon);
-        daemon.args(["-c", script]).arg(&dir).env("DBUS_SYSTEM_BUS_ADDRESS", address(&dir));
-        let mut avahi = Self { daemon: quiet(&mut daemon), bus, dir };
-        let ready = wait_until(Duration::from_secs(20), || {
-            assert!(matches!(avahi.daemon.try_wait(), Ok(None)), "avahi-daemon ended at once");
-            avahi.tool(netns, "avahi-resolve", &["-4", "-n", &format!("{host}.local")]).success()
-        });
-        assert!(ready, "avahi-daemon in {} knows itself", netns.name());
-        avahi
+        fs::create_dir_all("/run/avahi-daemon").expect("make avahi's run folder");
+        let script = "mount -t tmpfs none /run/avahi-daemon && mount --bind \"$1\" /etc/avahi/services && \
+                      exec avahi-daemon --no-drop-root --no-chroot --no-rlimits --file \"$0\"";
+        let log = fs::File::create(folder.join("log")).expect("make avahi's log");
+        let mut command = netns.command("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(&conf).arg(&services);
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle")).stderr(log);
+        Self { child: command.spawn().expect("start avahi-daemon") }
     }
-
-    /// Runs one of Avahi's tools against this daemon.
-    pub fn tool(&self, netns: &Netns, program: &str, args: &[&str]) -> process::Finished {
-        let mut command = netns.command(program);
-        command.args(args).env("DBUS_SYSTEM_BUS_ADDRESS", address(&self.dir)).env("LC_ALL", "C.UTF-8");
-        process::run(&mut command, b"", Duration::from_secs(15))
-    }
-}
-
-fn address(dir: &Path) -> String {
-    format!("unix:path={}", dir.join("bus").display())
-}
-
-fn quiet(command: &mut Command) -> Child {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().unwrap_or_else(|e| panic!("start {}: {e}", command.get_program().display()))
 }
 
 impl Drop for Avahi {
     fn drop(&mut self) {
-        // The daemon says goodbye when it is asked to end.
-        sys::signal(self.daemon.id(), libc::SIGTERM);
-        if !wait_until(Duration::from_secs(3), || !matches!(self.daemon.try_wait(), Ok(None))) {
-            let _ = self.daemon.kill();
-            let _ = self.daemon.wait();
-        }
-        let _ = self.bus.kill();
-        let _ = self.bus.wait();
-        let _ = fs::remove_dir_all(&self.dir);
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

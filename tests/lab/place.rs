@@ -39,8 +39,14 @@ pub struct Lan {
 /// Whether other labs of this process may be at work at the same time.
 #[derive(Debug)]
 enum Turn {
-    Shared { _turn: RwLockReadGuard<'static, ()> },
-    Alone { _turn: RwLockWriteGuard<'static, ()> },
+    Shared {
+        _turn: RwLockReadGuard<'static, ()>,
+    },
+    Alone {
+        _turn: RwLockWriteGuard<'static, ()>,
+    },
+    /// That of another lab of the same test.
+    Beside,
 }
 
 /// One node with its folders and its LAN.
@@ -83,6 +89,11 @@ impl Lab {
     /// The same, with no other lab of this process beside it: for tests that need the whole machine.
     pub fn alone(name: &str) -> Self {
         Self::build(name, Turn::Alone { _turn: TURN.write().unwrap_or_else(PoisonError::into_inner) })
+    }
+
+    /// A second node for the test that has this lab already, which must outlive it.
+    pub fn beside(&self, name: &str) -> Self {
+        Self::build(name, Turn::Beside)
     }
 
     fn build(name: &str, turn: Turn) -> Self {

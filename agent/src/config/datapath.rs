@@ -6,9 +6,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::delegation::RelayPolicy;
+use super::reflect::ReflectSettings;
 use super::section::{ConfigError, Section};
 use super::words::duration;
-use crate::names::{IfName, ObjectName};
 
 /// Every discovery protocol with a built-in rule.
 pub const PROTOCOLS: [&str; 18] = [
@@ -129,10 +129,8 @@ pub struct DatapathSettings {
     pub relay: RelayPolicy,
     /// The operator's own protocols.
     pub custom: Vec<CustomProtocol>,
-    /// Uplinks that cross-link reflection may use.
-    pub reflect_uplinks: Vec<IfName>,
-    /// Namespaces whose pods may ask for cross-link reflection.
-    pub reflect_namespaces: Vec<ObjectName>,
+    /// What crosses from link to link.
+    pub reflect: ReflectSettings,
     /// Storm guard on parents.
     pub guard: Guard,
     /// How often it is looked whether everything is still in place.
@@ -167,7 +165,7 @@ impl DatapathSettings {
         let mark_fits = "value/mask, the value inside the mask and not 0, the mask without its low 16 bits";
         let (mut relay, custom) = read_relay(section.section("relay")?, warnings)?;
         relay.host_access = host_access.unwrap_or(true);
-        let mut reflect = section.section("reflect")?;
+        let reflect = ReflectSettings::read(section.section("reflect")?, warnings)?;
         let settings = Self {
             mode: mode.unwrap_or(DatapathMode::Full),
             bpffs: section.folder("bpffs")?.unwrap_or_else(|| "/sys/fs/bpf/multus".to_owned()),
@@ -179,16 +177,10 @@ impl DatapathSettings {
                 .unwrap_or(Mark { value: 0x4d55_0000, mask: 0xffff_0000 }),
             relay,
             custom,
-            reflect_uplinks: reflect
-                .list("uplinks", "interface names", |text| IfName::new(text).ok())?
-                .unwrap_or_default(),
-            reflect_namespaces: reflect
-                .list("namespaces", "namespace names", |text| ObjectName::new(text).ok())?
-                .unwrap_or_default(),
+            reflect,
             guard: guard.unwrap_or(Guard::Off),
             look_interval: section.word("lookInterval", LOOKS, read_look)?.unwrap_or(Duration::from_secs(30)),
         };
-        reflect.finish(warnings);
         section.finish(warnings);
         Ok(settings)
     }

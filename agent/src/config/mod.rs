@@ -5,6 +5,7 @@
 
 mod datapath;
 mod delegation;
+mod reflect;
 mod section;
 mod settings;
 mod words;
@@ -13,5 +14,6 @@ pub use datapath::{
     AttachMode, CustomProtocol, DatapathMode, DatapathSettings, Guard, MOST_CUSTOM, Mark, PROTOCOLS, RELAYED,
 };
 pub use delegation::{Delegation, NetConf, Policy, RelayPolicy};
+pub use reflect::{Election, REFLECTED, ReflectSettings};
 pub use section::ConfigError;
 pub use settings::{Generator, HostExec, LogLevel, LogSettings, NodeCertificate, Settings};

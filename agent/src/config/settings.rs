@@ -381,7 +381,7 @@ mod tests {
         assert_eq!(datapath.relay.protocols, ["mdns", "mine"]);
         assert_eq!(datapath.relay.known.last().map(String::as_str), Some("mine"));
         assert_eq!((datapath.custom[0].port, datapath.relay.host_access), (5000, false));
-        assert_eq!(datapath.reflect_uplinks[0].as_str(), "eth0");
+        assert_eq!(datapath.reflect.uplinks[0].as_str(), "eth0");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod events;
 mod folder;
 mod follow;
 mod known;
+mod lease;
 mod manifests;
 mod networks;
 mod once;
@@ -37,6 +38,7 @@ use self::events::Events;
 pub use self::events::Kind as EventKind;
 use self::folder::Folder;
 use self::known::Known;
+pub use self::lease::{LeaseFacts, LeaseName};
 use self::report::Reports;
 pub use self::written::WrittenStatuses;
 use crate::names::{BadName, NadRef, ObjectName, PodRef};
@@ -178,6 +180,11 @@ impl Cluster {
             Source::None => cluster.0.networks.listed(&HashSet::new()),
         }
         Ok(cluster)
+    }
+
+    /// This node's name, where it has one.
+    pub fn node_name(&self) -> Option<String> {
+        self.0.settings.node_name.clone()
     }
 
     /// The network, if it is known now.

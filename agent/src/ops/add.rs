@@ -17,7 +17,7 @@ use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::invocation::{Invocation, Sandbox};
 use crate::ops::runner::Runner;
 use crate::ops::{
-    auxiliary, chain, default_network, default_route, device_info, devices, links, pods, preflight, recording,
+    auxiliary, chain, default_network, default_route, device_info, devices, links, pods, preflight, recording, reflect,
     result_cache, undo,
 };
 use crate::plan::{self, Attachment, Choice, Demand, Plan, Wanted};
@@ -45,10 +45,12 @@ pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R
         pods::Found::Known(pod) => pod,
         pods::Found::Gone => return pods::nothing_attached(call),
     };
+    let reflected = plan::reflect::protocols(&pod.annotations).map_err(refused)?;
     let plan = feasible_plan(context, call, &sandbox, &pod).await.map_err(refused)?;
     let mut record = recording::begin(context, call, &sandbox, &plan).map_err(refused)?;
-    match carry_out(context, call, &plan, &mut record, runner).await {
+    match carry_out(context, call, (&plan, &reflected), &mut record, runner).await {
         Ok((answer, results)) => {
+            context.reflection.changed();
             announce(context, call, &plan, &record, &results);
             Ok(answer)
         }
@@ -67,11 +69,14 @@ pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R
 async fn carry_out<R: Runner>(
     context: &Context,
     call: &Invocation,
-    plan: &Plan,
+    (plan, reflected): (&Plan, &[String]),
     record: &mut Record,
     runner: &mut R,
 ) -> Result<(String, Vec<CniResult>), CniError> {
     let results = attach_all(context, call, plan, record, runner).await?;
+    if let Some(netns) = &call.request.netns {
+        record.reflect = reflect::meet(context, netns, record, reflected).await;
+    }
     let answer = results.first().cloned().unwrap_or_default().print(call.version)?;
     if !runner.is_heard() {
         return Err(CniError::new(code::TRY_LATER, "the CNI plugin that asked is gone"));

@@ -38,6 +38,7 @@ pub async fn record(context: &Context, call: &Invocation) -> Option<Record> {
         since: 0,
         attachments,
         status: None,
+        reflect: None,
         origin: Origin::Agent,
     })
 }

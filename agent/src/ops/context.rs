@@ -17,6 +17,7 @@ use crate::names::ContainerId;
 use crate::ops::default_network::DefaultNetwork;
 use crate::ops::discovery::Discovery;
 use crate::ops::ledger::Ledger;
+use crate::ops::reflect::Reflection;
 use crate::ops::repair::Troubles;
 use crate::ops::witness::Witness;
 use crate::spool::Spool;
@@ -44,6 +45,8 @@ pub struct Context {
     pub troubles: Troubles,
     /// The records.
     pub ledger: Ledger,
+    /// Discovery between links.
+    pub reflection: Reflection,
     /// What the shim did while we were away.
     pub spool: Spool,
     /// What is counted.

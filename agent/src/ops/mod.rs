@@ -26,6 +26,7 @@ pub mod pods;
 pub mod preflight;
 pub mod reconcile;
 mod recording;
+pub mod reflect;
 pub mod repair;
 pub mod result_cache;
 pub mod runner;

@@ -31,6 +31,7 @@ pub(super) fn begin(
         since: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         attachments,
         status: None,
+        reflect: None,
         origin: Origin::Agent,
     };
     save(context, &record)?;

@@ -136,6 +136,7 @@ fn record(container: &ContainerId, traces: Vec<Trace>, origin: Origin) -> Option
         since: 0,
         attachments,
         status: None,
+        reflect: None,
         origin,
     })
 }

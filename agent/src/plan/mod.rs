@@ -10,6 +10,7 @@ pub mod hotplug;
 pub mod isolation;
 mod item;
 pub mod master;
+pub mod reflect;
 pub mod relay;
 pub mod runtime_conf;
 pub mod selection;

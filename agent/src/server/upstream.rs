@@ -50,7 +50,7 @@ pub(super) async fn delegate(routes: &Routes, request: Request<Incoming>) -> Ans
     let Plain { env, config, attributes } = plain;
     let asked = Asked { env, config, attributes };
     let context = Arc::clone(&routes.context);
-    carry(&runner, |mut runner| async move { ops::answer_delegate(&context, asked, &mut runner).await }).await
+    carry(&runner, |mut runner| async move { Box::pin(ops::answer_delegate(&context, asked, &mut runner)).await }).await
 }
 
 async fn begin(routes: &Routes, request: Request<Incoming>) -> Result<(Plain, HostRunner), Answer> {

@@ -44,6 +44,8 @@ pub struct Facts {
     pub kind: String,
     /// Index of the link below, and whether that lives in another namespace than this one.
     pub below: Option<Below>,
+    /// Index of the bridge or bond that it is a port of.
+    pub master: Option<u32>,
     /// Administratively up?
     pub up: bool,
     /// A macvlan in bridge mode: it and its siblings of that mode hear each other?
@@ -106,7 +108,15 @@ pub async fn remove(netns: &Path, name: &str) -> Result<bool, LinkError> {
 
 /// The addresses of link `ifindex` with their prefix lengths, in the namespace at `netns`.
 pub async fn addresses(netns: &Path, ifindex: u32) -> Result<Vec<(IpAddr, u8)>, LinkError> {
-    let kernel = connect(Some(netns))?;
+    addresses_of(connect(Some(netns))?, ifindex).await
+}
+
+/// The addresses of link `ifindex` of our own namespace with their prefix lengths.
+pub async fn addresses_here(ifindex: u32) -> Result<Vec<(IpAddr, u8)>, LinkError> {
+    addresses_of(connect(None)?, ifindex).await
+}
+
+async fn addresses_of(kernel: Kernel, ifindex: u32) -> Result<Vec<(IpAddr, u8)>, LinkError> {
     let messages = kernel.handle.address().get().set_link_index_filter(ifindex).execute();
     let messages: Vec<_> = messages.try_collect().await.map_err(LinkError::Refused)?;
     let address = |attributes: &[AddressAttribute]| {
@@ -168,6 +178,7 @@ fn facts(message: &LinkMessage) -> Facts {
         mac: [0; 6],
         kind: String::new(),
         below: None,
+        master: None,
         up: message.header.flags.contains(LinkFlags::Up),
         bridged: false,
     };
@@ -177,6 +188,7 @@ fn facts(message: &LinkMessage) -> Facts {
             LinkAttribute::IfName(name) => facts.name.clone_from(name),
             LinkAttribute::Address(bytes) => facts.mac = bytes.as_slice().try_into().unwrap_or_default(),
             LinkAttribute::Link(ifindex) => facts.below = Some(Below { ifindex: *ifindex, elsewhere: false }),
+            LinkAttribute::Controller(ifindex) => facts.master = Some(*ifindex),
             LinkAttribute::LinkNetNsId(_) => elsewhere = true,
             LinkAttribute::LinkInfo(infos) => {
                 facts.kind = kind(infos);

@@ -3,6 +3,8 @@
 //! Nothing here decides; nothing here knows what an attachment is.
 
 #[cfg(feature = "daemon")]
+pub mod asking;
+#[cfg(feature = "daemon")]
 pub mod bpf;
 #[cfg(feature = "daemon")]
 pub mod clock;

@@ -11,6 +11,9 @@ use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
 use filter::Instruction;
 pub use filter::MOST_PORTS;
 pub use inbox::Inbox;
@@ -160,6 +163,17 @@ impl PacketSocket {
         Ok(socket)
     }
 
+    /// The same, to be waited for in the calling thread's runtime.
+    ///
+    /// # Errors
+    /// The runtime cannot watch it.
+    pub fn awaited(self) -> io::Result<AsyncFd<Self>> {
+        #[expect(unsafe_code, reason = "tokio asks for a promise about the descriptor")]
+        // SAFETY: the socket owns its descriptor, which stays open and the same for as long as `AsyncFd` has it.
+        let awaited = unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) };
+        Ok(awaited?)
+    }
+
     /// The interface it is bound to.
     pub fn ifindex(&self) -> u32 {
         self.ifindex
@@ -236,7 +250,7 @@ impl PacketSocket {
 
     fn limit(&self, program: &[Instruction]) -> io::Result<()> {
         let filter = libc::sock_fprog {
-            len: u16::try_from(program.len()).map_err(|_| io::Error::other("the filter is too long"))?,
+            len: u16::try_from(program.len()).map_err(|_too_long| io::Error::other("the filter is too long"))?,
             // The kernel copies the program and writes nothing.
             filter: program.as_ptr().cast_mut(),
         };

@@ -2,7 +2,7 @@
 //!
 //! Knows the kinds the double serves, and nothing about their contents.
 
-use super::store::{CLAIMS, EVENTS, NETWORKS, PODS, Refusal, Resource, SLICES};
+use super::store::{CLAIMS, EVENTS, LEASES, NETWORKS, PODS, Refusal, Resource, SLICES};
 
 /// A collection, an object in it, or a part of the object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(super) struct Place {
 
 pub(super) fn read(path: &str) -> Result<Place, Refusal> {
     let not_found = || Refusal::new(404, "NotFound", "the server could not find the requested resource");
-    let known = [PODS, EVENTS, NETWORKS, CLAIMS, SLICES];
+    let known = [PODS, EVENTS, NETWORKS, CLAIMS, SLICES, LEASES];
     let (resources, rest) = known
         .iter()
         .find_map(|resource| {

@@ -43,6 +43,13 @@ pub const SLICES: Resource = Resource {
     plural: "resourceslices",
     kind: "ResourceSlice",
 };
+/// Leases.
+pub const LEASES: Resource = Resource {
+    root: "/apis/coordination.k8s.io/v1",
+    version: "coordination.k8s.io/v1",
+    plural: "leases",
+    kind: "Lease",
+};
 
 /// An answer that is no.
 #[derive(Debug, PartialEq, Eq)]

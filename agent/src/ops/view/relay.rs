@@ -9,6 +9,7 @@ use crate::datapath::Guarded;
 use crate::names::mac_text;
 use crate::ops::context::Context;
 use crate::records::Record;
+use crate::relay::reflect::Reason;
 
 /// What the relay did on one parent.
 #[derive(Debug, Serialize)]
@@ -58,13 +59,37 @@ pub struct GuardFramesView {
     pub frames: u64,
 }
 
-/// The relay, parent by parent.
+/// The relay, parent by parent; then what was reflected, uplink by uplink.
 pub fn relay(context: &Context) -> List<RelayView> {
-    let Some(datapath) = &context.datapath else { return List::of("RelayList", Vec::new()) };
+    let mut items = relayed(context);
+    for count in context.reflection.counts() {
+        let frames = FramesView {
+            protocol: count.protocol.to_owned(),
+            path: count.path.name(),
+            verdict: if count.reason.is_some() { "skipped" } else { "relayed" },
+            reason: count.reason.map_or("", Reason::name),
+            frames: count.frames,
+        };
+        match items.iter_mut().find(|item| item.parent == count.parent) {
+            Some(item) => item.frames.push(frames),
+            None => items.push(RelayView {
+                parent: count.parent,
+                members: Vec::new(),
+                frames: vec![frames],
+                guard: None,
+                guard_frames: Vec::new(),
+            }),
+        }
+    }
+    List::of("RelayList", items)
+}
+
+fn relayed(context: &Context) -> Vec<RelayView> {
+    let Some(datapath) = &context.datapath else { return Vec::new() };
     let counts = datapath.relay_counters().unwrap_or_default();
     let guarded = datapath.guard_counters().unwrap_or_default();
     let records = context.ledger.all();
-    let items = datapath.facts().parents.into_iter().map(|parent| RelayView {
+    let view = |parent: crate::datapath::ParentFacts| RelayView {
         members: members(&records, parent.ifindex),
         frames: counts
             .iter()
@@ -89,8 +114,8 @@ pub fn relay(context: &Context) -> List<RelayView> {
             })
             .collect(),
         parent: parent.name,
-    });
-    List::of("RelayList", items.collect())
+    };
+    datapath.facts().parents.into_iter().map(view).collect()
 }
 
 fn members(records: &[Arc<Record>], parent: u32) -> Vec<MemberView> {

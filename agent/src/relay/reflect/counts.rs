@@ -27,47 +27,55 @@ impl Path {
 }
 
 /// Why a frame did not cross.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     /// It makes no sense, or is not what its group is for.
-    #[error("malformed")]
     Malformed,
     /// A probe for a name: it is about one link alone.
-    #[error("probe")]
     Probe,
     /// More known answers of a query that went before.
-    #[error("known_answers")]
     KnownAnswers,
     /// It says nothing but addresses of its own link.
-    #[error("link_local")]
     LinkLocal,
     /// It is one of ours.
-    #[error("own")]
     Own,
     /// It does not come from its pod's MAC.
-    #[error("spoof")]
     Spoof,
     /// It was said there less than a second ago.
-    #[error("duplicate")]
     Duplicate,
     /// Its source said too much.
-    #[error("rate")]
     Rate,
     /// Announcements of pods stay with them.
-    #[error("direction")]
     Direction,
     /// Too many wait for answers.
-    #[error("sessions")]
     Sessions,
     /// Nobody waits for this answer, or no longer.
-    #[error("late")]
     Late,
     /// We have no address of its family there.
-    #[error("address")]
     Address,
     /// The kernel did not take it: too long for the link, or too much waits.
-    #[error("send")]
     Send,
+}
+
+impl Reason {
+    /// As labels have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Probe => "probe",
+            Self::KnownAnswers => "known_answers",
+            Self::LinkLocal => "link_local",
+            Self::Own => "own",
+            Self::Spoof => "spoof",
+            Self::Duplicate => "duplicate",
+            Self::Rate => "rate",
+            Self::Direction => "direction",
+            Self::Sessions => "sessions",
+            Self::Late => "late",
+            Self::Address => "address",
+            Self::Send => "send",
+        }
+    }
 }
 
 /// One counter.

@@ -19,6 +19,8 @@ struct Crossing<'a> {
     /// As it reads there.
     payload: Vec<u8>,
     kind: Kind,
+    /// This machine sent it.
+    outgoing: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -121,7 +123,7 @@ impl Reflector {
         if kind != Kind::Goodbye && !self.allowances.take(now, from.id, source.ip(), protocol) {
             return Err(Reason::Rate);
         }
-        Ok(Crossing { protocol, from, datagram, payload, kind })
+        Ok(Crossing { protocol, from, datagram, payload, kind, outgoing: heard.outgoing })
     }
 
     /// What we sent ourselves comes back when two uplinks are one link, or from our own ports.
@@ -168,6 +170,10 @@ impl Reflector {
     fn say(&mut self, now: Duration, crossing: &Crossing<'_>) -> Vec<Action> {
         let is_v6 = crossing.datagram.destination.is_ipv6();
         let fingerprint = self.seen.fingerprint((crossing.protocol, is_v6, &crossing.payload));
+        // What goes out of an uplink is what we said there just now, or what the host says by itself.
+        if crossing.outgoing && self.seen.was_said(now, crossing.from.id, fingerprint) {
+            return Vec::new();
+        }
         self.seen.heard(now, crossing.from.id, fingerprint);
         let mut actions = Vec::new();
         let mut fates: Vec<(String, Path, Result<(), Reason>)> = Vec::new();
@@ -209,8 +215,9 @@ impl Reflector {
                     Ok((Channel::Legacy(to.id, source.is_ipv6()), HOPS, payload))
                 }
             };
+            let protocol = crossing.protocol;
             let fate = fate.map(|(channel, hops, payload)| {
-                actions.push(Action::Ask { channel, protocol: crossing.protocol, to: destination, hops, payload })
+                actions.push(Action::Ask { channel, protocol, to: destination, hops, payload });
             });
             fates.push(fate_of(crossing, &to, fate));
         }
@@ -281,7 +288,7 @@ fn read(protocol: Protocol, datagram: &Datagram<'_>) -> Result<(Vec<u8>, Kind), 
 fn written(crossing: &Crossing<'_>, to: &Link) -> Result<Vec<u8>, Reason> {
     let Datagram { source, destination, hops, .. } = crossing.datagram;
     let is_mdns = crossing.protocol == Protocol::Mdns;
-    let stays = !is_mdns && crossing.from.is_uplink() && !is_link_local(source.ip());
+    let stays = !is_mdns && !to.is_uplink() && !is_link_local(source.ip());
     let from = if stays { source.ip() } else { to.own(source.ip()).ok_or(Reason::Address)? };
     let hops = if is_mdns { HOPS } else { hops };
     let macs = (to.mac, group_mac(destination.ip()));

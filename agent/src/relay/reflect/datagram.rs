@@ -38,7 +38,7 @@ fn unpack(frame: &[u8], verify: bool) -> Option<Datagram<'_>> {
         0x0800 => {
             let header = usize::from(packet.first()? & 15) * 4;
             let whole = packet.get(header..usize::from(word(packet, 2)?))?;
-            let is_plain = packet.first()? >> 4 == 4 && header >= 20 && word(packet, 6)? & 0x3fff == 0;
+            let is_plain = packet.first()? >> 4 == 4 && header >= 20 && is_whole(word(packet, 6)?);
             if !is_plain || *packet.get(9)? != UDP {
                 return None;
             }
@@ -135,8 +135,10 @@ pub fn group_mac(group: IpAddr) -> [u8; 6] {
 }
 
 /// The link-local address that goes with a MAC (RFC 4291, appendix A).
-pub fn link_local_of([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
-    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+pub fn link_local_of(mac: [u8; 6]) -> Ipv6Addr {
+    let [first, oui @ .., x, y, z] = mac;
+    let [second, third] = oui;
+    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, first ^ 2, second, third, 0xff, 0xfe, x, y, z])
 }
 
 /// Is it only good on its own link (RFC 3927, RFC 4291 section 2.5.6)?
@@ -170,6 +172,11 @@ fn folded(parts: &[&[u8]]) -> u16 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     u16::try_from(sum).unwrap_or(u16::MAX)
+}
+
+/// Neither an offset nor "more fragments" in the word of an IPv4 header that has them.
+fn is_whole(word: u16) -> bool {
+    word.trailing_zeros() >= 14
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u16> {

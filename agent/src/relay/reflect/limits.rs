@@ -39,6 +39,11 @@ impl Seen {
         hasher.finish()
     }
 
+    /// Was it said on `link` less than a second ago?
+    pub(super) fn was_said(&self, now: Duration, link: LinkId, fingerprint: u64) -> bool {
+        self.when.get(&(link, fingerprint)).is_some_and(|when| now < *when + AGAIN_AFTER)
+    }
+
     /// Remembers that `link` heard it.
     pub(super) fn heard(&mut self, now: Duration, link: LinkId, fingerprint: u64) {
         // Looking through all of them for every datagram of a flood would be its success.

@@ -7,12 +7,13 @@
 mod counts;
 mod crossing;
 pub mod datagram;
+pub mod election;
 mod limits;
 mod message;
 mod protocol;
-mod sessions;
 #[cfg(test)]
-mod tests;
+mod rules;
+mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -106,7 +106,7 @@ impl Protocol {
         match self {
             Self::Mdns => false,
             Self::Ssdp => payload.starts_with(b"HTTP/1."),
-            Self::Wsd => contains(payload, b"Matches"),
+            Self::Wsd => says(payload, b"ProbeMatches") || says(payload, b"ResolveMatches"),
             // Version 1, a code of a response (RFC 7252 section 5.9) or an empty acknowledgement before one.
             Self::Coap => {
                 payload.first().is_some_and(|first| first >> 6 == 1)
@@ -134,13 +134,13 @@ fn ssdp(payload: &[u8]) -> Option<Purpose> {
     Some(Purpose::Search(Duration::from_secs(wait.clamp(1, LONGEST_SEARCH) + 1)))
 }
 
+/// By the action's last word, or the body's element.
 fn wsd(payload: &[u8]) -> Option<Purpose> {
-    if contains(payload, b"/Hello") || contains(payload, b"/Bye") {
+    if says(payload, b"Hello") || says(payload, b"Bye") {
         return Some(Purpose::Announcement);
     }
-    let is_match = contains(payload, b"/ProbeMatches") || contains(payload, b"/ResolveMatches");
-    let is_search = contains(payload, b"/Probe") || contains(payload, b"/Resolve");
-    (is_search && !is_match).then_some(Purpose::Search(Duration::from_secs(2)))
+    let is_search = says(payload, b"Probe") || says(payload, b"Resolve");
+    is_search.then_some(Purpose::Search(Duration::from_secs(2)))
 }
 
 fn coap(payload: &[u8]) -> Option<Purpose> {
@@ -158,8 +158,13 @@ fn coap(payload: &[u8]) -> Option<Purpose> {
     }
 }
 
-fn contains(payload: &[u8], word: &[u8]) -> bool {
-    payload.get(..MOST_LOOKED_AT).unwrap_or(payload).windows(word.len()).any(|window| window == word)
+/// Is `word` there, behind a slash, a colon or a bracket, and whole?
+fn says(payload: &[u8], word: &[u8]) -> bool {
+    let looked_at = payload.get(..MOST_LOOKED_AT).unwrap_or(payload);
+    looked_at.windows(word.len() + 2).any(|window| {
+        let is_bounded = matches!((window.first(), window.last()), (Some(b'/' | b':' | b'<'), Some(last)) if !last.is_ascii_alphanumeric());
+        is_bounded && window.get(1..=word.len()) == Some(word)
+    })
 }
 
 #[cfg(test)]
@@ -189,7 +194,7 @@ mod tests {
 
     #[test]
     fn searches_live_as_long_as_they_may_be_answered() {
-        let table: [(Protocol, &[u8], Option<Purpose>); 16] = [
+        let table: [(Protocol, &[u8], Option<Purpose>); 18] = [
             (Protocol::Ssdp, b"M-SEARCH * HTTP/1.1\r\nHOST: x\r\nMX: 3\r\n\r\n", search(4)),
             (Protocol::Ssdp, b"M-SEARCH * HTTP/1.1\r\nmx : 120\r\n\r\n", search(6)),
             (Protocol::Ssdp, b"M-SEARCH * HTTP/1.1\r\nMX: -1\r\n\r\n", search(2)),
@@ -201,6 +206,8 @@ mod tests {
             (Protocol::Wsd, b"<Action>http://x/discovery/Resolve</Action>", search(2)),
             (Protocol::Wsd, b"<Action>http://x/discovery/Hello</Action>", Some(Purpose::Announcement)),
             (Protocol::Wsd, b"<Action>http://x/discovery/ProbeMatches</Action>", None),
+            (Protocol::Wsd, b"<s:Body><d:Probe>x</d:Probe></s:Body>", search(2)),
+            (Protocol::Wsd, b"<s:Body>Probe</s:Body>", None),
             (Protocol::Coap, &[0x50, 1, 0, 1], search(2)),
             (Protocol::Coap, &[0x50, 30, 0, 1], Some(Purpose::Announcement)),
             (Protocol::Coap, &[0x50, 3, 0, 1], None),
@@ -219,6 +226,7 @@ mod tests {
             (Protocol::Ssdp, b"NOTIFY * HTTP/1.1\r\n", false),
             (Protocol::Wsd, b"<d:ProbeMatches>", true),
             (Protocol::Wsd, b"<d:Probe>", false),
+            (Protocol::Wsd, b"Matches", false),
             (Protocol::Coap, &[0x60, 0x45, 0, 1], true),
             (Protocol::Coap, &[0x40, 0x01, 0, 1], false),
             (Protocol::Mdns, b"HTTP/1.1", false),

@@ -2,7 +2,6 @@
 
 use std::io;
 
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::{PacketSocket, Received, Statistics};
@@ -18,11 +17,8 @@ impl Inbox {
     ///
     /// # Errors
     /// The runtime's.
-    #[expect(unsafe_code, reason = "tokio asks for a promise about the descriptor")]
     pub fn new(socket: PacketSocket) -> io::Result<Self> {
-        // SAFETY: the socket keeps its descriptor, open and the same, for as long as it lives, and it lives in `AsyncFd`.
-        let queue = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
-        Ok(Self { queue })
+        Ok(Self { queue: socket.awaited()? })
     }
 
     /// Waits for a frame and reads it into `buffer`; nothing is lost when the wait is given up.
