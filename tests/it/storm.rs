@@ -119,7 +119,7 @@ fn on_wire(trunk: &Sniffer) -> BTreeMap<String, u64> {
 
 /// Whether a frame with this DNS label was on the wire.
 fn was_said(trunk: &Sniffer, label: &str) -> bool {
-    let encoded = [&[label.len() as u8], label.as_bytes()].concat();
+    let encoded = labelled(label);
     !trunk.frames(|frame| frame.bytes.windows(encoded.len()).any(|part| part == encoded)).is_empty()
 }
 
@@ -136,17 +136,24 @@ fn ask(nodes: &[Node]) {
         let [host, pod] = node.speakers();
         for ((netns, ifname), kind) in [(host, "_http"), (pod, "_http"), ((pod.0, "eth0"), own)] {
             let voice = Voice::new(netns, ifname, Protocol::Mdns);
-            FAMILIES.into_iter().for_each(|family| voice.send(family, &browse(kind)));
+            for family in FAMILIES {
+                voice.send(family, &browse(kind));
+            }
         }
     }
+}
+
+/// A label of a name, as messages carry it (RFC 1035 section 3.1).
+fn labelled(label: &str) -> Vec<u8> {
+    let length = u8::try_from(label.len()).expect("a label's length");
+    [&[length], label.as_bytes()].concat()
 }
 
 /// A question for every service of a kind (RFC 6763 section 4).
 fn browse(kind: &str) -> Vec<u8> {
     let mut message = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in [kind, "_tcp", "local"] {
-        message.push(label.len() as u8);
-        message.extend(label.as_bytes());
+        message.extend(labelled(label));
     }
     message.extend([0, 0, 12, 0, 1]);
     message
