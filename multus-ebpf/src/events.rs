@@ -9,7 +9,7 @@ use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::TcContext;
 use multus_ebpf_common::events::{Event, SNAP, Watch};
 
-use crate::frame::{ETH_LEN, field};
+use crate::frame::field;
 
 /// Room for some thousand events.
 #[btf_map(name = "events")]
@@ -30,7 +30,8 @@ pub(crate) fn tell(skb: *mut __sk_buff, parent: u32, protocol: u32, path: u32, o
     let ctx = TcContext::new(skb);
     let length = field!(ctx, len);
     let Some(mut entry) = EVENTS.reserve(0) else { return };
-    let captured = if length > SNAP as u32 { SNAP as u32 } else { length };
+    // At least one byte, so that verifiers before 6.8 see that it is not zero; of an empty frame the helper reads nothing.
+    let captured = length.wrapping_sub(1).min(SNAP as u32 - 1) + 1;
     let event = entry.as_mut_ptr();
     // SAFETY: the entry is a whole event that is ours until it is submitted; the helper writes `captured` bytes, and the
     // verifier sees that they fit.
@@ -42,8 +43,7 @@ pub(crate) fn tell(skb: *mut __sk_buff, parent: u32, protocol: u32, path: u32, o
         (*event).outcome = outcome;
         (*event).length = length;
         let mut read = 0;
-        // Older verifiers want to see that it is not 0; "greater than" becomes "other than", which tells them nothing.
-        if captured >= ETH_LEN as u32 && bpf_skb_load_bytes(skb.cast(), 0, (&raw mut (*event).frame).cast(), captured) == 0 {
+        if bpf_skb_load_bytes(skb.cast(), 0, (&raw mut (*event).frame).cast(), captured) == 0 {
             read = captured;
         }
         (*event).captured = read;
