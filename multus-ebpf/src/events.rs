@@ -30,7 +30,8 @@ pub(crate) fn tell(skb: *mut __sk_buff, parent: u32, protocol: u32, path: u32, o
     let ctx = TcContext::new(skb);
     let length = field!(ctx, len);
     let Some(mut entry) = EVENTS.reserve(0) else { return };
-    let captured = if length > SNAP as u32 { SNAP as u32 } else { length };
+    // At least one byte, so that verifiers before 6.8 see that it is not zero; of an empty frame the helper reads nothing.
+    let captured = length.wrapping_sub(1).min(SNAP as u32 - 1) + 1;
     let event = entry.as_mut_ptr();
     // SAFETY: the entry is a whole event that is ours until it is submitted; the helper writes `captured` bytes, and the
     // verifier sees that they fit.
@@ -42,7 +43,7 @@ pub(crate) fn tell(skb: *mut __sk_buff, parent: u32, protocol: u32, path: u32, o
         (*event).outcome = outcome;
         (*event).length = length;
         let mut read = 0;
-        if captured > 0 && bpf_skb_load_bytes(skb.cast(), 0, (&raw mut (*event).frame).cast(), captured) == 0 {
+        if bpf_skb_load_bytes(skb.cast(), 0, (&raw mut (*event).frame).cast(), captured) == 0 {
             read = captured;
         }
         (*event).captured = read;

@@ -50,6 +50,7 @@ mod restart;
 mod results;
 mod routes;
 mod skew;
+mod storm;
 mod sweep;
 mod takeover;
 mod thin;

@@ -168,7 +168,10 @@ pub(super) fn brief(error: &(dyn std::error::Error + 'static)) -> String {
 
 fn shorten(text: &str) -> String {
     const LINE: usize = 96;
-    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    // How long the verifier took and how far it came is not what it minded.
+    let is_tally =
+        |line: &str| ["processed ", "stack depth ", "verification time "].iter().any(|w| line.starts_with(w));
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !is_tally(line));
     let first = lines.next().unwrap_or_default();
     let rest: Vec<&str> = lines.collect();
     let last = rest.iter().skip(rest.len().saturating_sub(2)).copied();
@@ -190,7 +193,7 @@ mod tests {
         let log = "the BPF_PROG_LOAD syscall failed. Verifier output: 0: R1=ctx() R10=fp0\n; let x = 1;\n1: (b7) r0 = 0\n\
                    invalid access to packet\nprocessed 5 insns (limit 1000000)\n\n";
         let expected = "the BPF_PROG_LOAD syscall failed. Verifier output: 0: R1=ctx() R10=fp0 … \
-                        invalid access to packet; processed 5 insns (limit 1000000)";
+                        1: (b7) r0 = 0; invalid access to packet";
         assert_eq!(shorten(log), expected);
         assert_eq!(shorten("one line"), "one line");
         assert_eq!(shorten("one\ntwo"), "one; two");
