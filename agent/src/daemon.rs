@@ -18,6 +18,7 @@ use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
 use crate::ops::context::{Context, Turns};
 use crate::ops::default_network::DefaultNetwork;
+use crate::ops::discovery::{self, Discovery};
 use crate::ops::host_access;
 use crate::ops::ledger::Ledger;
 use crate::ops::owed_status;
@@ -107,6 +108,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     let host = HostRunner::new(plugin_folders(&context.settings), &context.settings.host_exec);
     let work = tokio::spawn(now_and_then(Arc::clone(&context), host.clone(), stop.clone()));
     let access = tokio::spawn(host_access::follow(Arc::clone(&context), stop.clone()));
+    let ears = tokio::spawn(discovery::follow(Arc::clone(&context), stop.clone()));
     let reflection = tokio::spawn(reflect::follow(Arc::clone(&context), stop.clone()));
     let repairs = tokio::spawn(repair::follow(Arc::clone(&context), stop.clone()));
     let page = metrics(&context, stop.clone());
@@ -135,6 +137,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     }
     work.abort();
     access.abort();
+    ears.abort();
     let _ = tokio::time::timeout(LAST_WORDS, reflection).await;
     repairs.abort();
     page.abort();
@@ -172,6 +175,7 @@ pub(crate) fn context(
         kubelet: Kubelet::at(Path::new(&settings.kubelet_dir)),
         datapath,
         datapath_fault,
+        discovery: Discovery::default(),
         ledger,
         reflection: Reflection::new(&settings.datapath.reflect),
         spool: Spool::at(cni_dir),

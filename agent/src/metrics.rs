@@ -43,6 +43,12 @@ described! {
     PACKET_SIZE = "multus_interface_packet_size_bytes", "Packet sizes on a secondary interface";
     /// Labels: parent, protocol, path, verdict, reason.
     RELAY_FRAMES = "multus_relay_frames", "Discovery frames the relay looked at, by what became of them";
+    /// Labels: parent, type.
+    DISCOVERY_SERVICES = "multus_discovery_services", "Services that are announced on a parent, by type";
+    /// Labels: parent.
+    DISCOVERY_RECORDS = "multus_discovery_records", "Announced records that are remembered for a parent";
+    /// Labels: parent, outcome.
+    DISCOVERY_DATAGRAMS = "multus_discovery_datagrams", "Announcements that were heard on a parent, dropped, and told again to pods";
     /// Labels: parent, protocol, verdict, reason.
     GUARD_FRAMES = "multus_guard_frames", "Discovery frames from the LAN that the storm guard looked at, by what became of them";
     /// Labels: pod, namespace, interface, network_name. Always 0; joined with `+`, as network-metrics-daemon's.

@@ -8,6 +8,9 @@
 pub const STAMP_BITS: u32 = 0x0000_ffff;
 /// The stamp of a copy the relay injected. No attachment has it.
 pub const RELAYED: u32 = 0;
+/// The stamp of a copy that the agent has given to one member: the relay's own copies are told from it. It is only ever seen
+/// on a parent's way in, where no attachment's stamp is.
+pub const REPLAYED: u32 = STAMP_BITS;
 /// How many attachments can be told apart by their stamp.
 pub const STAMPS: u32 = STAMP_BITS;
 

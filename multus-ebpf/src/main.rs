@@ -1,7 +1,7 @@
 //! Which programs run in the kernel, and where? SCHED_CLS programs: two on a pod's interface that say whose frame it is,
-//! two behind them that count, two on the macvlan parent that relay. They answer "next" and leave the verdict to whoever
-//! comes after; but what host access takes to its receiver on this node has arrived, and what the storm guard finds too
-//! much is dropped. Where the guard is an XDP program, that is one more on the parent.
+//! two behind them that count, two on the macvlan parent that relay, one that the agent runs itself. They answer "next"
+//! and leave the verdict to whoever comes after; but what host access takes to its receiver on this node has arrived, and
+//! what the storm guard finds too much is dropped. Where the guard is an XDP program, that is one more on the parent.
 //!
 //! They decide nothing about policy: who may relay what is in the maps, which the agent writes.
 #![no_std]
@@ -76,6 +76,13 @@ pub fn parent_guard(ctx: XdpContext) -> u32 {
 #[classifier]
 pub fn parent_egress(ctx: TcContext) -> i32 {
     relay::egress(&ctx)
+}
+
+/// On no interface: the agent runs it with a frame that one member of a parent is to hear again (`BPF_PROG_TEST_RUN`).
+/// The answer is 1 when it was delivered.
+#[classifier]
+pub fn parent_replay(ctx: TcContext) -> i32 {
+    relay::replay(&ctx)
 }
 
 /// The kernel lends some helpers only to programs that declare a GPL-compatible licence.

@@ -226,6 +226,22 @@ fn inject(ctx: &TcContext, parent: u32, mac: &[u8; 6]) -> bool {
     ctx.store(0, mac, 0).is_ok() && ctx.clone_redirect(parent, u64::from(BPF_F_INGRESS)).is_ok()
 }
 
+/// Gives a frame that the agent made to the member with its destination MAC, if that wants the frame's protocol: 1 when it
+/// was delivered. The frame's interface is the parent, and it goes to nobody else: never on the wire, and past the mark's
+/// removal like any copy of the relay.
+#[inline(always)]
+pub(crate) fn replay(ctx: &TcContext) -> i32 {
+    let Some(to) = read::<[u8; 6]>(ctx, 0) else { return 0 };
+    let parent = field!(ctx, ifindex);
+    let Some(member) = local(parent, &to) else { return 0 };
+    let Some(Match { protocol, outcome: RELAYED }) = Match::unpack(classify(ctx.skb.skb, 0)) else { return 0 };
+    if member.flags & (MAC_OF_PARENT | MEMBER_IN_FANOUT) != MEMBER_IN_FANOUT || member.protocols & (1 << (protocol & 31)) == 0 {
+        return 0;
+    }
+    mark::set(ctx, stamps::REPLAYED);
+    i32::from(ctx.clone_redirect(parent, u64::from(BPF_F_INGRESS)).is_ok())
+}
+
 /// Gives the frame its own destination back. Out of memory it cannot be had: then the frame must not reach the wire.
 #[inline(always)]
 fn put_back(ctx: &TcContext, original: &[u8; 6]) -> i32 {

@@ -66,6 +66,16 @@ fn get_networks_and_relay_show_what_is_known() {
 }
 
 #[test]
+fn status_says_how_the_counters_are_read() {
+    needs_programs!();
+    let world = World::new("cli-status");
+    let shown = document(&world.agent.cli(&world.lab, &["status", "-o", "json"]));
+    let by = &shown["datapath"]["countersReadBy"];
+    let one_by_one = shown["subsystems"].to_string().contains("one by one");
+    assert!(shown["datapath"].is_null() || (by == "batch" && !one_by_one) || (by == "single" && one_by_one), "{shown}");
+}
+
+#[test]
 fn usage_errors_are_2_and_an_absent_agent_is_3() {
     needs_programs!();
     let lab = Lab::new("cli-codes");

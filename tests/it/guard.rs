@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use lab::frame::{Frame, group_mac};
-use lab::sniffer::inject;
+use lab::sniffer::flood;
 use lab::world::Builder;
 use lab::{Protocol, wait_until};
 use serde_json::Value;
@@ -41,11 +41,7 @@ fn a_storm_on_the_lan_is_counted_and_shown_and_ends_with_the_option() {
             hops: 255,
             payload: &payload,
         };
-        let storm = |world: &lab::World| {
-            let frame = frame.bytes();
-            (0..600).for_each(|_| inject(&world.lab.lan().netns, &world.lab.lan().ifname, &frame, 0));
-        };
-        storm(&world);
+        flood(&world.lab.lan().netns, &world.lab.lan().ifname, &frame.bytes(), 600);
         let patience = Duration::from_secs(10);
         assert!(wait_until(patience, || count(&world, "") + count(&world, "rate") >= 600), "{guard}: every frame");
         assert!(count(&world, "") >= 200 && count(&world, "rate") > 0, "{guard}");

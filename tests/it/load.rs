@@ -65,7 +65,7 @@ fn scrape(world: &World) -> Duration {
     for _ in 0..SCRAPES {
         world.agent.metrics(&world.lab);
     }
-    (world.agent.cpu_time() - before) / SCRAPES
+    world.agent.cpu_time().saturating_sub(before) / SCRAPES
 }
 
 /// Does `work` for each pod, `at_once` at a time; every answer must be a success.

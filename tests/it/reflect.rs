@@ -390,8 +390,10 @@ fn of_two_nodes_on_the_same_links_one_carries_between_them() {
     // The second one is dropped first: it lives in the first one's turn.
     let first = start(lab, "node-1");
     let second = start(second, "node-2");
-    let mut nodes = vec![(first, "node-1"), (second, "node-2")];
-    nodes.iter().for_each(|(world, _)| listens_to(world, 2));
+    let mut nodes = [(first, "node-1"), (second, "node-2")];
+    for (world, _) in &nodes {
+        listens_to(world, 2);
+    }
     let holder = || {
         let lease = api.get(LEASES, "kube-system", "multus-reflect-eth0-eth1")?;
         lease["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty()).map(str::to_owned)

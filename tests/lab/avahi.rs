@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use crate::Netns;
+use crate::{Netns, sys};
 
 /// A running avahi-daemon.
 #[derive(Debug)]
@@ -46,6 +46,14 @@ impl Avahi {
         command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(&conf).arg(&services);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle")).stderr(log);
         Self { child: command.spawn().expect("start avahi-daemon") }
+    }
+}
+
+impl Avahi {
+    /// Lets it say goodbye and end.
+    pub fn leave(mut self) {
+        sys::signal(self.child.id(), libc::SIGTERM);
+        let _ = self.child.wait();
     }
 }
 

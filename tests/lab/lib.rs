@@ -28,6 +28,7 @@ pub mod place;
 pub mod plugins;
 pub mod pod;
 pub mod process;
+pub mod resolver;
 pub mod runtime;
 pub mod sniffer;
 pub mod state;

@@ -109,6 +109,25 @@ fn answer(service: &str, instance: &str, address: Ipv4Addr) -> Vec<u8> {
     message
 }
 
+/// The announcement of `instance` of `service` (as `_http._tcp`) at `host`: PTR, SRV, TXT and A with this TTL. Names are
+/// raw labels; 0 says goodbye.
+pub fn announcement(service: &str, instance: &[u8], host: &str, address: Ipv4Addr, ttl: u8) -> Vec<u8> {
+    let mut message = vec![0, 0, 0x84, 0, 0, 0, 0, 4, 0, 0, 0, 0];
+    let full = [&[instance.len() as u8], instance, &name(service)].concat();
+    let port_and_host = [&[0, 0, 0, 0, 0x1f, 0x90], name(host).as_slice()].concat();
+    for (owner, kind, data) in [
+        (name(service), 12, full.clone()),
+        (full.clone(), 33, port_and_host),
+        (full, 16, b"\x07path=/x".to_vec()),
+        (name(host), 1, address.octets().to_vec()),
+    ] {
+        let at = message.len() + owner.len() + 7;
+        record(&mut message, &owner, kind, &data);
+        message[at] = ttl;
+    }
+    message
+}
+
 fn record(message: &mut Vec<u8>, owner: &[u8], kind: u8, data: &[u8]) {
     message.extend(owner);
     message.extend([0, kind, 0, 1, 0, 0, 0, 120]);

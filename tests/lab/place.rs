@@ -92,6 +92,7 @@ impl Lab {
     }
 
     /// A second node for the test that has this lab already, which must outlive it.
+    #[must_use]
     pub fn beside(&self, name: &str) -> Self {
         Self::build(name, Turn::Beside)
     }

@@ -104,6 +104,17 @@ pub fn inject_past_egress(netns: &Netns, ifname: &str, frame: &[u8]) {
         .unwrap_or_else(|e: std::io::Error| panic!("inject on {ifname} of {}: {e}", netns.name()));
 }
 
+/// Puts `frame` on a link `count` times, as fast as it takes them.
+pub fn flood(netns: &Netns, ifname: &str, frame: &[u8], count: usize) {
+    let ifindex = netns.ifindex(ifname);
+    netns
+        .enter(|| {
+            let socket = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
+            (0..count).try_for_each(|_| sys::send_frame(&socket, ifindex, frame))
+        })
+        .unwrap_or_else(|e: std::io::Error| panic!("flood {ifname} of {}: {e}", netns.name()));
+}
+
 /// Puts `frame` on a link as it is, with `mark` as its SO_MARK.
 pub fn inject(netns: &Netns, ifname: &str, frame: &[u8], mark: u32) {
     let ifindex = netns.ifindex(ifname);

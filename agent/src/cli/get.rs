@@ -18,6 +18,8 @@ pub enum What {
     Networks,
     /// Discovery frames relayed and not relayed, per parent.
     Relay,
+    /// Services that are announced on parents.
+    Services,
 }
 
 /// Lists `what`.
@@ -26,6 +28,7 @@ pub fn get(socket: &Path, what: What, format: Format) -> Ending {
         What::Attachments => "/v1/attachments",
         What::Networks => "/v1/networks",
         What::Relay => "/v1/relay",
+        What::Services => "/v1/services",
     };
     let document = match query::document(socket, path) {
         Ok(document) => document,
@@ -33,9 +36,11 @@ pub fn get(socket: &Path, what: What, format: Format) -> Ending {
     };
     let text = match (format, what) {
         (Format::Json, _) => output::json(&document),
+        (Format::Yaml, _) => output::yaml(&document),
         (Format::Table, What::Attachments) => attachments(items(&document)),
         (Format::Table, What::Networks) => networks(items(&document)),
         (Format::Table, What::Relay) => relay(items(&document)),
+        (Format::Table, What::Services) => services(items(&document)),
     };
     output::print(&text)
 }
@@ -70,6 +75,12 @@ fn attachments(items: &[Value]) -> String {
 fn networks(items: &[Value]) -> String {
     let pointers = ["/namespace", "/name", "/plugins", "/cniVersion", "/attachments", "/problem"];
     let heads = ["NAMESPACE", "NAME", "PLUGINS", "CNIVERSION", "ATTACHMENTS", "PROBLEM"];
+    output::table(&heads, items.iter().map(|item| row(item, &pointers)).collect())
+}
+
+fn services(items: &[Value]) -> String {
+    let pointers = ["/parent", "/type", "/instance", "/host", "/addresses", "/port", "/sources", "/expiresIn"];
+    let heads = ["PARENT", "TYPE", "INSTANCE", "HOST", "ADDRESSES", "PORT", "SOURCES", "EXPIRES"];
     output::table(&heads, items.iter().map(|item| row(item, &pointers)).collect())
 }
 

@@ -16,6 +16,8 @@ pub enum Format {
     Table,
     /// The whole document, stable.
     Json,
+    /// The same in YAML.
+    Yaml,
 }
 
 /// Prints to standard output; whoever closed it has read enough.
@@ -34,6 +36,48 @@ pub fn complain(text: &str) {
 /// A document as JSON.
 pub fn json(document: &Value) -> String {
     serde_json::to_string_pretty(document).unwrap_or_default() + "\n"
+}
+
+/// A document as YAML (1.2), every string in quotes as JSON has them, so that none is taken for something else.
+pub fn yaml(document: &Value) -> String {
+    let mut text = String::new();
+    write_yaml(document, 0, &mut text);
+    text.trim_start().to_owned()
+}
+
+/// Writes what follows `key:` or `-`, with its line's end.
+fn write_yaml(value: &Value, depth: usize, text: &mut String) {
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            for (at, (key, value)) in map.iter().enumerate() {
+                // The first key of a list's item stands beside its dash.
+                if at > 0 || !text.ends_with("- ") {
+                    text.push('\n');
+                    text.push_str(&"  ".repeat(depth));
+                }
+                text.push_str(key);
+                text.push(':');
+                write_yaml(value, depth + 1, text);
+            }
+        }
+        Value::Array(items) if !items.is_empty() => {
+            for item in items {
+                text.push('\n');
+                text.push_str(&"  ".repeat(depth));
+                text.push_str("- ");
+                write_yaml(item, depth + 1, text);
+            }
+        }
+        plain => {
+            if !text.ends_with(' ') {
+                text.push(' ');
+            }
+            text.push_str(&plain.to_string());
+        }
+    }
+    if depth == 0 {
+        text.push('\n');
+    }
 }
 
 /// A table: upper-case heads, columns apart, nothing else.
@@ -72,6 +116,18 @@ mod tests {
     fn hostile_names_cannot_reach_the_terminal() {
         let text = table(&["NAME"], vec![vec!["a\u{1b}[2J\nb".into()]]);
         assert_eq!(text, "NAME\na\\u{1b}[2J\\nb\n");
+    }
+
+    #[test]
+    fn yaml_says_the_same() {
+        let document = serde_json::json!({
+            "kind": "List", "empty": [], "none": null,
+            "items": [{"name": "yes", "list": ["1", 2], "more": {"x": "a\u{1b}: b"}}, {"name": "- no", "list": []}],
+        });
+        let text = yaml(&document);
+        let read: Value = serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert_eq!(read, document, "{text}");
+        assert!(text.starts_with("empty: []\nitems:\n  - list:\n      - \"1\"\n      - 2\n"), "{text}");
     }
 
     #[test]

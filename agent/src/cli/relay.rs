@@ -10,7 +10,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
-use crate::cli::output::{Format, cell};
+use crate::cli::output::{self, Format, cell};
 use crate::cli::pcapng::{Frame, Writer};
 use crate::cli::{Agent, Ending, Show, query};
 use crate::fault::{escape, quote};
@@ -99,7 +99,7 @@ fn follow(agent: &Agent, filter: &Filter, mut take: impl FnMut(Option<&Value>) -
         };
         let number = |key: &str| document.get(key).and_then(Value::as_u64).unwrap_or(0);
         if number("lost") > 0 {
-            super::output::complain(&format!("{} decisions came too fast and are lost", number("lost")));
+            output::complain(&format!("{} decisions came too fast and are lost", number("lost")));
         }
         path = format!("/v1/relay/events?since={}", number("next"));
         let items = document.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
@@ -125,6 +125,7 @@ fn watch(agent: &Agent, format: Format, filter: &Filter, count: u64) -> Ending {
         let item = item?;
         let text = match format {
             Format::Json => item.to_string() + "\n",
+            Format::Yaml => "---\n".to_owned() + &output::yaml(item),
             Format::Table => row(item),
         };
         shown += 1;
@@ -190,7 +191,7 @@ fn capture(agent: &Agent, filter: &Filter, file: &Path, long: Duration, count: u
     if let Err(error) = writer.finish() {
         return failed(error);
     }
-    super::output::complain(&format!("{written} frames in {}", quote(&file.to_string_lossy())));
+    output::complain(&format!("{written} frames in {}", quote(&file.to_string_lossy())));
     ending
 }
 

@@ -18,6 +18,7 @@ pub fn status(socket: &Path, format: Format, brief: bool) -> Ending {
     let health = cell(&document, "/health");
     let text = match format {
         Format::Json => output::json(&document),
+        Format::Yaml => output::yaml(&document),
         Format::Table if brief => one_line(&document, &health),
         Format::Table => table(&document),
     };

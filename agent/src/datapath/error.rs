@@ -74,6 +74,14 @@ pub enum DatapathError {
         /// The kernel's error.
         reason: String,
     },
+    /// A frame could not be given to a member.
+    #[error("give a frame to a member of the parent with index {parent}: {reason}")]
+    Replay {
+        /// Interface index of the parent.
+        parent: u32,
+        /// The kernel's error.
+        reason: String,
+    },
     /// It cannot be seen whether programs are on an interface.
     #[error("look at the programs on {interface:?}: {reason}")]
     Unseen {

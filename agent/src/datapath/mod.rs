@@ -18,6 +18,7 @@ mod members;
 mod numbers;
 mod object;
 mod protocols;
+mod replay;
 mod report;
 mod watching;
 
@@ -127,7 +128,7 @@ impl Datapath {
             maps.set_count(direction, object::fd(&mut object, name)?)?;
         }
         if settings.mode == Mode::Full {
-            for name in object::PARENT {
+            for name in object::PARENT.into_iter().chain([object::REPLAY]) {
                 object::load(&mut object, name)?;
             }
         }

@@ -27,6 +27,9 @@ pub(super) const PARENT: [&str; 2] = ["parent_ingress", "parent_egress"];
 /// The parent's storm guard, where that is an XDP program.
 pub(super) const GUARD: &str = "parent_guard";
 
+/// The program that is on no interface and gives a frame of the agent's to one member.
+pub(super) const REPLAY: &str = "parent_replay";
+
 static NO: u32 = 0;
 static YES: u32 = 1;
 

@@ -15,6 +15,7 @@ use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
 use crate::names::ContainerId;
 use crate::ops::default_network::DefaultNetwork;
+use crate::ops::discovery::Discovery;
 use crate::ops::ledger::Ledger;
 use crate::ops::reflect::Reflection;
 use crate::ops::repair::Troubles;
@@ -38,6 +39,8 @@ pub struct Context {
     pub metrics_fault: Mutex<Option<String>>,
     /// The cluster's own network, as far as it is known.
     pub default_network: DefaultNetwork,
+    /// What is announced on parents.
+    pub discovery: Discovery,
     /// What others took away from the datapath and is not put back yet.
     pub troubles: Troubles,
     /// The records.

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use crate::cni::{Command, Request};
 use crate::names::ContainerId;
 use crate::records::results::Results;
@@ -20,6 +22,7 @@ pub struct Ledger {
     /// Others work with the same records beside us.
     is_visit: bool,
     index: Mutex<BTreeMap<ContainerId, Arc<Record>>>,
+    changed: watch::Sender<()>,
 }
 
 impl Ledger {
@@ -41,7 +44,10 @@ impl Ledger {
         records.sweep()?;
         let (all, torn) = records.all()?;
         let index = all.into_iter().map(|record| (record.container.clone(), Arc::new(record))).collect();
-        Ok((Self { records, _own: own, is_visit: false, index: Mutex::new(index) }, torn))
+        Ok((
+            Self { records, _own: own, is_visit: false, index: Mutex::new(index), changed: watch::Sender::default() },
+            torn,
+        ))
     }
 
     /// For one request beside others that work with the same records: what it is about is read, and for a DEL what is
@@ -64,7 +70,7 @@ impl Ledger {
             found.extend(others.filter(|record| request.command == Command::Gc || record.state == State::Undo));
         }
         let index = found.into_iter().map(|record| (record.container.clone(), Arc::new(record))).collect();
-        Ok(Self { records, _own: visit, is_visit: true, index: Mutex::new(index) })
+        Ok(Self { records, _own: visit, is_visit: true, index: Mutex::new(index), changed: watch::Sender::default() })
     }
 
     fn index(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Arc<Record>>> {
@@ -81,10 +87,16 @@ impl Ledger {
         self.index().values().cloned().collect()
     }
 
+    /// Tells that some record changed, came or went.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
     /// Replaces a record, on disk first.
     pub fn save(&self, record: &Record) -> io::Result<()> {
         self.records.save(record)?;
         self.index().insert(record.container.clone(), Arc::new(record.clone()));
+        self.changed.send_replace(());
         Ok(())
     }
 
@@ -92,6 +104,7 @@ impl Ledger {
     pub fn remove(&self, record: &Record) -> io::Result<()> {
         self.records.forget(record)?;
         self.index().remove(&record.container);
+        self.changed.send_replace(());
         Ok(())
     }
 

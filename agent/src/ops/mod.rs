@@ -14,6 +14,7 @@ pub mod default_route;
 pub mod del;
 pub mod device_info;
 pub mod devices;
+pub mod discovery;
 pub mod gc;
 pub mod host_access;
 pub mod hotplug;

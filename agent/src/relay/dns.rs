@@ -31,6 +31,8 @@ pub mod kind {
     pub const CNAME: u16 = 5;
     /// A pointer: service type to instance, address to name.
     pub const PTR: u16 = 12;
+    /// Processor and system of a host.
+    pub const HINFO: u16 = 13;
     /// A mail exchanger.
     pub const MX: u16 = 15;
     /// Keys and values of an instance (RFC 6763 section 6).

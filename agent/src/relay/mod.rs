@@ -2,6 +2,7 @@
 //!
 //! Pure: bytes and clocks are arguments. Nothing here sends, receives or remembers beyond what it is told to.
 
+pub mod discovery;
 pub mod dns;
 pub mod head;
 pub mod reflect;

@@ -59,7 +59,9 @@ impl Routes {
         let allowed: &[Method] = match path.as_str() {
             wire::CALL_PATH | wire::OUTCOME_PATH | "/cni" | "/delegate" => &[Method::POST],
             "/healthz" | "/readyz" => &[Method::GET, Method::POST],
-            "/v1/status" | "/v1/attachments" | "/v1/networks" | "/v1/relay" | "/v1/relay/events" => &[Method::GET],
+            "/v1/status" | "/v1/attachments" | "/v1/networks" | "/v1/relay" | "/v1/relay/events" | "/v1/services" => {
+                &[Method::GET]
+            }
             _ => return text(StatusCode::NOT_FOUND, "no such path"),
         };
         if !allowed.contains(request.method()) {
@@ -75,6 +77,7 @@ impl Routes {
             "/v1/attachments" => json(&view::attachments(&self.context)),
             "/v1/networks" => json(&view::networks(&self.context)),
             "/v1/relay" => json(&view::relay(&self.context)),
+            "/v1/services" => json(&view::services(&self.context)),
             "/v1/relay/events" => self.relay_events(request.uri().query()).await,
             _ => text(StatusCode::OK, ""),
         }

@@ -8,7 +8,9 @@ use futures_util::{StreamExt, TryStreamExt};
 use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoMacVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
+};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rtnetlink::{Handle, new_connection};
 use thiserror::Error;
@@ -46,6 +48,8 @@ pub struct Facts {
     pub master: Option<u32>,
     /// Administratively up?
     pub up: bool,
+    /// A macvlan in bridge mode: it and its siblings of that mode hear each other?
+    pub bridged: bool,
 }
 
 /// The link below a macvlan, or a veth's other end.
@@ -176,6 +180,7 @@ fn facts(message: &LinkMessage) -> Facts {
         below: None,
         master: None,
         up: message.header.flags.contains(LinkFlags::Up),
+        bridged: false,
     };
     let mut elsewhere = false;
     for attribute in &message.attributes {
@@ -185,12 +190,20 @@ fn facts(message: &LinkMessage) -> Facts {
             LinkAttribute::Link(ifindex) => facts.below = Some(Below { ifindex: *ifindex, elsewhere: false }),
             LinkAttribute::Controller(ifindex) => facts.master = Some(*ifindex),
             LinkAttribute::LinkNetNsId(_) => elsewhere = true,
-            LinkAttribute::LinkInfo(infos) => facts.kind = kind(infos),
+            LinkAttribute::LinkInfo(infos) => {
+                facts.kind = kind(infos);
+                facts.bridged = infos.iter().any(is_bridge_mode);
+            }
             _ => {}
         }
     }
     facts.below = facts.below.map(|below| Below { elsewhere, ..below });
     facts
+}
+
+fn is_bridge_mode(info: &LinkInfo) -> bool {
+    let LinkInfo::Data(InfoData::MacVlan(data)) = info else { return false };
+    data.iter().any(|each| matches!(each, InfoMacVlan::Mode(MacVlanMode::Bridge)))
 }
 
 fn kind(infos: &[LinkInfo]) -> String {

@@ -4,6 +4,8 @@
 //! mean, and nothing waits: the socket is nonblocking, whoever has a runtime waits with it (packet(7)).
 
 mod filter;
+mod inbox;
+mod kinds;
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
@@ -14,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 
 use filter::Instruction;
 pub use filter::MOST_PORTS;
+pub use inbox::Inbox;
 
 /// The longest frame that is read: 9 000 bytes of mDNS (RFC 6762 section 17) with their headers fit.
 pub const LONGEST_FRAME: usize = 9_216;
@@ -38,9 +41,25 @@ pub enum Cast {
     Unicast,
 }
 
+/// Which kind of frames a socket hears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kind {
+    /// UDP, by its ports.
+    #[default]
+    Ports,
+    /// Multicast DNS responses, from port 5353 to port 5353, that came in: those to a group's MAC, as they are on the link.
+    Announcements,
+    /// The same to one interface's MAC, with a packet mark that has this value under this mask: copies of the relay.
+    Copies(u32, u32),
+    /// What this machine sends about the groups it is in: IGMP and MLD reports.
+    Reports,
+}
+
 /// What a socket hears.
 #[derive(Debug, Clone, Default)]
 pub struct Hears {
+    /// Which kind; ports and cast are looked at for [`Kind::Ports`] alone.
+    pub kind: Kind,
     /// UDP destination ports, at most [`MOST_PORTS`]; a frame with one of them is heard.
     pub to: Vec<u16>,
     /// UDP source ports, at most [`MOST_PORTS`]; a frame with one of them is heard, too.
@@ -127,9 +146,14 @@ impl PacketSocket {
             OwnedFd::from_raw_fd(fd)
         };
         let socket = Self { fd, ifindex };
-        socket.limit(&filter::program(&hears.to, &hears.from, hears.cast))?;
+        socket.limit(&match hears.kind {
+            Kind::Ports => filter::program(&hears.to, &hears.from, hears.cast),
+            Kind::Announcements => kinds::announcements(None),
+            Kind::Copies(value, mask) => kinds::announcements(Some((value, mask))),
+            Kind::Reports => kinds::reports(),
+        })?;
         socket.set(libc::SOL_PACKET, libc::PACKET_AUXDATA, &1i32)?;
-        if !hears.outgoing {
+        if !hears.outgoing && hears.kind != Kind::Reports {
             socket.set(libc::SOL_PACKET, IGNORE_OUTGOING, &1i32)?;
         }
         if hears.waiting > 0 {

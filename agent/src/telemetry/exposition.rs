@@ -1,5 +1,7 @@
 //! The text a scrape gets: the registered families, and what the kernel's maps say at this moment.
 
+mod discovery;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -65,7 +67,8 @@ impl Collector for Kernel {
         names(&mut encoder, &all)?;
         let relays = view::relay(&self.0).items;
         relay(&mut encoder, &relays)?;
-        guard(&mut encoder, &relays)
+        guard(&mut encoder, &relays)?;
+        discovery::encode(&self.0.discovery, &mut encoder)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use multus_agent::datapath::{AttachMode, Datapath, Settings};
+use multus_agent::datapath::{AttachMode, Datapath, Guard, Settings};
 use multus_agent::objects::HostAccess;
 use multus_ebpf_common::LAYOUT;
 use serde_json::Value;
@@ -17,8 +17,6 @@ const REFERENCE: &str = include_str!("../../../docs/reference/bpftool.md");
 const PROGRAMS: &str = include_str!("../../../multus-ebpf/src/main.rs");
 /// Longest name the kernel keeps.
 const LONGEST: usize = 15;
-/// Programs that nothing here switches on.
-const OFF: [&str; 0] = [];
 /// Kinds of maps without entries that could be printed.
 const WITHOUT_ENTRIES: [&str; 3] = ["prog_array", "ringbuf", "perf_event_array"];
 
@@ -35,6 +33,11 @@ fn documented(kind: &str) -> BTreeSet<String> {
     let rows = REFERENCE.lines().filter(|line| line.starts_with(&format!("| {kind} |")) && !line.contains("*pending*"));
     let names = rows.flat_map(|row| row.split('|').nth(2).unwrap_or_default().split('`').skip(1).step_by(2));
     names.map(str::to_owned).collect()
+}
+
+/// Settings under which every program is loaded.
+fn everything(bench: &Bench) -> Settings {
+    Settings { guard: Guard::Xdp, ..bench.settings() }
 }
 
 /// The programs in the source, by the attribute in front of them.
@@ -77,7 +80,8 @@ pub(crate) fn ours(pinned: &BTreeSet<u64>) -> (Vec<Value>, BTreeSet<u64>) {
 fn every_program_and_map_is_named_typed_and_in_the_reference() {
     let mut bench = Bench::new();
     let pod = bench.pod("bridge");
-    let datapath = bench.open();
+    let settings = everything(&bench);
+    let datapath = bench.on_host(|| Datapath::open(&settings)).unwrap();
     let ports = HostAccess { ports: Some(vec!["53".parse().unwrap()]) };
     let _attached = bench.attach_open(&datapath, &pod, ports);
     let maps = pinned(&bench);
@@ -95,9 +99,7 @@ fn every_program_and_map_is_named_typed_and_in_the_reference() {
     let pinned: BTreeSet<u64> = maps.values().filter_map(|map| map["id"].as_u64()).collect();
     let (programs, used) = ours(&pinned);
     let loaded: BTreeSet<String> = programs.iter().map(|program| text(program, "name")).collect();
-    let expected: BTreeSet<String> =
-        programs_in_source().into_iter().filter(|name| !OFF.contains(&name.as_str())).collect();
-    assert_eq!(loaded, expected, "loaded programs, and those in the source");
+    assert_eq!(loaded, programs_in_source(), "loaded programs, and those in the source");
     assert_eq!(programs_in_source(), documented("program"), "programs in the source, and those documented");
     for program in &programs {
         let name = text(program, "name");
@@ -138,7 +140,7 @@ fn every_link_and_pin_is_where_the_reference_says() {
     for attach in ways() {
         let mut bench = Bench::new();
         let pod = bench.pod("private");
-        let settings = Settings { attach, ..bench.settings() };
+        let settings = Settings { attach, ..everything(&bench) };
         let datapath = bench.on_host(|| Datapath::open(&settings)).unwrap();
         let attached = bench.attach(&datapath, &pod);
         let parent = bench.parent().ifindex;
@@ -149,18 +151,20 @@ fn every_link_and_pin_is_where_the_reference_says() {
         };
         assert_eq!(names(""), ["links", "maps", "progs", "protocols"].map(str::to_owned).into(), "folders");
         assert_eq!(names("progs"), BTreeSet::new(), "no program is pinned");
+        let mut links = vec![(format!("parent-{parent}-guard-native"), "parent_guard")];
         let mut expected = BTreeSet::from([format!("clsact-pod-{}", attached.instance)]);
         if attach == AttachMode::Clsact {
             expected.insert(format!("clsact-parent-{parent}"));
         } else {
-            for direction in ["ingress", "egress"] {
-                let name = format!("parent-{parent}-{direction}");
-                let pin = folder.join("links").join(&name);
-                let link = bpftool(&["link", "show", "pinned", &pin.to_string_lossy()]);
-                let program = bpftool(&["prog", "show", "id", &link["prog_id"].to_string()]);
-                assert_eq!(text(&program, "name"), format!("parent_{direction}"), "{link}");
-                expected.insert(name);
-            }
+            links.push((format!("parent-{parent}-ingress"), "parent_ingress"));
+            links.push((format!("parent-{parent}-egress"), "parent_egress"));
+        }
+        for (name, program) in links {
+            let pin = folder.join("links").join(&name);
+            let link = bpftool(&["link", "show", "pinned", &pin.to_string_lossy()]);
+            let shown = bpftool(&["prog", "show", "id", &link["prog_id"].to_string()]);
+            assert_eq!(text(&shown, "name"), program, "{link}");
+            expected.insert(name);
         }
         assert_eq!(names("links"), expected, "{attach:?}");
         for name in &expected {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Instant;
 
-use multus_agent::datapath::{Datapath, Settings};
+use multus_agent::datapath::{Datapath, Guard, Settings};
 use multus_agent::objects::HostAccess;
 use multus_ebpf_common::LAYOUT;
 use serde_json::Value;
@@ -85,7 +85,7 @@ fn attaching_and_detaching_again_and_again_leaves_everything_as_it_was() {
     for attach in ways() {
         let mut bench = Bench::new();
         let pods = [bench.pod("bridge"), bench.pod("private")];
-        let settings = Settings { attach, ..bench.settings() };
+        let settings = Settings { attach, guard: Guard::Xdp, ..bench.settings() };
         let datapath = bench.on_host(|| Datapath::open(&settings)).unwrap();
         let ports = HostAccess { ports: Some(vec!["53".parse().unwrap()]) };
         let cycle = || {

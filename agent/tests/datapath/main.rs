@@ -29,5 +29,6 @@ mod plain;
 mod property;
 mod protocols;
 mod relaying;
+mod replay;
 mod shown;
 mod spoofing;

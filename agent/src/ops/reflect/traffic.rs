@@ -81,6 +81,7 @@ impl Traffic {
             // The host's own services are of the LAN; what goes to a pod came from us, or from its siblings.
             outgoing: link.role == Role::Uplink,
             waiting: WAITING,
+            ..Hears::default()
         };
         let id = link.id;
         let speaker = if hears.outgoing { Some(Speaker::open(id.0)?) } else { None };

@@ -6,6 +6,7 @@ mod attachments;
 mod events;
 mod networks;
 mod relay;
+mod services;
 mod status;
 
 use serde::Serialize;
@@ -16,6 +17,7 @@ pub use attachments::{AttachmentView, CountedView, Traffic, attachments, counted
 pub use events::{RelayEvent, RelayEvents, relay_events};
 pub use networks::{NetworkView, networks};
 pub use relay::{FramesView, GuardFramesView, MemberView, RelayView, relay};
+pub use services::{ServiceView, services};
 pub use status::{DatapathView, Health, Line, ParentView, ProgramView, RuntimeConfView, StatusView, status};
 
 /// The `apiVersion` of every document.

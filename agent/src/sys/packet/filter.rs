@@ -9,16 +9,17 @@ use super::Cast;
 pub const MOST_PORTS: usize = 32;
 
 // linux/bpf_common.h and linux/filter.h.
-const LOAD_WORD: u16 = 0x20;
-const LOAD_HALF: u16 = 0x28;
-const LOAD_BYTE: u16 = 0x30;
-const LOAD_HALF_AT_X: u16 = 0x48;
-const LOAD_X_HEADER_LENGTH: u16 = 0xb1;
+pub(super) const LOAD_WORD: u16 = 0x20;
+pub(super) const LOAD_HALF: u16 = 0x28;
+pub(super) const LOAD_BYTE: u16 = 0x30;
+pub(super) const LOAD_HALF_AT_X: u16 = 0x48;
+pub(super) const LOAD_BYTE_AT_X: u16 = 0x50;
+pub(super) const LOAD_X_HEADER_LENGTH: u16 = 0xb1;
 const JUMP_IF_EQUAL: u16 = 0x15;
 const JUMP_IF_SET: u16 = 0x45;
 const RETURN: u16 = 0x06;
 /// `SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT`: is there a VLAN tag that was taken off the bytes?
-const VLAN_TAG_PRESENT: u32 = 0xffff_f000_u32.wrapping_add(48);
+pub(super) const VLAN_TAG_PRESENT: u32 = 0xffff_f000_u32.wrapping_add(48);
 
 /// Takes all of a frame.
 const WHOLE: u32 = 0x0004_0000;
@@ -28,7 +29,7 @@ pub(super) type Instruction = libc::sock_filter;
 
 /// A step; where a jump goes is known when all steps are.
 #[derive(Clone, Copy)]
-enum Step {
+pub(super) enum Step {
     Do(u16, u32),
     /// Goes on if equal, refuses otherwise.
     Demand(u32),
@@ -81,7 +82,7 @@ fn ports(load: u16, at: u32, to: &[u16], from: &[u16]) -> impl Iterator<Item = S
 }
 
 /// Makes instructions of steps, with the two ends "refuse" and "take" behind them.
-fn assemble(steps: &[Step]) -> Vec<Instruction> {
+pub(super) fn assemble(steps: &[Step]) -> Vec<Instruction> {
     let refuse = steps.len();
     let distance = |from: usize, to: usize| u8::try_from(to - from - 1).unwrap_or(u8::MAX);
     let one = |(at, step): (usize, &Step)| {
