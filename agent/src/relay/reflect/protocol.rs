@@ -171,8 +171,8 @@ fn says(payload: &[u8], word: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn search(seconds: u64) -> Option<Purpose> {
-        Some(Purpose::Search(Duration::from_secs(seconds)))
+    fn search(seconds: u64) -> Purpose {
+        Purpose::Search(Duration::from_secs(seconds))
     }
 
     #[test]
@@ -195,20 +195,20 @@ mod tests {
     #[test]
     fn searches_live_as_long_as_they_may_be_answered() {
         let table: [(Protocol, &[u8], Option<Purpose>); 18] = [
-            (Protocol::Ssdp, b"M-SEARCH * HTTP/1.1\r\nHOST: x\r\nMX: 3\r\n\r\n", search(4)),
-            (Protocol::Ssdp, b"M-SEARCH * HTTP/1.1\r\nmx : 120\r\n\r\n", search(6)),
-            (Protocol::Ssdp, b"M-SEARCH * HTTP/1.1\r\nMX: -1\r\n\r\n", search(2)),
-            (Protocol::Ssdp, b"M-SEARCH * HTTP/1.1\r\n\r\n", search(2)),
+            (Protocol::Ssdp, b"M-SEARCH * HTTP/1.1\r\nHOST: x\r\nMX: 3\r\n\r\n", Some(search(4))),
+            (Protocol::Ssdp, b"M-SEARCH * HTTP/1.1\r\nmx : 120\r\n\r\n", Some(search(6))),
+            (Protocol::Ssdp, b"M-SEARCH * HTTP/1.1\r\nMX: -1\r\n\r\n", Some(search(2))),
+            (Protocol::Ssdp, b"M-SEARCH * HTTP/1.1\r\n\r\n", Some(search(2))),
             (Protocol::Ssdp, b"NOTIFY * HTTP/1.1\r\n\r\n", Some(Purpose::Announcement)),
             (Protocol::Ssdp, b"HTTP/1.1 200 OK\r\n\r\n", None),
             (Protocol::Ssdp, b"", None),
-            (Protocol::Wsd, b"<Action>http://x/discovery/Probe</Action>", search(2)),
-            (Protocol::Wsd, b"<Action>http://x/discovery/Resolve</Action>", search(2)),
+            (Protocol::Wsd, b"<Action>http://x/discovery/Probe</Action>", Some(search(2))),
+            (Protocol::Wsd, b"<Action>http://x/discovery/Resolve</Action>", Some(search(2))),
             (Protocol::Wsd, b"<Action>http://x/discovery/Hello</Action>", Some(Purpose::Announcement)),
             (Protocol::Wsd, b"<Action>http://x/discovery/ProbeMatches</Action>", None),
-            (Protocol::Wsd, b"<s:Body><d:Probe>x</d:Probe></s:Body>", search(2)),
+            (Protocol::Wsd, b"<s:Body><d:Probe>x</d:Probe></s:Body>", Some(search(2))),
             (Protocol::Wsd, b"<s:Body>Probe</s:Body>", None),
-            (Protocol::Coap, &[0x50, 1, 0, 1], search(2)),
+            (Protocol::Coap, &[0x50, 1, 0, 1], Some(search(2))),
             (Protocol::Coap, &[0x50, 30, 0, 1], Some(Purpose::Announcement)),
             (Protocol::Coap, &[0x50, 3, 0, 1], None),
             (Protocol::Coap, &[0x90, 1, 0, 1], None),

@@ -39,7 +39,9 @@ mod tests {
     fn reflector(policy: Policy, links: &[LinkId]) -> Reflector {
         let mut reflector = Reflector::new(policy, 42);
         reflector.lead(true);
-        links.iter().for_each(|id| reflector.join(link(*id)));
+        for id in links {
+            reflector.join(link(*id));
+        }
         reflector
     }
 
