@@ -204,6 +204,9 @@ fn a_token_that_was_replaced_is_read_again() {
         cluster.api.put_network("default", &name, &config);
         let well = wait_until(Duration::from_secs(20), || line(&cluster)["health"] == "ok");
         assert!(well, "{token} is not used: {}", line(&cluster));
+        // Each watch takes it up by itself.
+        let known = || cluster.world.agent.cli(lab, &["get", "networks", "-o", "json"]).out().contains(&name);
+        assert!(wait_until(Duration::from_secs(20), known), "{name} is not known");
         attached(&cluster, &lab.pod(token).networks(name), "with a new token");
     }
 }
