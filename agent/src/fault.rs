@@ -111,18 +111,16 @@ pub fn quote(value: &str) -> String {
     format!("\"{}\"{}", escape(head), if tail.is_empty() { "" } else { "…" })
 }
 
-/// Is `c` invisible, or does it turn the direction of what follows?
+/// Is `c` invisible, does it break lines, or does it turn the direction of what follows?
 pub fn is_hidden(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// `value` with control characters, quotes and direction marks escaped, uncut.
 pub fn escape(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for c in value.chars() {
-        let hidden =
-            matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-        if c.is_control() || hidden || c == '"' || c == '\\' {
+        if c.is_control() || is_hidden(c) || c == '"' || c == '\\' {
             out.extend(c.escape_default());
         } else {
             out.push(c);

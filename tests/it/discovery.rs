@@ -198,6 +198,73 @@ fn who_may_not_hear_is_not_told() {
 }
 
 #[test]
+fn what_a_private_pod_says_stays_with_host_and_lan() {
+    needs_programs!();
+    let scene = Scene::new("late-apart", "quiet");
+    let (lan, apart) = (scene.lan(), Voice::new(&scene.first.netns, "net1", Protocol::Mdns));
+    let of_pod = FAMILIES.map(|family| scene.announce(&apart, family));
+    let of_lan = FAMILIES.map(|family| scene.announce(&lan, family));
+    for network in ["lan", "quiet"] {
+        let (_late, ear) = scene.late(&format!("late-{network}"), network);
+        assert!(of_lan.iter().all(|tag| ear.hears(tag, PATIENCE)), "{network}");
+        scene.settle(&ear);
+        let copies: Vec<u64> = of_pod.iter().map(|tag| ear.copies(tag)).collect();
+        assert_eq!(copies, [0, 0], "{network}: the kernel keeps the pods apart, and so do we");
+    }
+}
+
+#[test]
+fn a_host_with_another_mac_is_still_the_host() {
+    needs_programs!();
+    let scene = Scene::new("late-mac", "quiet");
+    let host = Voice::new(&scene.world.lab.node, "eth0", Protocol::Mdns);
+    scene.announce(&host, Family::V4);
+    scene.world.lab.node.ip("link set eth0 address 02:00:00:aa:bb:01");
+    let followed = || {
+        let metrics = scene.world.agent.metrics(&scene.world.lab);
+        metrics.sum("multus_datapath_repairs_total", &[("object", "parent"), ("reason", "mac")]) >= 1
+    };
+    assert!(wait_until(PATIENCE, followed), "the relay follows");
+    // What nobody on the parent said is dropped within a second or two; the agent hears of the change a moment later.
+    let stays = (0..3).find_map(|_| {
+        let tag = scene.announce(&host, Family::V4);
+        std::thread::sleep(Duration::from_secs(3));
+        scene.knows(&tag, 1).then_some(tag)
+    });
+    let tag = stays.unwrap_or_else(|| panic!("{:#}", scene.services()));
+    let (_late, ear) = scene.late("late", "quiet");
+    assert!(ear.hears(&tag, PATIENCE), "a private pod is told what the host announced");
+}
+
+#[test]
+fn a_parent_that_was_down_is_heard_again() {
+    needs_programs!();
+    let scene = Scene::new("late-down", "lan");
+    scene.announce(&scene.lan(), Family::V4);
+    scene.world.lab.node.ip("link set eth0 down");
+    scene.world.lab.node.ip("link set eth0 up");
+    scene.announce(&scene.lan(), Family::V4);
+}
+
+#[test]
+fn a_storm_of_reports_is_looked_at_for_a_part() {
+    needs_programs!();
+    let scene = Scene::new("late-storm", "lan");
+    // IGMPv2 (RFC 2236), which says neither that it is new nor that it is not.
+    let mac = scene.first.netns.mac("net1");
+    let ip = [0x46, 0xc0, 0, 32, 0, 0, 0, 0, 1, 2, 0, 0, 192, 168, 50, 10, 224, 0, 0, 251, 0x94, 4, 0, 0];
+    let igmp = [0x16, 0, 9, 4, 224, 0, 0, 251];
+    let to = lab::frame::group_mac(Ipv4Addr::new(224, 0, 0, 251).into());
+    let frame = [&to[..], &mac, &[8, 0], &ip, &igmp].concat();
+    let limited = wait_until(PATIENCE, || {
+        lab::sniffer::flood(&scene.first.netns, "net1", &frame, 2000);
+        scene.outcome("limited") > 0
+    });
+    assert!(limited, "every one of them is looked at");
+    scene.announce(&scene.lan(), Family::V4);
+}
+
+#[test]
 fn a_goodbye_is_the_end() {
     needs_programs!();
     let scene = Scene::new("late-bye", "lan");

@@ -61,6 +61,25 @@ fn a_watcher_is_told_of_each_frame_and_nobody_costs_nothing() {
 }
 
 #[test]
+fn a_capture_that_is_interrupted_has_what_there_was() {
+    needs_programs!();
+    let world = World::new("watch-cut");
+    let file = world.lab.dir.join("relay.pcapng");
+    let path = file.display().to_string();
+    let pod = world.attached("camera", "lan");
+    let mut capture = watching(&world, &["relay", "capture", "--write", &path, "--seconds", "600"]);
+    let voice = Voice::new(&pod.netns, "net1", Protocol::Mdns);
+    let is_written = || fs::metadata(&file).is_ok_and(|file| file.len() > 200);
+    voice.say(Family::V4);
+    let written = wait_until(LIMIT, is_written);
+    capture.kill();
+    assert!(written, "nothing is in the file before the end");
+    let mut tshark = Command::new("tshark");
+    let read = process::run(tshark.args(["-n", "-r", &path, "-T", "fields", "-e", "frame.comment"]), b"", LIMIT);
+    assert!(read.success() && read.out().contains("from default/camera"), "{}{}", read.out(), read.err());
+}
+
+#[test]
 fn a_capture_says_in_each_frame_what_was_decided_and_why() {
     needs_programs!();
     let world = World::new("watch-capture");

@@ -1,5 +1,6 @@
 //! How documents reach a terminal: tables and JSON, every foreign text escaped, a closed pipe no failure.
 
+use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Write};
 
 use clap::ValueEnum;
@@ -7,7 +8,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
 use crate::cli::Ending;
-use crate::fault::escape;
+use crate::fault::{escape, is_hidden};
 
 /// Output formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -35,7 +36,7 @@ pub fn complain(text: &str) {
 
 /// A document as JSON.
 pub fn json(document: &Value) -> String {
-    serde_json::to_string_pretty(document).unwrap_or_default() + "\n"
+    plain(&serde_json::to_string_pretty(document).unwrap_or_default()) + "\n"
 }
 
 /// A document as YAML (1.2), every string in quotes as JSON has them, so that none is taken for something else.
@@ -43,6 +44,19 @@ pub fn yaml(document: &Value) -> String {
     let mut text = String::new();
     write_yaml(document, 0, &mut text);
     text.trim_start().to_owned()
+}
+
+/// JSON with odd characters as their numbers, which JSON and YAML both read: names can come from anybody.
+pub fn plain(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c != '\n' && (c.is_control() || is_hidden(c)) {
+            let _infallible = write!(text, "\\u{:04x}", u32::from(c));
+        } else {
+            text.push(c);
+        }
+    }
+    text
 }
 
 /// Writes what follows `key:` or `-`, with its line's end.
@@ -72,7 +86,7 @@ fn write_yaml(value: &Value, depth: usize, text: &mut String) {
             if !text.ends_with(' ') {
                 text.push(' ');
             }
-            text.push_str(&plain.to_string());
+            text.push_str(&self::plain(&plain.to_string()));
         }
     }
     if depth == 0 {
@@ -128,6 +142,16 @@ mod tests {
         let read: Value = serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
         assert_eq!(read, document, "{text}");
         assert!(text.starts_with("empty: []\nitems:\n  - list:\n      - \"1\"\n      - 2\n"), "{text}");
+    }
+
+    #[test]
+    fn yaml_hides_what_a_reader_or_a_terminal_would_stumble_over() {
+        let document = serde_json::json!({"name": "\u{7f}\u{9b}2J\u{85}\u{202e}\u{feff}\u{2028}ä\"\\😀"});
+        let text = yaml(&document);
+        assert!(text.trim_end().chars().all(|c| !c.is_control() && c != '\u{202e}' && c != '\u{feff}'), "{text:?}");
+        let read: Value = serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert_eq!(read, document, "{text}");
+        assert!(text.contains("ä\\\"\\\\😀"), "{text}");
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl<W: Write> Writer<W> {
     }
 
     /// Writes out what is still held back.
-    pub fn finish(mut self) -> Result<()> {
+    pub fn flush(&mut self) -> Result<()> {
         self.to.flush()
     }
 
@@ -125,7 +125,7 @@ mod tests {
         };
         writer.frame(&frame).unwrap();
         writer.frame(&frame).unwrap();
-        writer.finish().unwrap();
+        writer.flush().unwrap();
         let word = |at: usize| u32::from_le_bytes(out[at..at + 4].try_into().unwrap());
         let (mut at, mut kinds) = (0, Vec::new());
         while at < out.len() {

@@ -124,7 +124,7 @@ fn watch(agent: &Agent, format: Format, filter: &Filter, count: u64) -> Ending {
     follow(agent, filter, |item| {
         let item = item?;
         let text = match format {
-            Format::Json => item.to_string() + "\n",
+            Format::Json => output::plain(&item.to_string()) + "\n",
             Format::Yaml => "---\n".to_owned() + &output::yaml(item),
             Format::Table => row(item),
         };
@@ -185,10 +185,13 @@ fn capture(agent: &Agent, filter: &Filter, file: &Path, long: Duration, count: u
                 return Some(failed(error));
             }
             written += 1;
+        } else if let Err(error) = writer.flush() {
+            // Whoever interrupts has what there was so far.
+            return Some(failed(error));
         }
         (written >= count || began.elapsed() >= long).then_some(Ending::Fine)
     });
-    if let Err(error) = writer.finish() {
+    if let Err(error) = writer.flush() {
         return failed(error);
     }
     output::complain(&format!("{written} frames in {}", quote(&file.to_string_lossy())));

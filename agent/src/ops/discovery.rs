@@ -138,17 +138,16 @@ pub async fn follow(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// One task for each parent that is heard; they end with this value.
+/// One task for each parent that is heard, and the MAC that it knows the host by; they end with this value.
 #[derive(Default)]
-struct Ears(BTreeMap<u32, JoinHandle<()>>);
+struct Ears(BTreeMap<u32, (Mac, JoinHandle<()>)>);
 
 impl Ears {
     fn settle(&mut self, context: &Arc<Context>) {
         let wanted = parents(context);
         let discovery = &context.discovery;
-        // One that ended lost its interface: where that is back, it is heard anew.
-        self.0.retain(|link, ear| {
-            let stays = wanted.contains_key(link) && !ear.is_finished();
+        self.0.retain(|link, (host, ear)| {
+            let stays = wanted.get(link).is_some_and(|(parent, _)| parent.mac == *host) && !ear.is_finished();
             if !stays {
                 ear.abort();
             }
@@ -165,7 +164,8 @@ impl Ears {
             known.table.keep_pods(link, &pods);
             known.joins.keep(link, &pods);
             known.parents.entry(link).or_default().parent.clone_from(&parent.name);
-            self.0.entry(link).or_insert_with(|| tokio::spawn(ear::hear(Arc::clone(context), parent)));
+            let hear = || (parent.mac, tokio::spawn(ear::hear(Arc::clone(context), parent)));
+            self.0.entry(link).or_insert_with(hear);
         }
         known.table.expire(discovery.now());
     }
@@ -173,7 +173,7 @@ impl Ears {
 
 impl Drop for Ears {
     fn drop(&mut self) {
-        self.0.values().for_each(JoinHandle::abort);
+        self.0.values().for_each(|(_, ear)| ear.abort());
     }
 }
 

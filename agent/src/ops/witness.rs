@@ -90,6 +90,8 @@ async fn follow(witness: &Witness, mut watching: Watching) {
         }
         witness.kept().keep(batch);
         witness.news.notify_waiters();
+        // In a storm there is always more: others have a turn all the same.
+        tokio::task::yield_now().await;
     }
 }
 

@@ -155,6 +155,7 @@ impl Table {
     /// Drops everything of a link.
     pub fn forget_link(&mut self, link: u32) {
         self.planes.retain(|(each, _), _| *each != link);
+        self.evicted.remove(&link);
     }
 
     /// Drops what pods said that are not among `pods` (any more): they withdraw it themselves, if they can.
@@ -185,6 +186,8 @@ impl Table {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::collections::BTreeSet;
+
     use super::super::dns::{Builder, CLASS_IN, Data, Message, Name, Section, kind};
     use super::*;
 
@@ -226,7 +229,13 @@ pub(super) mod tests {
     }
 
     pub(in super::super) fn all(table: &Table, now: Duration) -> Vec<Said> {
-        table.recall(LINK, Family::V4, now, &Listener { mac: mac(0xee), joined: now, hears_pods: true }, 100)
+        table.recall(
+            LINK,
+            Family::V4,
+            now,
+            &Listener { mac: mac(0xee), joined: now, hears: table.pods(LINK, Family::V4) },
+            100,
+        )
     }
 
     /// Owner, type and TTL of everything that would be said again.
@@ -309,7 +318,7 @@ pub(super) mod tests {
         let six = Heard { group: "[ff02::fb]:5353".parse().unwrap(), ..six };
         table.hear(LINK, at(0), &six);
         table.hear(8, at(0), &heard(9, &payload));
-        let listener = Listener { mac: mac(1), joined: at(0), hears_pods: true };
+        let listener = Listener { mac: mac(1), joined: at(0), hears: BTreeSet::new() };
         assert_eq!(table.recall(LINK, Family::V6, at(0), &listener, 100).len(), 1);
         assert_eq!((table.records(LINK), table.records(8)), (6, 3));
         table.hear(LINK, at(1), &heard(9, &announcement("Web", "box", [1; 4], 0)));
@@ -404,13 +413,15 @@ pub(super) mod tests {
             table.hear(LINK, at(0), &Heard { origin, ..heard(from, &payload) });
         }
         let recall = |listener, joined, most| {
-            let listener = Listener { mac: mac(listener), joined, hears_pods: listener != 5 };
+            let hears = if listener == 5 { BTreeSet::new() } else { [mac(4)].into() };
+            let listener = Listener { mac: mac(listener), joined, hears };
             table.recall(LINK, Family::V4, at(0), &listener, most).iter().map(|said| said.from[5]).collect::<Vec<_>>()
         };
         let hears = |listener| recall(listener, at(0), 100);
         assert_eq!(hears(3), [1, 2, 4], "not itself");
         assert_eq!(hears(5), [1, 2], "a pod in private mode hears no other");
-        assert_eq!(recall(9, at(0), 3), [2, 3, 4], "the newest");
+        assert_eq!(hears(9), [1, 2, 4], "nor whom it is kept apart from");
+        assert_eq!(recall(9, at(0), 2), [2, 4], "the newest");
         assert_eq!(recall(9, Duration::ZERO, 100), [0; 0], "what was said after it joined it has heard");
         table.keep_pods(LINK, &[mac(4)]);
         let hears = all(&table, at(0)).iter().map(|said| said.from[5]).collect::<Vec<_>>();

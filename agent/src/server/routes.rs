@@ -37,6 +37,10 @@ pub struct Routes {
     pub stopping: AtomicBool,
 }
 
+/// What the CLI asks.
+const QUERIES: [&str; 6] =
+    ["/v1/status", "/v1/attachments", "/v1/networks", "/v1/relay", "/v1/relay/events", "/v1/services"];
+
 type Answer = Response<Full<Bytes>>;
 
 impl Routes {
@@ -59,9 +63,7 @@ impl Routes {
         let allowed: &[Method] = match path.as_str() {
             wire::CALL_PATH | wire::OUTCOME_PATH | "/cni" | "/delegate" => &[Method::POST],
             "/healthz" | "/readyz" => &[Method::GET, Method::POST],
-            "/v1/status" | "/v1/attachments" | "/v1/networks" | "/v1/relay" | "/v1/relay/events" | "/v1/services" => {
-                &[Method::GET]
-            }
+            query if QUERIES.contains(&query) => &[Method::GET],
             _ => return text(StatusCode::NOT_FOUND, "no such path"),
         };
         if !allowed.contains(request.method()) {
@@ -166,20 +168,8 @@ pub(super) fn text(status: StatusCode, body: &str) -> Answer {
 }
 
 fn label(path: &str) -> &'static str {
-    const PATHS: [&str; 11] = [
-        "/cni",
-        "/delegate",
-        "/healthz",
-        "/readyz",
-        wire::CALL_PATH,
-        wire::OUTCOME_PATH,
-        "/v1/status",
-        "/v1/attachments",
-        "/v1/networks",
-        "/v1/relay",
-        "/v1/relay/events",
-    ];
-    PATHS.into_iter().find(|known| *known == path).unwrap_or("NotFound")
+    const PATHS: [&str; 6] = ["/cni", "/delegate", "/healthz", "/readyz", wire::CALL_PATH, wire::OUTCOME_PATH];
+    PATHS.into_iter().chain(QUERIES).find(|known| *known == path).unwrap_or("NotFound")
 }
 
 fn method_label(method: &Method) -> &'static str {
@@ -187,5 +177,18 @@ fn method_label(method: &Method) -> &'static str {
         Method::GET => "GET",
         Method::POST => "POST",
         _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_query_is_counted_under_its_own_path() {
+        for path in QUERIES {
+            assert_eq!(label(path), path);
+        }
+        assert_eq!(label("/v1/services/x"), "NotFound");
     }
 }

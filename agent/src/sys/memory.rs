@@ -10,15 +10,19 @@ const TUNABLES: &str = "GLIBC_TUNABLES";
 const FRUGAL: &str = "glibc.malloc.tcache_count=0:glibc.malloc.arena_max=1";
 
 /// Starts the program anew, as the same process, with an allocator that gives back what a burst needed. It can only be
-/// told through the environment. Returns when that is so already, when the operator has told it something himself, or
-/// where the program's file cannot be found. Before anything is open.
+/// told through the environment. Returns when that is so already, when the operator has told it something himself, where
+/// the program's file cannot be found, or where the C library takes the word away again (`AT_SECURE`, ld.so(8)): it would
+/// start anew for ever. Before anything is open.
 pub fn start_frugal() {
     #[cfg(target_env = "gnu")]
     {
         use std::os::unix::process::CommandExt;
         use std::{env, process};
 
-        if env::var_os(TUNABLES).is_some() {
+        #[expect(unsafe_code, reason = "std does not tell")]
+        // SAFETY: getauxval(3) takes a number and gives one.
+        let is_secure = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
+        if is_secure || env::var_os(TUNABLES).is_some() {
             return;
         }
         let Ok(program) = env::current_exe() else { return };

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use multus_ebpf_common::mark::{RELAYED, STAMP_BITS};
-use tokio::time::interval;
+use tokio::time::{interval, sleep};
 
 use super::{Outcome, TICK, retell};
 use crate::ops::context::Context;
@@ -20,9 +20,11 @@ use crate::relay::discovery::{Family, Heard, Origin, Verdict};
 use crate::relay::reflect::datagram;
 use crate::sys::packet::{Checksum, Hears, Inbox, Kind, LONGEST_FRAME, PacketSocket, Received};
 
-/// Announcements of one parent that are looked at within a second, and at once.
+/// Announcements of one parent that are looked at within a second, and at once; as many reports.
 const RATE: u32 = 200;
 const BURST: u32 = 400;
+/// How long it must have been heard for its next fault to be news.
+const LONG: Duration = Duration::from_secs(30);
 /// Bytes that may wait at each socket.
 const WAITING: u32 = 512 << 10;
 /// Copies of one datagram follow each other at once.
@@ -32,15 +34,20 @@ const SAME: Duration = Duration::from_millis(500);
 const GROUPS: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(224, 0, 0, 251)), IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb))];
 
-/// Hears a parent until its interface goes.
+/// Hears a parent for good: where its interface went down, or away, it is tried anew. What is wrong is said once.
 pub(super) async fn hear(context: Arc<Context>, parent: Parent) {
-    let name = parent.name.clone();
-    match Ear::open(context, parent) {
-        Ok(mut ear) => {
-            let error = ear.listen().await;
-            tracing::warn!(parent = name, "hear announcements: {error}");
+    let mut said = String::new();
+    loop {
+        let began = context.discovery.now();
+        let why = match Ear::open(Arc::clone(&context), parent.clone()) {
+            Ok(mut ear) => format!("hear announcements: {}", ear.listen().await),
+            Err(error) => format!("open packet sockets to hear announcements: {error}"),
+        };
+        if why != said || context.discovery.now() > began + LONG {
+            tracing::warn!(parent = parent.name, "{why}");
+            said = why;
         }
-        Err(error) => tracing::warn!(parent = name, "open packet sockets to hear announcements: {error}"),
+        sleep(TICK).await;
     }
 }
 
@@ -52,6 +59,7 @@ struct Ear {
     reports: Inbox,
     /// What may still be looked at.
     budget: u32,
+    reports_left: u32,
     seed: RandomState,
     /// The last copy and when it came.
     last: Option<(u64, Duration)>,
@@ -72,6 +80,7 @@ impl Ear {
             context,
             parent,
             budget: BURST,
+            reports_left: BURST,
             seed: RandomState::new(),
             last: None,
         })
@@ -104,7 +113,9 @@ impl Ear {
     }
 
     fn refill(&mut self) {
-        self.budget = self.budget.saturating_add(RATE).min(BURST);
+        for left in [&mut self.budget, &mut self.reports_left] {
+            *left = left.saturating_add(RATE).min(BURST);
+        }
         let dropped = [&self.announcements, &self.copies]
             .iter()
             .map(|inbox| inbox.statistics().map_or(0, |statistics| u64::from(statistics.dropped)))
@@ -168,6 +179,9 @@ impl Ear {
         if about.is_empty() {
             return;
         }
+        // Whose it is takes a look through all records: a pod can send reports without end.
+        let Some(left) = self.reports_left.checked_sub(1) else { return self.count(Outcome::Limited, 1) };
+        self.reports_left = left;
         let Some(member) = retell::member(&self.context, self.parent.ifindex, report.from) else { return };
         let discovery = &self.context.discovery;
         for (family, change) in about {

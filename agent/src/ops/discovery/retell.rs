@@ -1,5 +1,6 @@
 //! How is a pod told what it missed? Copies of what others announced, addressed to its MAC alone, a few at a time.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,10 +58,7 @@ pub(super) fn begin(context: &Arc<Context>, parent: &Parent, member: Member, fam
 async fn tell(context: &Arc<Context>, link: u32, member: &Member, family: Family) {
     let joined = context.discovery.now();
     sleep(SETTLING).await;
-    let facts = timeout(PATIENCE, links::find(Some(member.netns.as_path()), member.ifname.as_str())).await;
-    // What cannot be found out is as if it were kept apart from the others.
-    let hears_pods = matches!(facts, Ok(Ok(Some(facts))) if facts.bridged);
-    let listener = Listener { mac: member.mac, joined, hears_pods };
+    let listener = Listener { mac: member.mac, joined, hears: siblings(context, link, member, family).await };
     let discovery = &context.discovery;
     let said = discovery.known().table.recall(link, family, discovery.now(), &listener, MOST);
     let frames: Vec<Vec<u8>> = said.iter().filter_map(|said| frame(said, member.mac)).collect();
@@ -71,6 +69,29 @@ async fn tell(context: &Arc<Context>, link: u32, member: &Member, family: Family
         discovery.count(link, Outcome::Failed, u64::try_from(failed).unwrap_or_default());
         sleep(PAUSE).await;
     }
+}
+
+/// The pods that announced something and that a pod hears without us, too: both are in bridge mode.
+async fn siblings(context: &Context, link: u32, member: &Member, family: Family) -> BTreeSet<Mac> {
+    let mut bridged = BTreeSet::new();
+    if !is_bridged(member).await {
+        return bridged;
+    }
+    let speakers = context.discovery.known().table.pods(link, family);
+    for mac in speakers {
+        if let Some(speaker) = self::member(context, link, mac)
+            && is_bridged(&speaker).await
+        {
+            bridged.insert(mac);
+        }
+    }
+    bridged
+}
+
+/// What cannot be found out is as if it were kept apart from the others.
+async fn is_bridged(member: &Member) -> bool {
+    let facts = timeout(PATIENCE, links::find(Some(member.netns.as_path()), member.ifname.as_str())).await;
+    matches!(facts, Ok(Ok(Some(facts))) if facts.bridged)
 }
 
 /// The frame that brings a datagram to one receiver, as the relay's copies do: its MAC, the group's address.

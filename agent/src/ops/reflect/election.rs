@@ -39,7 +39,8 @@ pub(super) async fn follow(context: Arc<Context>, traffic: Arc<Traffic>, mut sto
     let Some((me, lease)) = me.zip(lease_of(settings, &namespace)) else {
         return tracing::warn!("nothing is carried from uplink to uplink: a lease needs nodeName, and an API server");
     };
-    let mut campaign = Campaign { context: &context, lease, candidate: Candidate::new(me.clone()), me, led: false };
+    let mut campaign =
+        Campaign { context: &context, lease, candidate: Candidate::new(me.clone()), me, led: false, said: None };
     loop {
         campaign.look(&traffic).await;
         tokio::select! {
@@ -73,13 +74,17 @@ struct Campaign<'a> {
     candidate: Candidate,
     me: String,
     led: bool,
+    /// The last thing that went wrong, so that it is said once.
+    said: Option<String>,
 }
 
 impl Campaign<'_> {
     async fn look(&mut self, traffic: &Traffic) {
-        if let Err(error) = self.try_once(traffic).await {
-            tracing::debug!("the lease of the reflection: {error}");
+        let fault = self.try_once(traffic).await.err().map(|error| error.to_string());
+        if let Some(why) = fault.as_ref().filter(|why| self.said.as_ref() != Some(why)) {
+            tracing::warn!("the lease of the reflection: {why}");
         }
+        self.said = fault;
         let leads = self.candidate.leads(traffic.now());
         if leads != self.led {
             let word = if leads { "begins" } else { "ends" };

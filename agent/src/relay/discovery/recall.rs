@@ -3,11 +3,11 @@
 //! A record keeps its name, data and flags; its TTL is what remains of it. Records that no longer hold, or hardly, are left
 //! out, and with them whole datagrams.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::super::dns::{Builder, DnsError, Message, Record, Section};
-use super::plane::Kept;
+use super::plane::{Kept, Plane};
 use super::{Family, Mac, Origin, Said, Table};
 
 /// A record is said again while it has this share of its time left: less would make the listener ask at once.
@@ -16,24 +16,31 @@ const SHARE: u32 = 10;
 const USUAL_SIZE: usize = 1232;
 
 /// Who joined.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Listener {
     /// Its MAC: it does not hear itself.
     pub mac: Mac,
     /// When it joined: what was said after that it has heard itself.
     pub joined: Duration,
-    /// Whether it hears other pods on the parent without us (both in bridge mode).
-    pub hears_pods: bool,
+    /// The other pods on the parent that it hears without us (both in bridge mode).
+    pub hears: BTreeSet<Mac>,
 }
 
 impl Table {
+    /// The pods that said something on the link with index `link` that is remembered.
+    pub fn pods(&self, link: u32, family: Family) -> BTreeSet<Mac> {
+        let all = self.planes.get(&(link, family)).into_iter().flat_map(Plane::all);
+        all.filter(|(kept, _)| kept.origin == Origin::Pod).map(|(kept, _)| kept.from).collect()
+    }
+
     /// What a listener on the link with index `link` is told: the newest `most` datagrams, oldest first.
     pub fn recall(&self, link: u32, family: Family, now: Duration, listener: &Listener, most: usize) -> Vec<Said> {
         let Some(plane) = self.planes.get(&(link, family)) else { return Vec::new() };
         let mut all = VecDeque::new();
         for (kept, holds) in plane.all().rev() {
             let is_own = kept.from == listener.mac;
-            if is_own || kept.heard > listener.joined || (kept.origin == Origin::Pod && !listener.hears_pods) {
+            let is_apart = kept.origin == Origin::Pod && !listener.hears.contains(&kept.from);
+            if is_own || is_apart || kept.heard > listener.joined {
                 continue;
             }
             for payload in said(kept, &holds, now).into_iter().rev() {

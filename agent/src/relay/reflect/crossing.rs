@@ -1,6 +1,6 @@
 //! One frame, from the link that it came from to those that it goes to; one answer, to whoever asked. Pure.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::counts::{Path, Reason};
@@ -119,8 +119,10 @@ impl Reflector {
         if !from.is_uplink() && !kind.asks() && !self.policy.both_ways {
             return Err(Reason::Direction);
         }
+        // A pod is one source, whatever addresses it claims: with many it would take the places of all others.
+        let speaker = if from.is_uplink() { source.ip() } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
         // Whoever says goodbye says so once: it must not be lost.
-        if kind != Kind::Goodbye && !self.allowances.take(now, from.id, source.ip(), protocol) {
+        if kind != Kind::Goodbye && !self.allowances.take(now, from.id, speaker, protocol) {
             return Err(Reason::Rate);
         }
         Ok(Crossing { protocol, from, datagram, payload, kind, outgoing: heard.outgoing })

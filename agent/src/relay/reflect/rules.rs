@@ -262,6 +262,21 @@ mod tests {
         assert_eq!(goodbyes, 300);
     }
 
+    #[test]
+    fn a_pod_that_claims_many_addresses_has_one_allowance() {
+        let mut reflector = reflector(Policy::default(), &[LAN, POD, SECOND]);
+        for n in 0..3_000u32 {
+            let [.., c, d] = n.to_be_bytes();
+            let frame = from(pod_mac(POD), &format!("10.9.{c}.{d}:5353"), MDNS, &question(false));
+            hear(&mut reflector, at(0), POD, &frame);
+        }
+        let limited = reasons(&reflector).iter().find(|(_, reason, _)| *reason == Reason::Rate).map(|(.., n)| *n);
+        assert_eq!(limited, Some(2_800));
+        let payload = address_of("host.local", [10, 0, 2, 9], 120);
+        let told = hear(&mut reflector, at(0), LAN, &from(DEVICE, "10.0.2.9:5353", MDNS, &payload));
+        assert_eq!(told.len(), 2, "nobody else pays for it");
+    }
+
     /// The one question that goes out.
     fn asked(actions: &[Action]) -> (Channel, Vec<u8>) {
         let [Action::Ask { channel, payload, .. }] = actions else { panic!("{actions:?}") };
