@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use multus_agent::datapath::{
-    AttachMode, Attachment, Datapath, DatapathError, Mac, Method, Parent, PodLook, Presence, Settings,
+    AttachMode, Attachment, Datapath, DatapathError, Guard, Guarded, Mac, Method, Parent, PodLook, Presence, Settings,
 };
 
 use crate::bench::{Bench, Family, Peer, Pod, ip, link, output, ways};
@@ -100,6 +100,75 @@ fn what_was_taken_off_is_seen_and_put_back_with_its_counts() {
         assert!(now.receive.packets > counted.receive.packets && now.transmit.packets > counted.transmit.packets);
         bench.on_host(|| datapath.detach(&attached)).unwrap();
         assert_eq!(bench.leftovers(), Vec::<String>::new(), "{attach:?}");
+    }
+}
+
+/// Takes our filter off an interface and puts another one in its place, with its priority and handle.
+fn usurp(netns: &str, ifname: &str, direction: &str, chain: &str) {
+    let hook = ["-n", netns, "filter"];
+    let ours = [direction, "pref", "1", "handle", "0x4d550001", "bpf"];
+    let on = |verb: &'static str| [&hook[..], &[verb, "dev", ifname]].concat();
+    output("tc", &[&on("del")[..], &ours].concat());
+    // Classic bytecode: who has NET_ADMIN in a pod can load no other.
+    let theirs = [direction, "chain", chain, "pref", "1", "handle", "0x4d550001", "bpf", "bytecode", "1,6 0 0 0,"];
+    output("tc", &[&on("add")[..], &theirs].concat());
+}
+
+#[test]
+fn a_filter_with_our_priority_and_handle_is_not_taken_for_ours() {
+    let mut bench = Bench::new();
+    let pod = bench.pod("private");
+    let settings = Settings { attach: AttachMode::Clsact, ..bench.settings() };
+    let datapath = bench.on_host(|| Datapath::open(&settings)).unwrap();
+    let attached = bench.attach(&datapath, &pod);
+    let (host, ifindex) = (bench.host(), bench.parent().ifindex);
+    let in_pod = || match datapath.look_at_pod(&attached).unwrap() {
+        PodLook::There { presence, .. } => presence,
+        other => panic!("{other:?}"),
+    };
+    for chain in ["0", "3"] {
+        usurp(&pod.netns, "net1", "egress", chain);
+        let found = in_pod();
+        assert_eq!(
+            (found.missing.as_slice(), found.behind.as_slice()),
+            (&["pod_egress"][..], &[][..]),
+            "chain {chain}"
+        );
+        bench.on_host(|| datapath.refresh(&attached, &attached.attachment, &found)).unwrap();
+        assert!(in_pod().is_whole(), "chain {chain}");
+        relays(&bench, &pod, "after the pod's");
+        usurp(&host, "eth0", "egress", chain);
+        let found = bench.on_host(|| datapath.look_at_parent(ifindex)).unwrap();
+        assert_eq!(found.missing, ["parent_egress"], "chain {chain}");
+        bench.on_host(|| datapath.restore_parent(ifindex, &found)).unwrap();
+        assert!(bench.on_host(|| datapath.look_at_parent(ifindex)).unwrap().is_whole(), "chain {chain}");
+        relays(&bench, &pod, "after the parent's");
+    }
+}
+
+#[test]
+fn a_storm_guard_that_was_taken_off_is_seen_and_put_back() {
+    let mut bench = Bench::new();
+    let pod = bench.pod("private");
+    let settings = Settings { guard: Guard::Xdp, ..bench.settings() };
+    let datapath = bench.on_host(|| Datapath::open(&settings)).unwrap();
+    let _attached = bench.attach(&datapath, &pod);
+    let ifindex = bench.parent().ifindex;
+    let pin = bench.bpffs.join(format!("v2/links/parent-{ifindex}-guard-native"));
+    let look = || bench.on_host(|| datapath.look_at_parent(ifindex)).unwrap();
+    assert!(look().is_whole(), "{}", look());
+    for detach in [true, false] {
+        if detach {
+            output("bpftool", &["link", "detach", "pinned", &pin.to_string_lossy()]);
+        } else {
+            std::fs::remove_file(&pin).unwrap();
+        }
+        let found = look();
+        assert_eq!(found.missing, ["parent_guard"], "detach {detach}");
+        bench.on_host(|| datapath.restore_parent(ifindex, &found)).unwrap();
+        assert!(look().is_whole() && pin.exists(), "{}", look());
+        assert_eq!(datapath.facts().parents[0].guard, Some(Guarded::XdpNative));
+        relays(&bench, &pod, "under guard again");
     }
 }
 
