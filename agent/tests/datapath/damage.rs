@@ -7,7 +7,7 @@ use multus_agent::datapath::{
     AttachMode, Attachment, Datapath, DatapathError, Guard, Guarded, Mac, Method, Parent, PodLook, Presence, Settings,
 };
 
-use crate::bench::{Bench, Family, Peer, Pod, ip, link, output, ways};
+use crate::bench::{Bench, Family, Peer, Pod, ip, link, output, wait_until, ways};
 use crate::stranger::Stranger;
 
 fn relays(bench: &Bench, pod: &Pod, tag: &str) {
@@ -82,7 +82,10 @@ fn what_was_taken_off_is_seen_and_put_back_with_its_counts() {
             let pin = bench.bpffs.join(format!("v2/links/parent-{ifindex}-egress"));
             output("bpftool", &["link", "detach", "pinned", &pin.to_string_lossy()]);
         }
-        let found = bench.on_host(|| datapath.look_at_parent(ifindex)).unwrap();
+        let look = || bench.on_host(|| datapath.look_at_parent(ifindex)).unwrap();
+        // A link lasts a little longer than its pin.
+        wait_until("both are missed", || look().missing.len() == 2);
+        let found = look();
         assert_eq!(found.missing, ["parent_ingress", "parent_egress"], "{attach:?}");
         output("tc", &["-n", &pod.netns, "qdisc", "del", "dev", "net1", "clsact"]);
         let PodLook::There { presence, is_member, .. } = datapath.look_at_pod(&attached).unwrap() else {
@@ -163,6 +166,8 @@ fn a_storm_guard_that_was_taken_off_is_seen_and_put_back() {
         } else {
             std::fs::remove_file(&pin).unwrap();
         }
+        // A link lasts a little longer than its pin.
+        wait_until("the guard's absence is seen", || !look().is_whole());
         let found = look();
         assert_eq!(found.missing, ["parent_guard"], "detach {detach}");
         bench.on_host(|| datapath.restore_parent(ifindex, &found)).unwrap();
