@@ -378,6 +378,8 @@ fn a_name_of_a_parent_that_another_link_has_now_costs_that_link_nothing() {
     let attached = bench.attach(&datapath, &pod);
     let host = bench.host();
     let old: Parent = bench.parent();
+    // Older kernels rename no link that is up.
+    ip(&["-n", &host, "link", "set", "eth0", "down"]);
     ip(&["-n", &host, "link", "set", "eth0", "name", "up0"]);
     ip(&["-n", &host, "link", "add", "eth0", "type", "veth", "peer", "name", "peer0"]);
     output("tc", &["-n", &host, "qdisc", "add", "dev", "eth0", "clsact"]);
