@@ -3,7 +3,7 @@
 //! Everything is looked at every second here; what the kernel tells by itself is noticed at once all the same.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lab::world::Builder;
 use lab::{Audience, Netns, Pod, Protocol, Voice, World, process, wait_until};
@@ -143,6 +143,25 @@ fn links_taken_off_a_parent_are_put_back() {
     relays(&world, "eth0", &pod, "after the pin was removed");
     world.del(&pod).expect_ok();
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+}
+
+#[test]
+fn a_pod_that_makes_its_parent_change_without_end_costs_little() {
+    needs_programs!();
+    let world = world("restless", "auto");
+    let pod = world.attached("a", "lan");
+    // What a packet socket that turns promiscuous mode on and off does to the parent, which the kernel tells each time.
+    let file = world.lab.dir.join("restless");
+    std::fs::write(&file, "link set net1 promisc on\nlink set net1 promisc off\n".repeat(2_000)).unwrap();
+    let (began, before) = (Instant::now(), world.agent.cpu_time());
+    while began.elapsed() < Duration::from_secs(3) {
+        process::tool(pod.netns.command("ip").arg("-batch").arg(&file));
+    }
+    let (spent, took) = (world.agent.cpu_time() - before, began.elapsed());
+    assert!(spent < took / 3, "the agent was busy for {spent:?} of {took:?}");
+    world.lab.node.ip("link set eth0 address 02:00:00:aa:bb:03");
+    repaired(&world, "parent", "mac", 1);
+    relays(&world, "eth0", &pod, "after all that");
 }
 
 #[test]

@@ -96,8 +96,8 @@ pub(super) fn attach_parent(
     Ok(Method::Clsact)
 }
 
-/// Takes one of the parent's programs off it, so that it can be put at the head again. Frames pass meanwhile as they do
-/// without us.
+/// Takes one of the parent's programs off it, or what is in its place, so that it can be put at the head again. Frames pass
+/// meanwhile as they do without us.
 pub(super) fn lift(parent: &Parent, program: &str, method: Method, links: &Path) {
     for (name, direction) in PARENT.into_iter().zip(DIRECTIONS) {
         match method {
@@ -108,7 +108,8 @@ pub(super) fn lift(parent: &Parent, program: &str, method: Method, links: &Path)
     }
 }
 
-/// Takes the pod's programs off `ifname` and leaves the qdisc, so that they can be put at the head again.
+/// Takes the pod's programs off `ifname`, or what is in their place, and leaves the qdisc, so that they can be put at the
+/// head again.
 pub(super) fn lift_pod(ifname: &str) {
     delete_filters(ifname);
 }
@@ -117,9 +118,14 @@ pub(super) fn lift_pod(ifname: &str) {
 pub(super) fn filters(ifname: &str, programs: [&'static str; 2]) -> io::Result<Presence> {
     let mut presence = Presence::default();
     let Some(ifindex) = netns::interface_index(ifname) else { return Ok(presence) };
-    let ours = |filter: &qdisc::Filter| filter.priority == PRIORITY && filter.handle == u32::from(HANDLE);
     for (name, filters) in programs.into_iter().zip(qdisc::filters(ifindex)?) {
-        match filters.iter().position(ours) {
+        // Priority and handle anybody can take, in a pod that may change its network too; our program's name comes with a
+        // program alone.
+        let is_ours = |filter: &qdisc::Filter| {
+            let is_in_place = filter.priority == PRIORITY && filter.handle == u32::from(HANDLE);
+            is_in_place && filter.program.as_deref() == Some(name)
+        };
+        match filters.iter().filter(|filter| filter.chain == 0).position(is_ours) {
             Some(0) => {}
             Some(_) => presence.behind.push((name, "a filter of the same priority".to_owned())),
             None => presence.missing.push(name),

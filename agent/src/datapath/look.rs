@@ -8,8 +8,8 @@ use std::io;
 use std::sync::PoisonError;
 
 use super::members::Sharers;
-use super::object::{PARENT, POD};
-use super::{Attached, Attachment, Datapath, DatapathError, Mac, Method, Mode, Parent, hooks, program_ids};
+use super::object::{GUARD, PARENT, POD};
+use super::{Attached, Attachment, Datapath, DatapathError, Guarded, Mac, Method, Mode, Parent, hooks, program_ids};
 use crate::sys::links::{self, Facts};
 use crate::sys::netns::{self, NetnsError};
 
@@ -73,12 +73,20 @@ impl Datapath {
         let (Some(method), Some(parent)) = (parents.methods.get(&ifindex), self.known_parent(ifindex)) else {
             return Ok(Presence::default());
         };
-        match method {
+        let mut presence = match method {
             Method::Tcx => {
-                hooks::links(&parent, &program_ids(&parents.object)).map_err(|error| unseen(&parent.name, error))
+                hooks::links(&parent, &program_ids(&parents.object)).map_err(|error| unseen(&parent.name, error))?
             }
-            Method::Clsact => hooks::filters(&parent.name, PARENT).map_err(|error| unseen(&parent.name, error)),
+            Method::Clsact => hooks::filters(&parent.name, PARENT).map_err(|error| unseen(&parent.name, error))?,
+        };
+        // One that is part of `parent_ingress`, or that could not be attached, has no program.
+        if let Some((_, Some(guard))) = parents.guards.get(&ifindex) {
+            let there = links::xdp_programs_here(ifindex).map_err(|error| unseen(&parent.name, error))?;
+            if !there.contains(&guard.id) {
+                presence.missing.push(GUARD);
+            }
         }
+        Ok(presence)
     }
 
     /// Puts a parent's programs back where `found` says that they are not, or not in front.
@@ -90,13 +98,21 @@ impl Datapath {
         let (Some(method), Some(parent)) = (parents.methods.get(&ifindex).copied(), self.known_parent(ifindex)) else {
             return Ok(());
         };
-        for (program, _other) in &found.behind {
+        // A filter of somebody else may be in the place of one that is missing.
+        let usurped = found.missing.iter().filter(|_| method == Method::Clsact);
+        for program in found.behind.iter().map(|(program, _other)| program).chain(usurped) {
             hooks::lift(&parent, program, method, &self.links);
         }
         let method = hooks::attach_parent(&mut parents.object, &parent, self.settings.attach, &self.links)?;
         parents.methods.insert(ifindex, method);
         self.guard(&mut parents, &parent);
-        Ok(())
+        match parents.guards.get(&ifindex) {
+            Some((Guarded::Failed(fault), _)) if found.missing.contains(&GUARD) => {
+                let interface = parent.name.clone();
+                Err(DatapathError::Attach { program: GUARD, interface, method: "xdp", reason: fault.clone() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Looks at a pod's interface and its programs, in one visit of its namespace.
@@ -158,7 +174,7 @@ impl Datapath {
             self.set_aside(was)?;
         }
         self.state().instances.rename(was.instance, now.into());
-        if !found.behind.is_empty() {
+        if !found.is_whole() {
             netns::inside(&now.netns, || hooks::lift_pod(&now.ifname))?;
         }
         let joined = self.join_if_there_is_room(&described)?;

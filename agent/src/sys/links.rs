@@ -9,7 +9,7 @@ use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoMacVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
+    InfoData, InfoKind, InfoMacVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, MacVlanMode,
 };
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rtnetlink::{Handle, new_connection};
@@ -72,11 +72,36 @@ pub async fn find(netns: Option<&Path>, name: &str) -> Result<Option<Facts>, Lin
 /// # Errors
 /// The kernel gives no socket, or an answer that is none.
 pub fn find_here(name: &str) -> io::Result<Option<Facts>> {
+    let mut asked = LinkMessage::default();
+    asked.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    Ok(ask_here(asked)?.as_ref().map(facts))
+}
+
+/// The numbers of the XDP programs on the link with index `ifindex` in the calling thread's namespace; none where there is
+/// no such link. Blocks for one answer of the kernel.
+///
+/// # Errors
+/// As [`find_here`].
+pub fn xdp_programs_here(ifindex: u32) -> io::Result<Vec<u32>> {
+    let mut asked = LinkMessage::default();
+    asked.header.index = ifindex;
+    let link = ask_here(asked)?;
+    let attributes = link.iter().flat_map(|link| &link.attributes);
+    let xdp = attributes.filter_map(|attribute| match attribute {
+        LinkAttribute::Xdp(xdp) => Some(xdp),
+        _ => None,
+    });
+    let number = |xdp: &LinkXdp| match xdp {
+        LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => Some(*id),
+        _ => None,
+    };
+    Ok(xdp.flatten().filter_map(number).collect())
+}
+
+fn ask_here(asked: LinkMessage) -> io::Result<Option<LinkMessage>> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
-    let mut asked = LinkMessage::default();
-    asked.attributes.push(LinkAttribute::IfName(name.to_owned()));
     let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetLink(asked));
     request.header.flags = NLM_F_REQUEST;
     request.finalize();
@@ -85,7 +110,7 @@ pub fn find_here(name: &str) -> io::Result<Option<Facts>> {
     socket.send(&bytes, 0)?;
     let (datagram, _kernel) = socket.recv_from_full()?;
     match NetlinkMessage::<RouteNetlinkMessage>::deserialize(&datagram).map_err(io::Error::other)?.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(Some(facts(&link))),
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(Some(link)),
         NetlinkPayload::Error(refusal) if is_absence(refusal.raw_code()) => Ok(None),
         NetlinkPayload::Error(refusal) => Err(refusal.to_io()),
         _ => Err(io::Error::other("the kernel answered something else")),
@@ -227,6 +252,7 @@ mod tests {
         assert_eq!(find(None, "nonesuch0").await.unwrap(), None);
         assert_eq!(by_index(1).await.unwrap().unwrap().name, "lo");
         assert_eq!(by_index(999_999).await.unwrap(), None);
+        assert_eq!(xdp_programs_here(1).unwrap(), xdp_programs_here(999_999).unwrap());
         assert_eq!((find_here("lo").unwrap(), find_here("nonesuch0").unwrap()), (Some(lo), None));
     }
 }

@@ -1,6 +1,6 @@
 //! Which messages does a datagram of rtnetlink(7) hold? Their headers alone, as numbers.
 //!
-//! Opens no socket and understands no attribute: what is cut short ends the list.
+//! Opens no socket and knows no attribute's meaning: what is cut short ends the list.
 
 /// One message: its kind and what follows the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +11,12 @@ pub(super) struct Message<'a> {
     bytes: &'a [u8],
 }
 
-impl Message<'_> {
+impl<'a> Message<'a> {
+    /// The attributes that begin at `offset`.
+    pub(super) fn attributes(&self, offset: usize) -> impl Iterator<Item = (u16, &'a [u8])> + use<'a> {
+        attributes(self.bytes.get(offset..).unwrap_or_default())
+    }
+
     /// The 32-bit word at `offset`; the header takes the first 16 bytes.
     pub(super) fn word(&self, offset: usize) -> Option<u32> {
         self.bytes.get(offset..offset.checked_add(4)?)?.try_into().ok().map(u32::from_ne_bytes)
@@ -26,6 +31,19 @@ pub(super) fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
         let bytes = rest.get(..length)?;
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some(Message { kind, bytes })
+    })
+}
+
+/// Kind and value of each attribute; the value of one that nests others is attributes again.
+pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    const KIND: u16 = 0x3fff;
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes(rest.get(..2)?.try_into().ok()?));
+        let kind = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?) & KIND;
+        let value = rest.get(4..length)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
     })
 }
 
@@ -54,6 +72,20 @@ mod tests {
         let datagram = [message(16, &[7, 8]), message(41, &[])].concat();
         let found: Vec<_> = messages(&datagram).map(|m| (m.kind, m.word(16), m.word(20), m.word(24))).collect();
         assert_eq!(found, [(16, Some(7), Some(8), None), (41, None, None, None)]);
+    }
+
+    #[test]
+    fn every_attribute_is_found_and_those_within() {
+        let bytes = [5, 0, 1, 0, 7, 0, 0, 0, 8, 0, 2, 0x80, 4, 0, 3, 0, 4, 0, 9, 0];
+        let found: Vec<_> = attributes(&bytes).collect();
+        assert_eq!(found, [(1, &[7][..]), (2, &[4, 0, 3, 0][..]), (9, &[][..])]);
+        assert_eq!(attributes(found[1].1).collect::<Vec<_>>(), [(3, &[][..])]);
+        for end in 0..5 {
+            assert_eq!(attributes(&bytes[..end]).count(), 0, "{end} bytes");
+        }
+        assert_eq!(attributes(&[3, 0, 1, 0]).count() + attributes(&[0; 8]).count() + attributes(&[0xff; 8]).count(), 0);
+        let message = [message(16, &[7]), bytes.to_vec()].concat();
+        assert_eq!(Message { kind: 16, bytes: &message }.attributes(20).count(), 3);
     }
 
     #[test]

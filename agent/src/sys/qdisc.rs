@@ -1,13 +1,13 @@
 //! Which filters does the clsact qdisc of an interface hold, and how does it go when it holds none?
 //!
 //! Acts in the calling thread's network namespace. Two fixed requests over one netlink socket (rtnetlink(7)): of the
-//! answers nothing is read but their kind, their error code, and a filter's priority and handle.
+//! answers nothing is read but their kind, their error code, and what tells a filter from others.
 
 use std::io;
 
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-use super::netlink::{Message, messages};
+use super::netlink::{Message, attributes, messages};
 
 /// `TC_H_MAKE(TC_H_CLSACT, 0xfff2)` and `…0xfff3` of linux/pkt_sched.h: where ingress and egress filters hang.
 const HOOKS: [u32; 2] = [0xffff_fff2, 0xffff_fff3];
@@ -17,12 +17,16 @@ const CLSACT: u32 = 0xffff_fff1;
 const KIND: [u8; 12] = [11, 0, 1, 0, b'c', b'l', b's', b'a', b'c', b't', 0, 0];
 
 /// A filter, by what tells it apart from others at its hook.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
+    /// Frames go through chain 0, and through others where a filter sends them.
+    pub chain: u32,
     /// Lower ones run first.
     pub priority: u16,
     /// Its number among those of one priority.
     pub handle: u32,
+    /// The name it has the program by that it runs and whose verdict it takes; none where it is another kind of filter.
+    pub program: Option<String>,
 }
 
 /// The filters of interface `ifindex` in the order they run in: ingress, egress. None where there is no clsact qdisc.
@@ -64,7 +68,7 @@ fn listed(socket: &Socket, ifindex: u32, hook: u32) -> io::Result<Vec<Filter>> {
     loop {
         let answers = answers(socket)?;
         found.extend(answers.iter().filter_map(|answer| match answer {
-            Answer::Filter(filter) => Some(*filter),
+            Answer::Filter(filter) => Some(filter.clone()),
             Answer::Last | Answer::Other => None,
         }));
         if answers.iter().any(Answer::is_last) {
@@ -116,9 +120,36 @@ fn code(message: Message<'_>) -> Option<i32> {
     message.word(16).map(u32::cast_signed)
 }
 
-/// Handle and priority: the third and the fifth word of a `tcmsg`, the priority in the upper half.
+/// Handle and priority are the third and the fifth word of a `tcmsg`, the priority in the upper half; then come attributes
+/// (linux/pkt_cls.h).
 fn filter(message: Message<'_>) -> Option<Filter> {
-    Some(Filter { handle: message.word(24)?, priority: u16::try_from(message.word(32)? >> 16).ok()? })
+    const OPTIONS: u16 = 2;
+    const CHAIN: u16 = 11;
+    let all = || message.attributes(36);
+    let value = |wanted| all().find_map(|(kind, value)| (kind == wanted).then_some(value));
+    Some(Filter {
+        chain: value(CHAIN).and_then(number).unwrap_or_default(),
+        handle: message.word(24)?,
+        priority: u16::try_from(message.word(32)? >> 16).ok()?,
+        program: value(OPTIONS).and_then(program),
+    })
+}
+
+/// The name of the eBPF program that a filter with these options runs as its action. Only such a filter has a program's
+/// number; those of other kinds, and of classic bytecode, have none.
+fn program(options: &[u8]) -> Option<String> {
+    const NAME: u16 = 7;
+    const FLAGS: u16 = 8;
+    const DIRECT_ACTION: u32 = 1;
+    const ID: u16 = 11;
+    let value = |wanted| attributes(options).find_map(|(kind, value)| (kind == wanted).then_some(value));
+    let (name, _id) = (value(NAME)?, value(ID)?);
+    let is_direct = value(FLAGS).and_then(number)? & DIRECT_ACTION != 0;
+    is_direct.then(|| String::from_utf8_lossy(name.strip_suffix(&[0]).unwrap_or(name)).into_owned())
+}
+
+fn number(value: &[u8]) -> Option<u32> {
+    value.try_into().ok().map(u32::from_ne_bytes)
 }
 
 /// A message header and a `tcmsg` (linux/rtnetlink.h), then attributes.

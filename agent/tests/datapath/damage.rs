@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use multus_agent::datapath::{
-    AttachMode, Attachment, Datapath, DatapathError, Mac, Method, Parent, PodLook, Presence, Settings,
+    AttachMode, Attachment, Datapath, DatapathError, Guard, Guarded, Mac, Method, Parent, PodLook, Presence, Settings,
 };
 
-use crate::bench::{Bench, Family, Peer, Pod, ip, link, output, ways};
+use crate::bench::{Bench, Family, Peer, Pod, ip, link, output, wait_until, ways};
 use crate::stranger::Stranger;
 
 fn relays(bench: &Bench, pod: &Pod, tag: &str) {
@@ -82,7 +82,10 @@ fn what_was_taken_off_is_seen_and_put_back_with_its_counts() {
             let pin = bench.bpffs.join(format!("v2/links/parent-{ifindex}-egress"));
             output("bpftool", &["link", "detach", "pinned", &pin.to_string_lossy()]);
         }
-        let found = bench.on_host(|| datapath.look_at_parent(ifindex)).unwrap();
+        let look = || bench.on_host(|| datapath.look_at_parent(ifindex)).unwrap();
+        // A link lasts a little longer than its pin.
+        wait_until("both are missed", || look().missing.len() == 2);
+        let found = look();
         assert_eq!(found.missing, ["parent_ingress", "parent_egress"], "{attach:?}");
         output("tc", &["-n", &pod.netns, "qdisc", "del", "dev", "net1", "clsact"]);
         let PodLook::There { presence, is_member, .. } = datapath.look_at_pod(&attached).unwrap() else {
@@ -100,6 +103,77 @@ fn what_was_taken_off_is_seen_and_put_back_with_its_counts() {
         assert!(now.receive.packets > counted.receive.packets && now.transmit.packets > counted.transmit.packets);
         bench.on_host(|| datapath.detach(&attached)).unwrap();
         assert_eq!(bench.leftovers(), Vec::<String>::new(), "{attach:?}");
+    }
+}
+
+/// Takes our filter off an interface and puts another one in its place, with its priority and handle.
+fn usurp(netns: &str, ifname: &str, direction: &str, chain: &str) {
+    let hook = ["-n", netns, "filter"];
+    let ours = [direction, "pref", "1", "handle", "0x4d550001", "bpf"];
+    let on = |verb: &'static str| [&hook[..], &[verb, "dev", ifname]].concat();
+    output("tc", &[&on("del")[..], &ours].concat());
+    // Classic bytecode: who has NET_ADMIN in a pod can load no other.
+    let theirs = [direction, "chain", chain, "pref", "1", "handle", "0x4d550001", "bpf", "bytecode", "1,6 0 0 0,"];
+    output("tc", &[&on("add")[..], &theirs].concat());
+}
+
+#[test]
+fn a_filter_with_our_priority_and_handle_is_not_taken_for_ours() {
+    let mut bench = Bench::new();
+    let pod = bench.pod("private");
+    let settings = Settings { attach: AttachMode::Clsact, ..bench.settings() };
+    let datapath = bench.on_host(|| Datapath::open(&settings)).unwrap();
+    let attached = bench.attach(&datapath, &pod);
+    let (host, ifindex) = (bench.host(), bench.parent().ifindex);
+    let in_pod = || match datapath.look_at_pod(&attached).unwrap() {
+        PodLook::There { presence, .. } => presence,
+        other => panic!("{other:?}"),
+    };
+    for chain in ["0", "3"] {
+        usurp(&pod.netns, "net1", "egress", chain);
+        let found = in_pod();
+        assert_eq!(
+            (found.missing.as_slice(), found.behind.as_slice()),
+            (&["pod_egress"][..], &[][..]),
+            "chain {chain}"
+        );
+        bench.on_host(|| datapath.refresh(&attached, &attached.attachment, &found)).unwrap();
+        assert!(in_pod().is_whole(), "chain {chain}");
+        relays(&bench, &pod, "after the pod's");
+        usurp(&host, "eth0", "egress", chain);
+        let found = bench.on_host(|| datapath.look_at_parent(ifindex)).unwrap();
+        assert_eq!(found.missing, ["parent_egress"], "chain {chain}");
+        bench.on_host(|| datapath.restore_parent(ifindex, &found)).unwrap();
+        assert!(bench.on_host(|| datapath.look_at_parent(ifindex)).unwrap().is_whole(), "chain {chain}");
+        relays(&bench, &pod, "after the parent's");
+    }
+}
+
+#[test]
+fn a_storm_guard_that_was_taken_off_is_seen_and_put_back() {
+    let mut bench = Bench::new();
+    let pod = bench.pod("private");
+    let settings = Settings { guard: Guard::Xdp, ..bench.settings() };
+    let datapath = bench.on_host(|| Datapath::open(&settings)).unwrap();
+    let _attached = bench.attach(&datapath, &pod);
+    let ifindex = bench.parent().ifindex;
+    let pin = bench.bpffs.join(format!("v2/links/parent-{ifindex}-guard-native"));
+    let look = || bench.on_host(|| datapath.look_at_parent(ifindex)).unwrap();
+    assert!(look().is_whole(), "{}", look());
+    for detach in [true, false] {
+        if detach {
+            output("bpftool", &["link", "detach", "pinned", &pin.to_string_lossy()]);
+        } else {
+            std::fs::remove_file(&pin).unwrap();
+        }
+        // A link lasts a little longer than its pin.
+        wait_until("the guard's absence is seen", || !look().is_whole());
+        let found = look();
+        assert_eq!(found.missing, ["parent_guard"], "detach {detach}");
+        bench.on_host(|| datapath.restore_parent(ifindex, &found)).unwrap();
+        assert!(look().is_whole() && pin.exists(), "{}", look());
+        assert_eq!(datapath.facts().parents[0].guard, Some(Guarded::XdpNative));
+        relays(&bench, &pod, "under guard again");
     }
 }
 
@@ -304,6 +378,8 @@ fn a_name_of_a_parent_that_another_link_has_now_costs_that_link_nothing() {
     let attached = bench.attach(&datapath, &pod);
     let host = bench.host();
     let old: Parent = bench.parent();
+    // Older kernels rename no link that is up.
+    ip(&["-n", &host, "link", "set", "eth0", "down"]);
     ip(&["-n", &host, "link", "set", "eth0", "name", "up0"]);
     ip(&["-n", &host, "link", "add", "eth0", "type", "veth", "peer", "name", "peer0"]);
     output("tc", &["-n", &host, "qdisc", "add", "dev", "eth0", "clsact"]);

@@ -211,6 +211,8 @@ fn a_driver_without_xdp_has_the_guard_behind_it() {
     let datapath = open(&bench, Guard::Xdp);
     let attached = bench.attach(&datapath, &pod);
     assert_eq!(datapath.facts().parents[0].guard, Some(Guarded::XdpGeneric));
+    let ifindex = bench.parent().ifindex;
+    assert!(bench.on_host(|| datapath.look_at_parent(ifindex)).unwrap().is_whole());
     let (mut ear, lan) = (Ear::of(&pod), Wire::open(&bench.lan(), "wire"));
     flood(&datapath, &lan, &datagram(FLOODER, MDNS_V4, &query()), 1000, &mut ear);
     let passed = counted(&datapath, "passed", "");
@@ -218,6 +220,19 @@ fn a_driver_without_xdp_has_the_guard_behind_it() {
     ear.wait(passed, "what passed has arrived");
     bench.on_host(|| datapath.detach(&attached)).unwrap();
     assert_eq!(std::fs::read_dir(bench.bpffs.join("v2/links")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_guard_whose_parent_is_left_and_taken_again_at_once_is_in_the_driver_again() {
+    let mut bench = Bench::new();
+    let pod = bench.pod("bridge");
+    let datapath = open(&bench, Guard::Xdp);
+    for turn in 0..5 {
+        let attached = bench.attach(&datapath, &pod);
+        let guard = datapath.facts().parents[0].guard.clone();
+        assert_eq!(guard, Some(Guarded::XdpNative), "turn {turn}: the old link was still dying");
+        bench.on_host(|| datapath.detach(&attached)).unwrap();
+    }
 }
 
 #[test]

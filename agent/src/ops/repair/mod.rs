@@ -31,6 +31,11 @@ const SOON: Duration = Duration::from_secs(1);
 /// Longest answer of the kernel to a question about a link.
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// How many times longer than a look took nobody is heard after it, where news were its cause: whoever makes them without
+/// end costs a tenth of a processor and not all of it. A pod can, with nothing but a packet socket that turns promiscuous
+/// mode on and off: its parent follows each time.
+const REST: u32 = 9;
+
 /// What somebody did, as far as it matters.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct News {
@@ -48,11 +53,14 @@ pub async fn follow(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
     let interval = context.settings.datapath.look_interval;
     let mut watch = subscribe();
     let mut next = Instant::now();
-    let mut news = News::default();
+    let mut news: Option<News> = None;
     loop {
-        let all = news.all || Instant::now() >= next;
+        let began = Instant::now();
+        let is_heard = news.is_some();
+        let told = news.take().unwrap_or_default();
+        let all = told.all || began >= next;
         let lost = parents(&context).await;
-        let all_done = pods::settle(&context, &lost, all, news.links).await;
+        let all_done = pods::settle(&context, &lost, all, told.links).await;
         if all {
             next = Instant::now() + interval;
         }
@@ -61,10 +69,15 @@ pub async fn follow(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
         }
         // The first repair of a trouble was just made, so that none is due before this.
         let wake = context.troubles.next().map_or(next, |again| again.max(Instant::now() + SOON / 2).min(next));
+        let rest = if is_heard { (began.elapsed() * REST).min(interval) } else { Duration::ZERO };
+        let heard = async {
+            sleep(rest).await;
+            hear(&mut watch, &context).await
+        };
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
-            () = sleep_until(wake.into()) => news = News::default(),
-            heard = hear(&mut watch, &context) => news = heard,
+            () = sleep_until(wake.into()) => {}
+            heard = heard => news = Some(heard),
         }
     }
 }
@@ -86,9 +99,8 @@ async fn hear(watch: &mut Option<LinkWatch>, context: &Context) -> News {
                 let mut heard = changes;
                 while let Ok(Ok(more)) = timeout(GATHERED, subscribed.changes()).await {
                     heard.extend(more);
-                    // Whoever keeps talking shall not keep us from looking.
+                    // Whoever keeps talking shall not keep us from looking; the rest is heard after it.
                     if heard.len() > 1_000 {
-                        heard = vec![Change::Lost];
                         break;
                     }
                 }
