@@ -31,8 +31,8 @@ pub enum Election {
     /// A Lease where there is an API server, else this node.
     #[default]
     Auto,
-    /// A Lease; without an API server nobody.
-    Lease,
+    /// A Lease, of this name or one made of the uplinks' names; without an API server nobody.
+    Lease(Option<ObjectName>),
     /// This node, always.
     None,
     /// The node of this name.
@@ -43,9 +43,13 @@ impl Election {
     fn parse(text: &str) -> Option<Self> {
         match text {
             "auto" => Some(Self::Auto),
-            "lease" => Some(Self::Lease),
+            "lease" => Some(Self::Lease(None)),
             "none" => Some(Self::None),
-            _ => text.strip_prefix("node:").and_then(|name| ObjectName::new(name).ok()).map(Self::Node),
+            _ => match text.split_once(':')? {
+                ("lease", name) => ObjectName::new(name).ok().map(|name| Self::Lease(Some(name))),
+                ("node", name) => ObjectName::new(name).ok().map(Self::Node),
+                _ => None,
+            },
         }
     }
 }
@@ -65,7 +69,7 @@ impl ReflectSettings {
             "both" => Some(true),
             _ => None,
         })?;
-        let election = section.word("election", "auto, lease, none or node:<name>", Election::parse)?;
+        let election = section.word("election", "auto, lease, lease:<name>, none or node:<name>", Election::parse)?;
         section.finish(warnings);
         Ok(Self {
             uplinks,
@@ -94,9 +98,14 @@ mod tests {
         let settings = read(all).unwrap();
         assert_eq!((settings.uplinks.len(), settings.namespaces.len(), settings.both_ways), (2, 1, true));
         assert_eq!(settings.election, Election::Node(ObjectName::new("n1").unwrap()));
-        for (text, election) in
-            [("auto", Election::Auto), ("lease", Election::Lease), ("none", Election::None), ("", Election::Auto)]
-        {
+        let named = Election::Lease(Some(ObjectName::new("house").unwrap()));
+        for (text, election) in [
+            ("auto", Election::Auto),
+            ("lease", Election::Lease(None)),
+            ("lease:house", named),
+            ("none", Election::None),
+            ("", Election::Auto),
+        ] {
             assert_eq!(read(&format!(r#"{{"election":"{text}"}}"#)).unwrap().election, election);
         }
     }
@@ -110,6 +119,7 @@ mod tests {
             (r#"{"between":["llmnr"]}"#, "datapath.reflect.between is \"llmnr\": write a list: mdns, ssdp, wsd, coap"),
             (r#"{"direction":"up"}"#, "datapath.reflect.direction is \"up\": write lan_to_pod or both"),
             (r#"{"election":"node:"}"#, "datapath.reflect.election"),
+            (r#"{"election":"lease:A/B"}"#, "datapath.reflect.election"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(wanted), "{text}: {error}");

@@ -29,10 +29,10 @@ pub(super) async fn follow(context: Arc<Context>, traffic: Arc<Traffic>, mut sto
         Election::None => true,
         Election::Node(name) => me.as_deref() == Some(name.as_str()),
         Election::Auto if !context.cluster.has_leases() => true,
-        Election::Auto | Election::Lease => false,
+        Election::Auto | Election::Lease(_) => false,
     };
     traffic.lead(leads);
-    if !matches!(settings.election, Election::Auto | Election::Lease) || leads {
+    if !matches!(settings.election, Election::Auto | Election::Lease(_)) || leads {
         return;
     }
     let namespace = context.settings.delegation.multus_namespace.clone().unwrap_or_else(ObjectName::kube_system);
@@ -52,13 +52,16 @@ pub(super) async fn follow(context: Arc<Context>, traffic: Arc<Traffic>, mut sto
     campaign.give_back(&traffic).await;
 }
 
-/// Named after the uplinks, for nodes that share those share a turn.
+/// The one that is named, else one named after the uplinks: nodes that call them alike share a turn.
 fn lease_of(settings: &ReflectSettings, namespace: &ObjectName) -> Option<LeaseName> {
+    if let Election::Lease(Some(name)) = &settings.election {
+        return Some(LeaseName { namespace: namespace.clone(), name: name.clone() });
+    }
     let mut names: Vec<String> = settings.uplinks.iter().map(|name| plain(name.as_str())).collect();
     names.sort();
     names.dedup();
     let mut name = format!("multus-reflect-{}", names.join("-"));
-    name.truncate(63);
+    name.truncate(253);
     let name = ObjectName::new(name.trim_end_matches(['-', '.'])).ok()?;
     Some(LeaseName { namespace: namespace.clone(), name })
 }
@@ -140,6 +143,8 @@ mod tests {
         };
         assert_eq!(name(&["eth1.50", "Eth_0"]), "multus-reflect-eth-0-eth1.50");
         assert_eq!(name(&["b", "a", "b"]), "multus-reflect-a-b");
-        assert!(name(&["aaaaaaaaaaaaa1", "aaaaaaaaaaaaa2", "aaaaaaaaaaaaa3", "aaaaaaaaaaaaa4"]).len() <= 63);
+        let election = Election::Lease(Some(ObjectName::new("house").unwrap()));
+        let settings = ReflectSettings { election, ..ReflectSettings::default() };
+        assert_eq!(lease_of(&settings, &ObjectName::kube_system()).unwrap().name.to_string(), "house");
     }
 }
