@@ -235,7 +235,9 @@ pub(crate) fn replay(ctx: &TcContext) -> i32 {
     let parent = field!(ctx, ifindex);
     let Some(member) = local(parent, &to) else { return 0 };
     let Some(Match { protocol, outcome: RELAYED }) = Match::unpack(classify(ctx.skb.skb, 0)) else { return 0 };
-    if member.flags & (MAC_OF_PARENT | MEMBER_IN_FANOUT) != MEMBER_IN_FANOUT || member.protocols & (1 << (protocol & 31)) == 0 {
+    if member.flags & (MAC_OF_PARENT | MEMBER_IN_FANOUT) != MEMBER_IN_FANOUT
+        || member.protocols & (1 << (protocol & 31)) == 0
+    {
         return 0;
     }
     mark::set(ctx, stamps::REPLAYED);
