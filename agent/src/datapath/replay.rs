@@ -19,7 +19,8 @@ impl Datapath {
     /// such member, or it does not have the frame's protocol relayed. The calling thread is in the parent's namespace.
     ///
     /// # Errors
-    /// What the kernel said: frames beyond some 3 500 bytes do not fit its test run (`EINVAL`), the parent may be gone.
+    /// What the kernel said: frames beyond some 3 500 bytes do not fit the test run of most (`EINVAL`), the parent may be
+    /// gone.
     pub fn replay(&self, parent: u32, frame: &[u8]) -> Result<bool, DatapathError> {
         if self.settings.mode != Mode::Full {
             return Ok(false);
