@@ -40,6 +40,7 @@ mod kube;
 mod lab_itself;
 mod load;
 mod log_file;
+mod manifests;
 mod metrics;
 mod networks;
 mod reflect;
