@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Every overlay there is; the chart's presets have the same names.
 pub(super) const OVERLAYS: [&str; 13] = [
@@ -53,15 +55,39 @@ pub(super) fn missing() -> Option<String> {
     (!installed).then(|| "no kustomize and helm in target/kubernetes: run `cargo xtask setup`".to_owned())
 }
 
-/// Runs `xtask/kubernetes.py`; the sentence on standard error where it refuses.
-pub(super) fn kubernetes(words: &[&str]) -> Result<String, String> {
-    let mut python = Command::new("python3");
-    python.arg(root().join("xtask/kubernetes.py")).args(words).env("PYTHONPATH", libraries());
-    let output = python.output().expect("start python3");
-    if output.status.success() {
-        return Ok(String::from_utf8(output.stdout).expect("UTF-8"));
+/// The program that renders: started once, for it takes longer to start than to render.
+struct Renderer {
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Renderer {
+    fn start() -> Self {
+        let mut python = Command::new("python3");
+        python.arg(root().join("xtask/kubernetes.py")).arg("serve").env("PYTHONPATH", libraries());
+        // It ends with its standard input, which is to say with this process.
+        let mut child = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("start python3");
+        let (input, output) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
+        Self { input, output: BufReader::new(output) }
     }
-    Err(String::from_utf8_lossy(&output.stderr).into_owned())
+
+    fn ask(&mut self, words: &[&str]) -> Value {
+        writeln!(self.input, "{}", json!(words)).expect("ask the renderer");
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("hear the renderer");
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{words:?}: {error}: {line:?}"))
+    }
+}
+
+/// Has `xtask/kubernetes.py` do something; the sentence of its refusal otherwise.
+pub(super) fn kubernetes(words: &[&str]) -> Result<String, String> {
+    static RENDERER: Mutex<Option<Renderer>> = Mutex::new(None);
+    let mut renderer = RENDERER.lock().unwrap_or_else(PoisonError::into_inner);
+    let answer = renderer.get_or_insert_with(Renderer::start).ask(words);
+    match (answer["text"].as_str(), answer["refused"].as_str()) {
+        (Some(text), _) => Ok(text.to_owned()),
+        (None, refusal) => Err(refusal.expect("a refusal").to_owned()),
+    }
 }
 
 /// A folder for one test, removed with this value.
