@@ -8,7 +8,7 @@ use clap::{ColorChoice, Command, CommandFactory};
 use super::Cli;
 
 /// The commands by what one wants; one that is in no group is shown last.
-const GROUPS: [(&str, &[&str]); 5] = [
+pub const GROUPS: [(&str, &[&str]); 5] = [
     ("Is everything all right?", &["status", "check", "get", "describe"]),
     ("Why does a pod not get its network?", &["explain", "lint", "trace"]),
     ("What is on the wire?", &["top", "relay", "capture"]),

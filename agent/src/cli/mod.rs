@@ -56,7 +56,7 @@ pub enum Command {
         /// How to print it.
         #[command(flatten)]
         show: Show,
-        /// One line only; warnings are no problem then
+        /// One line: ok, or the worst with its reason; warnings are no problem then
         #[arg(long)]
         brief: bool,
         /// Look again until all is well; exit code 4 if that takes too long
@@ -118,19 +118,23 @@ fn time(text: &str) -> Result<Duration, String> {
 
 /// Where the agent is.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Where the agent is")]
 pub struct Agent {
     /// The agent's socket
-    #[arg(long, env = "MULTUS_SOCKET", value_name = "PATH", default_value = "/run/multus/multus.sock")]
+    #[arg(
+        long,
+        help_heading = "Where the agent is",
+        env = "MULTUS_SOCKET",
+        value_name = "PATH",
+        default_value = "/run/multus/multus.sock"
+    )]
     pub socket: PathBuf,
 }
 
 /// How documents are printed.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Output")]
 pub struct Show {
     /// How to print it
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = output::Format::Table)]
+    #[arg(short, long, help_heading = "Output", value_enum, value_name = "FORMAT", default_value_t = output::Format::Table)]
     pub output: output::Format,
 }
 
