@@ -66,7 +66,7 @@ pub enum Command {
         #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time, requires = "wait")]
         timeout: Duration,
     },
-    /// List what the agent knows: attachments, networks, relay, services
+    /// List what the agent knows: attachments, networks, delegates, programs, refusals and more
     #[command(after_long_help = GET_EXAMPLES)]
     Get {
         /// What to list
