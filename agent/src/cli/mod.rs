@@ -2,6 +2,7 @@
 //!
 //! Never reads kernel state itself. Exit codes: 0 fine, 1 problem found, 2 usage, 3 agent not reachable, 4 timed out.
 
+pub mod describe;
 pub mod get;
 pub mod help;
 pub mod listing;
@@ -9,6 +10,7 @@ pub mod output;
 pub mod pcapng;
 pub mod query;
 pub mod relay;
+pub mod sections;
 pub mod status;
 
 use std::path::PathBuf;
@@ -78,6 +80,20 @@ pub enum Command {
         #[command(flatten)]
         show: Show,
     },
+    /// Say all that is known about one attachment, network, parent, service and more
+    #[command(after_long_help = DESCRIBE_EXAMPLES)]
+    Describe {
+        /// What it is
+        what: listing::What,
+        /// Its name, as `get -o name` has it; a beginning means all below it, an end is enough if only one has it
+        name: String,
+        /// Where the agent is.
+        #[command(flatten)]
+        agent: Agent,
+        /// How to print it.
+        #[command(flatten)]
+        show: Show,
+    },
     /// Look at the relay at work
     Relay {
         /// In which way.
@@ -96,6 +112,12 @@ const GET_EXAMPLES: &str = "Examples:
   multus-agent get networks -o json
   multus-agent get attachments -o name        one name on each line, as describe takes it";
 
+const DESCRIBE_EXAMPLES: &str = "Examples:
+  multus-agent describe attachment default/camera/net1
+  multus-agent describe attachment default/camera      every interface of the pod
+  multus-agent describe network lan -o yaml
+  multus-agent describe parent eth0";
+
 impl Command {
     /// Does what an operator's command says. `Run` is the daemon's, and not of them.
     pub fn perform(self) -> Ending {
@@ -106,6 +128,7 @@ impl Command {
                 status::status(&agent.socket, look)
             }
             Self::Relay { what } => relay::relay(&what),
+            Self::Describe { what, name, agent, show } => describe::describe(&agent.socket, what, &name, show.output),
             Self::Get { what, agent, show } => get::get(&agent.socket, what, show.output),
         }
     }

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 /// Both directions of an attachment, as the maps have them.
 pub use crate::datapath::Interface;
-pub use attachments::{AttachmentView, CountedView, Traffic, attachments, counted};
+pub use attachments::{AttachmentView, CountedView, PluginView, RouteView, Traffic, attachments, counted};
 pub use delegates::{DelegateView, ErrorView, delegates};
 pub use events::{RelayEvent, RelayEvents, relay_events};
 pub use networks::{NetworkView, networks};
