@@ -6,3 +6,4 @@ pub mod discovery;
 pub mod dns;
 pub mod head;
 pub mod reflect;
+pub mod why;
