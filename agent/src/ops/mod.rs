@@ -35,6 +35,7 @@ pub mod status;
 pub mod takeover;
 pub mod undo;
 pub mod view;
+pub mod why;
 pub mod witness;
 
 use std::future::Future;

@@ -265,7 +265,9 @@ fn nothing_in_the_way(facts: &Facts) -> Answer {
     let Some(told) = facts.here.first() else {
         return (
             None,
-            format!("nothing is in the way of {protocol} to {interface} of {pod}; whether \"{name}\" is announced on {parent} is not known"),
+            format!(
+                "nothing is in the way of {protocol} to {interface} of {pod}; whether \"{name}\" is announced on {parent} is not known"
+            ),
             format!("ask who is there: multus-agent relay ping --parent {parent}"),
         );
     };
@@ -309,12 +311,15 @@ fn steps(facts: &Facts) -> Vec<Step> {
         let text = format!("{} frames of {protocol} from the LAN were dropped on {parent}", facts.guarded);
         step("guard", (State::Warning, text));
     }
-    step("replay", match facts.replayed {
-        Some((age, count)) => {
-            (State::Fine, format!("told {} ago what it had missed, in {count} datagrams", said(Some(age))))
-        }
-        None => (State::Aside, "it was not told anything that it had missed".to_owned()),
-    });
+    step(
+        "replay",
+        match facts.replayed {
+            Some((age, count)) => {
+                (State::Fine, format!("told {} ago what it had missed, in {count} datagrams", said(Some(age))))
+            }
+            None => (State::Aside, "it was not told anything that it had missed".to_owned()),
+        },
+    );
     steps
 }
 
@@ -327,10 +332,9 @@ fn announced(facts: &Facts) -> Step {
         ([], _) if protocol != "mdns" => {
             (State::Unknown, format!("announcements of {protocol} are not remembered, those of mdns alone are"))
         }
-        ([], None) => (
-            State::Unknown,
-            format!("nobody on {parent} has mdns relayed, so announcements there are not listened to"),
-        ),
+        ([], None) => {
+            (State::Unknown, format!("nobody on {parent} has mdns relayed, so announcements there are not listened to"))
+        }
         ([], Some(since)) if since < LONG_ENOUGH => {
             (State::Unknown, format!("not announced in the {} that {parent} has been listened to", said(Some(since))))
         }
@@ -421,7 +425,11 @@ mod tests {
             ("a device's", facts(Some(By::Lan)), Some(true), &["hears itself"]),
             (
                 "a device's, without the relay",
-                Facts { switch: Switch::Pod(Some("none".into())), datapath: Some("off".into()), ..facts(Some(By::Lan)) },
+                Facts {
+                    switch: Switch::Pod(Some("none".into())),
+                    datapath: Some("off".into()),
+                    ..facts(Some(By::Lan))
+                },
                 Some(true),
                 &["hears itself"],
             ),
@@ -462,10 +470,18 @@ mod tests {
             ),
             ("no datapath", Facts { datapath: Some("eBPF is off".into()), ..host() }, Some(false), &["eBPF is off"]),
             ("full", Facts { no_place: Some("the fan-out is full".into()), ..host() }, Some(false), &["fan-out"]),
-            ("torn", Facts { parent_programs: Some("parent_egress was removed".into()), ..host() }, Some(false), &[
-                "parent_egress",
-            ]),
-            ("gone", Facts { no_interface: Some("no net1".into()), ..facts(Some(By::Lan)) }, Some(false), &["not there"]),
+            (
+                "torn",
+                Facts { parent_programs: Some("parent_egress was removed".into()), ..host() },
+                Some(false),
+                &["parent_egress"],
+            ),
+            (
+                "gone",
+                Facts { no_interface: Some("no net1".into()), ..facts(Some(By::Lan)) },
+                Some(false),
+                &["not there"],
+            ),
         ];
         for (what, facts, seen, words) in rows {
             let judged = judge(&facts);
@@ -475,7 +491,11 @@ mod tests {
             let has_broken = judged.steps.iter().any(|step| step.state == State::Broken);
             let keeps_apart = matches!(&facts.here[..], [Told { by: By::Sibling(..), .. }]);
             let reflected = !facts.reflected_from.is_empty();
-            assert_eq!(has_broken || keeps_apart, seen == Some(false) || keeps_apart || reflected, "{what}: {judged:#?}");
+            assert_eq!(
+                has_broken || keeps_apart,
+                seen == Some(false) || keeps_apart || reflected,
+                "{what}: {judged:#?}"
+            );
             assert_eq!(judged.remedy.is_empty(), seen == Some(true) || what == "a sibling's, unclear", "{what}");
         }
     }

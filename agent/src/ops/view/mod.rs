@@ -8,6 +8,7 @@ mod networks;
 mod relay;
 mod services;
 mod status;
+mod why;
 
 use serde::Serialize;
 
@@ -19,6 +20,7 @@ pub use networks::{NetworkView, networks};
 pub use relay::{FramesView, GuardFramesView, MemberView, RelayView, relay};
 pub use services::{ServiceView, services};
 pub use status::{DatapathView, Health, Line, ParentView, ProgramView, RuntimeConfView, StatusView, status};
+pub use why::{ChainView, StepView, WhyView, why};
 
 /// The `apiVersion` of every document.
 pub const API_VERSION: &str = "multus-ebpf.io/v1";
