@@ -1,5 +1,6 @@
 //! `relay`: the relay at work, frame by frame.
 
+pub mod ping;
 pub mod why;
 
 use std::fmt::Write as _;
@@ -38,6 +39,9 @@ pub enum What {
     /// Say why a service is, or is not, seen by a pod; exit code 1 if it is not
     #[command(after_long_help = why::EXAMPLES)]
     Why(why::Why),
+    /// Ask everybody on a parent one harmless question, and say who answers by which way
+    #[command(after_long_help = ping::EXAMPLES)]
+    Ping(ping::Ping),
     /// Write the frames with what was decided about each to a pcapng file.
     Capture {
         /// Where the agent is.
@@ -89,6 +93,7 @@ pub fn relay(what: &What) -> Ending {
     match what {
         What::Watch { agent, show, filter, count } => watch(agent, show.output, filter, count.unwrap_or(u64::MAX)),
         What::Why(asked) => why::why(asked),
+        What::Ping(asked) => ping::ping(asked),
         What::Capture { agent, filter, write, seconds, count } => {
             capture(agent, filter, write, Duration::from_secs(*seconds), *count)
         }

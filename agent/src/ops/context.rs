@@ -17,6 +17,7 @@ use crate::names::ContainerId;
 use crate::ops::default_network::DefaultNetwork;
 use crate::ops::discovery::Discovery;
 use crate::ops::ledger::Ledger;
+use crate::ops::probe::Probes;
 use crate::ops::reflect::Reflection;
 use crate::ops::repair::Troubles;
 use crate::ops::witness::Witness;
@@ -55,6 +56,8 @@ pub struct Context {
     pub turns: Turns,
     /// Something was left over just now, by a shim that is gone: a reason to look before it is time.
     pub left_over: Notify,
+    /// Whose turn it is to ask who is there.
+    pub probes: Probes,
     /// What the relay decides, while somebody asks.
     pub witness: Witness,
 }

@@ -24,6 +24,7 @@ pub mod links;
 pub mod owed_status;
 pub mod pods;
 pub mod preflight;
+pub mod probe;
 pub mod reconcile;
 mod recording;
 pub mod reflect;

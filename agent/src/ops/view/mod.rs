@@ -5,6 +5,7 @@
 mod attachments;
 mod events;
 mod networks;
+mod ping;
 mod relay;
 mod services;
 mod status;
@@ -17,6 +18,7 @@ pub use crate::datapath::Interface;
 pub use attachments::{AttachmentView, CountedView, Traffic, attachments, counted};
 pub use events::{RelayEvent, RelayEvents, relay_events};
 pub use networks::{NetworkView, networks};
+pub use ping::{AnswerView, PingView, ping, probe_question};
 pub use relay::{FramesView, GuardFramesView, MemberView, RelayView, relay};
 pub use services::{ServiceView, services};
 pub use status::{DatapathView, Health, Line, ParentView, ProgramView, RuntimeConfView, StatusView, status};
