@@ -23,6 +23,7 @@ use crate::ops::discovery::{self, Discovery};
 use crate::ops::host_access;
 use crate::ops::ledger::Ledger;
 use crate::ops::owed_status;
+use crate::ops::probe::Probes;
 use crate::ops::reconcile;
 use crate::ops::reflect::{self, Reflection};
 use crate::ops::refusals::Refusals;
@@ -189,6 +190,7 @@ pub(crate) fn context(
         troubles: Troubles::default(),
         turns: Turns::new((cores * 4).max(8)),
         left_over: tokio::sync::Notify::new(),
+        probes: Probes::default(),
         witness: Witness::default(),
         settings,
     }

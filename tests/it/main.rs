@@ -57,3 +57,4 @@ mod thin;
 mod upstream;
 mod verbs;
 mod watch;
+mod why;

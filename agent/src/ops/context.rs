@@ -18,6 +18,7 @@ use crate::ops::default_network::DefaultNetwork;
 use crate::ops::delegate_tally::DelegateTally;
 use crate::ops::discovery::Discovery;
 use crate::ops::ledger::Ledger;
+use crate::ops::probe::Probes;
 use crate::ops::reflect::Reflection;
 use crate::ops::refusals::Refusals;
 use crate::ops::repair::Troubles;
@@ -61,6 +62,8 @@ pub struct Context {
     pub turns: Turns,
     /// Something was left over just now, by a shim that is gone: a reason to look before it is time.
     pub left_over: Notify,
+    /// Whose turn it is to ask who is there.
+    pub probes: Probes,
     /// What the relay decides, while somebody asks.
     pub witness: Witness,
 }

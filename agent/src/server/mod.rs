@@ -1,7 +1,10 @@
 //! The edge: sockets in, operations called, answers out. Translates and nothing else.
 
+pub mod body;
 pub mod conversation;
+mod looking;
 pub mod metrics_page;
+mod query;
 pub mod routes;
 pub mod socket;
 mod upstream;
