@@ -2,6 +2,7 @@
 
 pub mod conversation;
 pub mod metrics_page;
+pub mod page;
 pub mod routes;
 pub mod socket;
 mod upstream;

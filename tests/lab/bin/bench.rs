@@ -13,7 +13,8 @@ use lab::bench::contender::{Contender, Peer};
 use lab::bench::{figures::Figures, packets, relay};
 use lab::{agent, place};
 
-const USAGE: &str = "usage: bench relay [--seconds N] [--rounds N] [--rates LIST] [--receivers LIST] [--contenders LIST] [--write FILE]
+const USAGE: &str =
+    "usage: bench relay [--seconds N] [--rounds N] [--rates LIST] [--receivers LIST] [--contenders LIST] [--write FILE]
        bench [--pods N] [--burst N] [--skip-packets] [--peer-daemon FILE --peer-shim FILE]
              [--peer-args TEXT] [--write FILE]
   relay             the relay beside tc-mirred and avahi-daemon
