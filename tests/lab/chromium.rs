@@ -17,7 +17,7 @@ use crate::{Lab, process, sys};
 const PROGRAM: &str = "/usr/bin/chromium";
 /// How long anything may take: a browser on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-const SWITCHES: [&str; 12] = [
+const SWITCHES: [&str; 13] = [
     "--headless=new",
     "--no-sandbox",
     "--disable-gpu",
@@ -30,6 +30,7 @@ const SWITCHES: [&str; 12] = [
     "--no-first-run",
     "--no-proxy-server",
     "--hide-scrollbars",
+    "--disable-lcd-text",
 ];
 
 /// True where no Chromium is installed.
