@@ -40,6 +40,8 @@ pub struct Context {
     pub datapath_fault: Option<String>,
     /// Why nobody can scrape, where somebody should.
     pub metrics_fault: Mutex<Option<String>>,
+    /// Why nobody can see the web page, where somebody should.
+    pub page_fault: Mutex<Option<String>>,
     /// The cluster's own network, as far as it is known.
     pub default_network: DefaultNetwork,
     /// What is announced on parents.
@@ -72,6 +74,11 @@ impl Context {
     /// Notes whether metrics can be scraped.
     pub fn metrics_are(&self, fault: Option<String>) {
         *self.metrics_fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
+    /// Notes whether the web page can be seen.
+    pub fn page_is(&self, fault: Option<String>) {
+        *self.page_fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 }
 
