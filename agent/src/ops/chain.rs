@@ -1,6 +1,6 @@
 //! One delegate call and what came of it: run, measured, its answer read.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::cni::{Command, passthru};
 use crate::fault::{CniError, code, escape, is_hidden, quote};
@@ -43,9 +43,12 @@ pub async fn attempt<R: Runner>(context: &Context, runner: &mut R, job: Job) -> 
     let labels =
         DelegateLabels { r#type: context.metrics.type_label(plugin.as_str()), verb: verb.as_str(), runner: label };
     let took = Duration::from_millis(outcome.took_ms).as_secs_f64();
-    context.metrics.delegate_duration.get_or_create(&labels).observe(took);
     let ran = !matches!(outcome.problem, Some(Problem::NotFound(_)));
-    read(outcome, plugin.as_str(), verb, timeout_ms).map_err(|error| Failed { error, ran })
+    let said = read(outcome, plugin.as_str(), verb, timeout_ms);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let failure = said.as_ref().err().map(|error| (now, error.msg.as_str()));
+    context.metrics.delegates.observe(labels, took, failure);
+    said.map_err(|error| Failed { error, ran })
 }
 
 fn gone() -> CniError {

@@ -52,9 +52,10 @@ use runner::Runner;
 /// Answers one call, counts it and logs it.
 pub async fn answer<R: Runner>(context: &Arc<Context>, call: Call, runner: &mut R) -> Step {
     let verb = call.env.get("CNI_COMMAND").and_then(|verb| Command::parse(verb).ok());
+    context.metrics.asked_by(&call.shim);
     counted(context, verb, async {
         let invocation = Invocation::read(call, &context.settings)?;
-        perform(context, &invocation, runner).await
+        Box::pin(perform(context, &invocation, runner)).await
     })
     .await
 }
@@ -62,9 +63,10 @@ pub async fn answer<R: Runner>(context: &Arc<Context>, call: Call, runner: &mut 
 /// The same for a caller that converts results itself: whatever version it asks in, the answer is in the newest.
 pub async fn answer_in_newest<R: Runner>(context: &Arc<Context>, call: Call, runner: &mut R) -> Step {
     let verb = call.env.get("CNI_COMMAND").and_then(|verb| Command::parse(verb).ok());
+    context.metrics.asked_by(&call.shim);
     counted(context, verb, async {
         let invocation = Invocation::read(call, &context.settings)?;
-        perform(context, &Invocation { version: Version::NEWEST, ..invocation }, runner).await
+        Box::pin(perform(context, &Invocation { version: Version::NEWEST, ..invocation }, runner)).await
     })
     .await
 }

@@ -4,6 +4,7 @@
 
 mod attachments;
 mod events;
+mod figures;
 mod networks;
 mod relay;
 mod services;
@@ -11,10 +12,13 @@ mod status;
 
 use serde::Serialize;
 
+/// What is true of the datapath.
+pub use crate::datapath::Facts as DatapathFacts;
 /// Both directions of an attachment, as the maps have them.
 pub use crate::datapath::Interface;
 pub use attachments::{AttachmentView, CountedView, Traffic, attachments, counted};
 pub use events::{RelayEvent, RelayEvents, relay_events};
+pub use figures::{Figures, Looks, figures};
 pub use networks::{NetworkView, networks};
 pub use relay::{FramesView, GuardFramesView, MemberView, RelayView, relay};
 pub use services::{ServiceView, services};
