@@ -3,7 +3,6 @@
 //! Which families there are says [`catalogue`]. Label values from outside are bounded here: nobody can mint series.
 
 pub mod catalogue;
-pub mod delegates;
 
 use std::sync::Mutex;
 
@@ -15,7 +14,6 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
 pub use catalogue::{CATALOGUE, Described, Group, Kind, Label};
-pub use delegates::{DelegateTimes, Delegates};
 
 use crate::fault::code;
 use catalogue as all;
@@ -42,7 +40,7 @@ pub struct StageLabels {
 }
 
 /// `multus_delegate_*` labels.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DelegateLabels {
     /// The plugin's type; `other` beyond the first 64 that were seen.
     pub r#type: String,
@@ -125,11 +123,11 @@ const VERBS: [&str; 6] = ["ADD", "DEL", "CHECK", "STATUS", "GC", "VERSION"];
 pub const POOLS: [&str; 2] = ["attach", "other"];
 
 /// How long the other side of a wait, a plugin or a request takes, in seconds.
-pub const SECONDS: [f64; 15] =
+pub const DURATIONS: [f64; 15] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
 
 fn durations() -> Histogram {
-    Histogram::new(SECONDS)
+    Histogram::new(DURATIONS)
 }
 
 /// For what we do by ourselves, which takes less.
@@ -202,8 +200,10 @@ pub struct Metrics {
     pub request_duration: Times<RequestLabels>,
     /// `multus_cni_stage_duration_seconds`.
     pub stage_duration: Times<StageLabels>,
-    /// `multus_delegate_*`.
-    pub delegates: Delegates,
+    /// `multus_delegate_duration_seconds`.
+    pub delegate_duration: Times<DelegateLabels>,
+    /// `multus_delegate_failures_total`.
+    pub delegate_failures: Family<DelegateLabels, Counter>,
     /// `multus_admission_*`.
     pub admission: Admission,
     /// `multus_server_request_total`.
@@ -237,7 +237,8 @@ impl Default for Metrics {
             requests: Family::default(),
             request_duration: Family::new_with_constructor(durations),
             stage_duration: Family::new_with_constructor(stages),
-            delegates: Delegates::default(),
+            delegate_duration: Family::new_with_constructor(durations),
+            delegate_failures: Family::default(),
             admission: Admission::default(),
             server_requests: Family::default(),
             repairs: Family::default(),
@@ -277,6 +278,8 @@ impl Metrics {
         add(registry, all::REQUESTS, &self.requests);
         add(registry, all::REQUEST_DURATION, &self.request_duration);
         add(registry, all::STAGE_DURATION, &self.stage_duration);
+        add(registry, all::DELEGATE_DURATION, &self.delegate_duration);
+        add(registry, all::DELEGATE_FAILURES, &self.delegate_failures);
         add(registry, all::ADMISSION_WAITING, &self.admission.waiting);
         add(registry, all::ADMISSION_REFUSED, &self.admission.refused);
         add(registry, all::ADMISSION_WAIT, &self.admission.waited);

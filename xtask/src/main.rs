@@ -5,6 +5,7 @@ mod ebpf;
 mod elf;
 mod lab;
 mod lint;
+mod manifests;
 mod programs;
 mod project;
 mod setup;
@@ -24,7 +25,7 @@ struct Task {
     run: fn(&[String]) -> Outcome,
 }
 
-const TASKS: [Task; 11] = [
+const TASKS: [Task; 12] = [
     Task {
         name: "setup",
         arguments: "[--check]",
@@ -68,6 +69,12 @@ const TASKS: [Task; 11] = [
         arguments: "[--layers]",
         about: "house rules; --layers prints the layer table",
         run: tidy::run,
+    },
+    Task {
+        name: "manifests",
+        arguments: "",
+        about: "deploy/manifests and each overlay's difference from the base, anew from deploy/kustomize",
+        run: manifests::run,
     },
     Task {
         name: "vm",

@@ -29,7 +29,7 @@ fn metrics(tree: &Tree) -> Vec<Finding> {
 fn metric(word: &str) -> Option<String> {
     let is_name = word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     let is_ours = ["multus_", "pod_network_", "process_"].iter().any(|head| word.starts_with(head));
-    (is_name && is_ours).then(|| word.strip_suffix("_total").unwrap_or(word).to_owned())
+    (is_name && is_ours && !word.ends_with('_')).then(|| word.strip_suffix("_total").unwrap_or(word).to_owned())
 }
 
 /// Metrics named in the first column of a document's tables.
