@@ -1,5 +1,8 @@
 //! `relay`: the relay at work, frame by frame.
 
+pub mod ping;
+pub mod why;
+
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -29,10 +32,16 @@ pub enum What {
         /// Which decisions.
         #[command(flatten)]
         filter: Filter,
-        /// End after so many.
+        /// End after so many
         #[arg(long, value_name = "N")]
         count: Option<u64>,
     },
+    /// Say why a service is, or is not, seen by a pod; exit code 1 if it is not
+    #[command(after_long_help = why::EXAMPLES)]
+    Why(why::Why),
+    /// Ask everybody on a parent one harmless question, and say who answers by which way
+    #[command(after_long_help = ping::EXAMPLES)]
+    Ping(ping::Ping),
     /// Write the frames with what was decided about each to a pcapng file.
     Capture {
         /// Where the agent is.
@@ -41,13 +50,13 @@ pub enum What {
         /// Which decisions.
         #[command(flatten)]
         filter: Filter,
-        /// The file; it is replaced.
+        /// The file; it is replaced
         #[arg(long, short, value_name = "FILE")]
         write: PathBuf,
-        /// End after so many seconds.
+        /// End after so many seconds
         #[arg(long, value_name = "N", default_value_t = 30)]
         seconds: u64,
-        /// End after so many frames.
+        /// End after so many frames
         #[arg(long, value_name = "N", default_value_t = 10_000)]
         count: u64,
     },
@@ -83,6 +92,8 @@ pub enum Verdict {
 pub fn relay(what: &What) -> Ending {
     match what {
         What::Watch { agent, show, filter, count } => watch(agent, show.output, filter, count.unwrap_or(u64::MAX)),
+        What::Why(asked) => why::why(asked),
+        What::Ping(asked) => ping::ping(asked),
         What::Capture { agent, filter, write, seconds, count } => {
             capture(agent, filter, write, Duration::from_secs(*seconds), *count)
         }
@@ -116,7 +127,7 @@ fn follow(agent: &Agent, filter: &Filter, mut take: impl FnMut(Option<&Value>) -
 
 fn watch(agent: &Agent, format: Format, filter: &Filter, count: u64) -> Ending {
     let mut shown = 0;
-    if format == Format::Table
+    if matches!(format, Format::Table | Format::Wide)
         && let Some(ending) = print(&heads())
     {
         return ending;
@@ -126,7 +137,8 @@ fn watch(agent: &Agent, format: Format, filter: &Filter, count: u64) -> Ending {
         let text = match format {
             Format::Json => output::plain(&item.to_string()) + "\n",
             Format::Yaml => "---\n".to_owned() + &output::yaml(item),
-            Format::Table => row(item),
+            Format::Name => cell(item, "/number") + "\n",
+            Format::Table | Format::Wide => row(item),
         };
         shown += 1;
         print(&text).or_else(|| (shown >= count).then_some(Ending::Fine))
@@ -157,7 +169,7 @@ fn verdict(item: &Value) -> String {
 fn line(cells: &[String; 7]) -> String {
     let mut text = String::new();
     for (cell, (_, width)) in cells.iter().zip(COLUMNS) {
-        let cell = if cell.is_empty() { "-".to_owned() } else { escape(cell) };
+        let cell = if cell.is_empty() { "-".to_owned() } else { output::safe(cell) };
         let _ = write!(text, "{cell:width$}  ");
     }
     text.trim_end().to_owned() + "\n"
