@@ -44,6 +44,7 @@ mod manifests;
 mod metrics;
 mod networks;
 mod page;
+mod privileges;
 mod reflect;
 mod regressions;
 mod relay;
