@@ -11,7 +11,7 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::config::{ConfigError, DatapathMode, DatapathSettings, Settings};
+use crate::config::{ConfigError, DatapathMode, DatapathSettings, Origin, Settings};
 use crate::datapath::{self, Datapath, DatapathError, ProtocolSet};
 use crate::kube::{Cluster, ClusterError, ClusterSettings, Source};
 use crate::kubelet::Kubelet;
@@ -76,11 +76,12 @@ pub fn run(file: &Path) -> Result<(), StartError> {
     crate::sys::memory::start_frugal();
     let shown = || file.display().to_string();
     let text = fs::read_to_string(file).map_err(|error| StartError::Unreadable(shown(), error))?;
-    let (settings, warnings) = Settings::parse(&text).map_err(|error| StartError::Config(shown(), error))?;
+    let (mut settings, warnings) = Settings::parse(&text).map_err(|error| StartError::Config(shown(), error))?;
     start_log(&settings)?;
-    for warning in warnings {
+    for warning in &warnings {
         tracing::warn!("configuration: {warning}");
     }
+    settings.origin = Origin { file: Some(shown()), warnings, ..settings.origin };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(64)

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::datapath::DatapathSettings;
 use super::delegation::Delegation;
+use super::keys;
 use super::section::{ConfigError, Section};
 use super::words;
 use crate::cni::{RawObject, Version};
@@ -15,9 +16,29 @@ use crate::fault::quote;
 /// The longest time a request may be given.
 const MOST_TIME: Duration = Duration::from_hours(1);
 
+/// Where the settings are from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The file they were read from, where there is one.
+    pub file: Option<String>,
+    /// The keys that are written there.
+    pub written: Vec<&'static str>,
+    /// What was odd about it.
+    pub warnings: Vec<String>,
+}
+
+impl Origin {
+    /// Is `key` written there?
+    pub fn has(&self, key: &str) -> bool {
+        self.written.contains(&key)
+    }
+}
+
 /// The daemon's settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
+    /// Where they are from.
+    pub origin: Origin,
     /// `objects`: a folder of manifests instead of an API server.
     pub objects: Option<String>,
     /// `kubeconfig`; `None` is the in-cluster one.
@@ -158,6 +179,7 @@ impl Settings {
         let alias = top.folder("cniBinDir")?;
         delegation.bin_dir = delegation.bin_dir.or(alias);
         let settings = Self {
+            origin: Origin { written: keys::written(text), ..Origin::default() },
             objects: top.folder("objects")?,
             kubeconfig: top.folder("kubeconfig")?,
             node_name: top.text("nodeName")?,
