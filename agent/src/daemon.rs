@@ -77,7 +77,7 @@ pub fn run(file: &Path) -> Result<(), StartError> {
     let shown = || file.display().to_string();
     let text = fs::read_to_string(file).map_err(|error| StartError::Unreadable(shown(), error))?;
     let (mut settings, warnings) = Settings::parse(&text).map_err(|error| StartError::Config(shown(), error))?;
-    start_log(&settings)?;
+    let dial = start_log(&settings)?;
     for warning in &warnings {
         tracing::warn!("configuration: {warning}");
     }
@@ -89,7 +89,7 @@ pub fn run(file: &Path) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(|error| StartError::Needs("start threads", error))?;
-    let done = runtime.block_on(serve(settings));
+    let done = runtime.block_on(serve(settings, dial));
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
 }
@@ -98,11 +98,11 @@ pub fn run(file: &Path) -> Result<(), StartError> {
 ///
 /// # Errors
 /// The file cannot be opened.
-pub(crate) fn start_log(settings: &Settings) -> Result<(), StartError> {
+pub(crate) fn start_log(settings: &Settings) -> Result<log::Dial, StartError> {
     log::start(&settings.log).map_err(|error| StartError::Needs("start the log", error))
 }
 
-async fn serve(settings: Settings) -> Result<(), StartError> {
+async fn serve(settings: Settings, dial: log::Dial) -> Result<(), StartError> {
     let (stopper, stop) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| StartError::Needs("hear SIGTERM", error))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| StartError::Needs("hear SIGINT", error))?;
@@ -124,7 +124,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
         Some(keeper) => tokio::spawn(keeper.keep(stop.clone())),
         None => tokio::spawn(async {}),
     };
-    let routes = Arc::new(Routes { context: Arc::clone(&context), host, stopping: AtomicBool::new(false) });
+    let routes = Arc::new(Routes { context: Arc::clone(&context), host, dial, stopping: AtomicBool::new(false) });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), socket_dir = settings.socket_dir, "serving");
     let serving = tokio::spawn(server::serve(socket, Arc::clone(&routes), stop));
     tokio::select! {

@@ -91,6 +91,22 @@ pub enum LogLevel {
     Debug,
 }
 
+impl LogLevel {
+    /// Every level by its word, from quiet to loud.
+    pub const ALL: [(&str, Self); 4] =
+        [("panic", Self::Panic), ("error", Self::Error), ("verbose", Self::Verbose), ("debug", Self::Debug)];
+
+    /// Reads a level's word, in any case.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, level)| level)
+    }
+
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.into_iter().find(|(_, level)| *level == self).map_or("", |(name, _)| name)
+    }
+}
+
 /// `hostExec`: where the agent may run delegates by itself, for callers that cannot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostExec {
@@ -262,13 +278,7 @@ fn read_certificate(top: &mut Section, warnings: &mut Vec<String>) -> Result<Opt
 
 fn read_log(top: &mut Section, warnings: &mut Vec<String>) -> Result<LogSettings, ConfigError> {
     let level = top.text("logLevel")?.and_then(|text| {
-        let known = [
-            ("panic", LogLevel::Panic),
-            ("error", LogLevel::Error),
-            ("verbose", LogLevel::Verbose),
-            ("debug", LogLevel::Debug),
-        ];
-        let level = known.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(&text)).map(|(_, level)| level);
+        let level = LogLevel::parse(&text);
         if level.is_none() {
             warnings.push(format!(
                 "logLevel {} is not known and ignored; use panic, error, verbose or debug",

@@ -1,6 +1,7 @@
 //! The edge: sockets in, operations called, answers out. Translates and nothing else.
 
 pub mod conversation;
+mod log_level;
 pub mod metrics_page;
 pub mod routes;
 pub mod socket;

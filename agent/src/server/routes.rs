@@ -20,7 +20,8 @@ use crate::ops::context::Context;
 use crate::ops::runner::HostRunner;
 use crate::ops::view;
 use crate::server::conversation::Conversation;
-use crate::server::upstream;
+use crate::server::{log_level, upstream};
+use crate::telemetry::log::Dial;
 use crate::wire::{self, Call, Outcome};
 
 /// How long a body may take to arrive.
@@ -33,6 +34,8 @@ pub struct Routes {
     pub context: Arc<Context>,
     /// Runs delegates for callers that cannot, where the agent may.
     pub host: Option<HostRunner>,
+    /// Turns the log's level.
+    pub dial: Dial,
     /// True once the agent is on its way out.
     pub stopping: AtomicBool,
 }
@@ -49,9 +52,15 @@ const QUERIES: &[&str] = &[
     "/v1/delegates",
     "/v1/programs",
     "/v1/refusals",
+    "/v1/version",
+    "/v1/config",
+    LOG_LEVEL,
 ];
 
-type Answer = Response<Full<Bytes>>;
+/// Where the log's level is asked for, and turned.
+const LOG_LEVEL: &str = "/v1/log-level";
+
+pub(super) type Answer = Response<Full<Bytes>>;
 
 impl Routes {
     /// Answers one request of a connection and counts it.
@@ -72,7 +81,7 @@ impl Routes {
         let path = request.uri().path().to_owned();
         let allowed: &[Method] = match path.as_str() {
             wire::CALL_PATH | wire::OUTCOME_PATH | "/cni" | "/delegate" => &[Method::POST],
-            "/healthz" | "/readyz" => &[Method::GET, Method::POST],
+            "/healthz" | "/readyz" | LOG_LEVEL => &[Method::GET, Method::POST],
             query if QUERIES.contains(&query) => &[Method::GET],
             _ => return text(StatusCode::NOT_FOUND, "no such path"),
         };
@@ -90,6 +99,10 @@ impl Routes {
             "/v1/networks" => json(&view::networks(&self.context)),
             "/v1/relay" => json(&view::relay(&self.context)),
             "/v1/services" => json(&view::services(&self.context)),
+            LOG_LEVEL if request.method() == Method::POST => log_level::turn(&self.dial, request).await,
+            LOG_LEVEL => log_level::now(&self.dial),
+            "/v1/version" => json(&view::version()),
+            "/v1/config" => json(&view::config(&self.context)),
             "/v1/parents" => json(&view::parents(&self.context)),
             "/v1/delegates" => json(&view::delegates(&self.context)),
             "/v1/programs" => match view::programs(&self.context).await {

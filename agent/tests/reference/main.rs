@@ -9,5 +9,6 @@
 mod block;
 
 mod cli;
+mod configuration;
 mod errors;
 mod links;

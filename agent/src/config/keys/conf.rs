@@ -73,7 +73,7 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "multusAutoconfigDir",
         Kind::Path,
-        "",
+        "as `cniConfigDir`",
         Section::Conf,
         |s| {
             if s.generator.autoconfig_dir == s.generator.cni_config_dir {
@@ -143,7 +143,7 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "daemonSocketDir",
         Kind::Path,
-        "",
+        "`/run/multus/`",
         Section::Conf,
         |s| text(s.generator.daemon_socket_dir.as_ref()),
         "the socket's folder as the host knows it",

@@ -110,7 +110,7 @@ pub(super) const KEYS: &[Key] = &[
     own(
         "datapath.relay.allowed",
         Kind::Protocols,
-        "",
+        "all known",
         Section::Datapath,
         |s| s.datapath.relay.allowed.as_ref().map_or(Value::Null, |all| json!(all)),
         "the most that annotations may ask for",

@@ -20,7 +20,7 @@ pub struct Key {
     pub name: &'static str,
     /// What may stand there.
     pub kind: Kind,
-    /// What holds while it is not written, as JSON; empty: nothing, or what the meaning says.
+    /// What holds while it is not written, as JSON; else in words; empty: nothing.
     pub default: &'static str,
     /// What it does, in Markdown.
     pub meaning: &'static str,
@@ -113,6 +113,11 @@ impl Kind {
 }
 
 impl Key {
+    /// Is there a default that can be written?
+    pub fn has_default(&self) -> bool {
+        serde_json::from_str::<Value>(self.default).is_ok()
+    }
+
     /// The default as a value; `null` where there is none.
     pub fn default_value(&self) -> Value {
         serde_json::from_str(self.default).unwrap_or(Value::Null)

@@ -5,15 +5,6 @@ use serde_json::{Value, json};
 use super::{Key, Kind, NAME, NOTHING, Section, both, duration, key, own, shown, text};
 use crate::config::settings::{HostExec, LogLevel};
 
-fn level(level: LogLevel) -> Value {
-    json!(match level {
-        LogLevel::Panic => "panic",
-        LogLevel::Error => "error",
-        LogLevel::Verbose => "verbose",
-        LogLevel::Debug => "debug",
-    })
-}
-
 fn host_exec(value: &HostExec) -> Value {
     json!(match value {
         HostExec::Auto => "auto",
@@ -103,7 +94,7 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Words(&["panic", "error", "verbose", "debug"]),
         r#""verbose""#,
         Section::Log,
-        |s| level(s.log.level.unwrap_or(LogLevel::Verbose)),
+        |s| json!(s.log.level.unwrap_or(LogLevel::Verbose).as_str()),
         "`panic`: only defects of the agent itself; `error`: errors and warnings; `verbose`: what is done; `debug`. In any case; an unknown word is a warning and changes nothing",
     ),
     key(
@@ -139,11 +130,11 @@ pub(super) const KEYS: &[Key] = &[
         |s| text(s.objects.as_ref()),
         "a folder of manifests instead of an API server; goes before `kubeconfig`",
     ),
-    key("kubeconfig", Kind::Path, "", Section::Sources, |s| text(s.kubeconfig.as_ref()), "a kubeconfig file"),
+    key("kubeconfig", Kind::Path, "in-cluster", Section::Sources, |s| text(s.kubeconfig.as_ref()), "a kubeconfig file"),
     own(
         "nodeName",
         Kind::Text,
-        "",
+        "environment `MULTUS_NODE_NAME`",
         Section::Sources,
         |s| text(s.node_name.as_ref()),
         "this node; only its pods are watched. Without it pods are read one by one when the runtime gives no annotations",
