@@ -12,3 +12,4 @@ mod cli;
 mod configuration;
 mod errors;
 mod links;
+mod metrics;

@@ -29,7 +29,7 @@ pub(super) const KEYS: &[Key] = &[
         r#""/opt/cni/bin""#,
         Section::Places,
         |s| json!(s.delegation.bin_dir.as_deref().unwrap_or("/opt/cni/bin")),
-        "folder of the plugins that the agent runs itself (see below).",
+        "folder of the plugins that the agent runs itself (see below)",
     ),
     key("cniBinDir", Kind::Path, "", Section::Places, NOTHING, "the same as `binDir`, which goes before"),
     both(
@@ -54,7 +54,7 @@ pub(super) const KEYS: &[Key] = &[
         r#""/var/lib/kubelet""#,
         Section::Places,
         |s| json!(s.kubelet_dir),
-        "the kubelet's folder; see [devices](#devices).",
+        "the kubelet's folder; see [devices](#devices)",
     ),
     own(
         "deviceInfoDir",
@@ -62,7 +62,7 @@ pub(super) const KEYS: &[Key] = &[
         r#""/var/run/k8s.cni.cncf.io/devinfo""#,
         Section::Places,
         |s| json!(s.device_info_dir),
-        "folder of the device-info files, in it `dp/` and `cni/`.",
+        "folder of the device-info files, in it `dp/` and `cni/`",
     ),
     own(
         "hostExec",
@@ -70,7 +70,7 @@ pub(super) const KEYS: &[Key] = &[
         r#""auto""#,
         Section::Execution,
         |s| host_exec(&s.host_exec),
-        "where the agent may run plugins itself. `auto`: on the host, or in the mount namespace of process 1 where the agent's pod has `hostPID` and the capabilities `SYS_PTRACE`, `SYS_ADMIN` and `SYS_CHROOT` (the host-exec component). `off`: nowhere. A path: in the mount namespace that this file is, for nodes that are containers themselves (`/proc/1/ns/mnt` in a pod with `hostPID`).",
+        "where the agent may run plugins itself. `auto`: on the host, or in the mount namespace of process 1 where the agent's pod has `hostPID` and the capabilities `SYS_PTRACE`, `SYS_ADMIN` and `SYS_CHROOT` (the host-exec component). `off`: nowhere. A path: in the mount namespace that this file is, for nodes that are containers themselves (`/proc/1/ns/mnt` in a pod with `hostPID`)",
     ),
     key(
         "chrootDir",
