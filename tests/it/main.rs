@@ -42,6 +42,7 @@ mod load;
 mod log_file;
 mod metrics;
 mod networks;
+mod ping;
 mod reflect;
 mod regressions;
 mod relay;
