@@ -16,6 +16,7 @@ use crate::datapath::{self, Datapath, DatapathError, ProtocolSet};
 use crate::kube::{Cluster, ClusterError, ClusterSettings, Source};
 use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
+use crate::ops::capture::Captures;
 use crate::ops::context::{Context, Turns};
 use crate::ops::default_network::DefaultNetwork;
 use crate::ops::discovery::{self, Discovery};
@@ -186,6 +187,7 @@ pub(crate) fn context(
         troubles: Troubles::default(),
         turns: Turns::new((cores * 4).max(8)),
         left_over: tokio::sync::Notify::new(),
+        captures: Captures::default(),
         probes: Probes::default(),
         witness: Witness::default(),
         settings,

@@ -2,11 +2,12 @@
 //!
 //! Never reads kernel state itself. Exit codes: 0 fine, 1 problem found, 2 usage, 3 agent not reachable, 4 timed out.
 
+pub mod capture;
 pub mod get;
 pub mod help;
 pub mod listing;
 pub mod output;
-pub mod pcapng;
+pub mod pour;
 pub mod query;
 pub mod relay;
 pub mod status;
@@ -78,6 +79,9 @@ pub enum Command {
         #[command(flatten)]
         show: Show,
     },
+    /// Write what passes on an attachment, a parent or the relay to a pcapng file, with a comment for each frame
+    #[command(after_long_help = capture::EXAMPLES)]
+    Capture(capture::Capture),
     /// Look at the relay at work
     Relay {
         /// In which way.
@@ -105,6 +109,7 @@ impl Command {
                 let look = status::Look { format: show.output, brief, patience: wait.then_some(timeout) };
                 status::status(&agent.socket, look)
             }
+            Self::Capture(asked) => capture::capture(&asked),
             Self::Relay { what } => relay::relay(&what),
             Self::Get { what, agent, show } => get::get(&agent.socket, what, show.output),
         }

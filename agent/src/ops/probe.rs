@@ -305,7 +305,9 @@ fn sockets(ifindex: u32, question: Question) -> io::Result<(PacketSocket, Option
     let hears = Hears { kind: Kind::Ports, cast: Cast::Any, outgoing: true, waiting: WAITING, ..Hears::default() };
     match question {
         Question::Mdns => {
-            let hears = Hears { from: vec![MDNS], ..hears };
+            // A macvlan interface lets in only groups that somebody in the pod is in.
+            let groups = [false, true].map(|is_v6| datagram::group_mac(question.group(is_v6).ip())).into();
+            let hears = Hears { from: vec![MDNS], groups, ..hears };
             Ok((PacketSocket::open(ifindex, &hears)?, Some(Speaker::open(ifindex)?), Vec::new()))
         }
         Question::Ssdp => {

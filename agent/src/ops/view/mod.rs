@@ -17,6 +17,7 @@ use serde::Serialize;
 pub use crate::datapath::Interface;
 pub use attachments::{AttachmentView, CountedView, Traffic, attachments, counted};
 pub use events::{RelayEvent, RelayEvents, relay_events};
+pub(in crate::ops) use events::{boot_time, whose};
 pub use networks::{NetworkView, networks};
 pub use ping::{AnswerView, PingView, ping, probe_question};
 pub use relay::{FramesView, GuardFramesView, MemberView, RelayView, relay};
