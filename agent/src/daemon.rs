@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::ops::capture::Captures;
 use crate::ops::context::{Context, Turns};
 use crate::ops::default_network::DefaultNetwork;
+use crate::ops::delegate_tally::DelegateTally;
 use crate::ops::discovery::{self, Discovery};
 use crate::ops::host_access;
 use crate::ops::ledger::Ledger;
@@ -26,6 +27,7 @@ use crate::ops::owed_status;
 use crate::ops::probe::Probes;
 use crate::ops::reconcile;
 use crate::ops::reflect::{self, Reflection};
+use crate::ops::refusals::Refusals;
 use crate::ops::repair::{self, Troubles};
 use crate::ops::runner::HostRunner;
 use crate::ops::runtime_conf::Keeper;
@@ -113,7 +115,8 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     let ears = tokio::spawn(discovery::follow(Arc::clone(&context), stop.clone()));
     let reflection = tokio::spawn(reflect::follow(Arc::clone(&context), stop.clone()));
     let repairs = tokio::spawn(repair::follow(Arc::clone(&context), stop.clone()));
-    let page = metrics(&context, stop.clone());
+    let scrapes = metrics(&context, stop.clone());
+    let page = tokio::spawn(server::page::follow(Arc::clone(&context), stop.clone()));
     let statuses = tokio::spawn(owed_status::report(Arc::clone(&context)));
     let settings = &context.settings;
     let limit = settings.connection_limit.and_then(|limit| usize::try_from(limit).ok());
@@ -142,6 +145,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     ears.abort();
     let _ = tokio::time::timeout(LAST_WORDS, reflection).await;
     repairs.abort();
+    scrapes.abort();
     page.abort();
     conf.abort();
     statuses.abort();
@@ -172,6 +176,7 @@ pub(crate) fn context(
     (datapath, datapath_fault): (Option<Arc<Datapath>>, Option<String>),
 ) -> Context {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let metrics = Arc::new(Metrics::default());
     Context {
         cluster,
         kubelet: Kubelet::at(Path::new(&settings.kubelet_dir)),
@@ -181,11 +186,14 @@ pub(crate) fn context(
         ledger,
         reflection: Reflection::new(&settings.datapath.reflect),
         spool: Spool::at(cni_dir),
-        metrics: Arc::new(Metrics::default()),
+        turns: Turns::new((cores * 4).max(8), metrics.admission.clone()),
+        metrics,
+        delegates: DelegateTally::default(),
+        refusals: Refusals::default(),
         metrics_fault: std::sync::Mutex::default(),
+        page_fault: std::sync::Mutex::default(),
         default_network: DefaultNetwork::default(),
         troubles: Troubles::default(),
-        turns: Turns::new((cores * 4).max(8)),
         left_over: tokio::sync::Notify::new(),
         captures: Captures::default(),
         probes: Probes::default(),

@@ -44,6 +44,7 @@ mod log_file;
 mod metrics;
 mod networks;
 mod ping;
+mod page;
 mod reflect;
 mod regressions;
 mod relay;

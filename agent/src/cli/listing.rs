@@ -21,6 +21,18 @@ pub enum What {
     /// Services that are announced on parents.
     #[value(alias = "service")]
     Services,
+    /// The links that attachments are on.
+    #[value(alias = "parent")]
+    Parents,
+    /// Plugins that were called: how often, how long, and how they failed.
+    #[value(alias = "delegate")]
+    Delegates,
+    /// eBPF programs of ours in the kernel, beside what the records say.
+    #[value(alias = "program")]
+    Programs,
+    /// The last requests that were refused or failed.
+    #[value(alias = "refusal")]
+    Refusals,
 }
 
 /// One kind.
@@ -68,6 +80,10 @@ impl What {
             Self::Networks => &NETWORKS,
             Self::Relay => &RELAY,
             Self::Services => &SERVICES,
+            Self::Parents => &PARENTS,
+            Self::Delegates => &DELEGATES,
+            Self::Programs => &PROGRAMS,
+            Self::Refusals => &REFUSALS,
         }
     }
 }
@@ -127,6 +143,82 @@ const SERVICES: Listing = Listing {
     ],
     name: |item| format!("{}/{}.{}", cell(item, "/parent"), cell(item, "/instance"), cell(item, "/type")),
 };
+
+const PARENTS: Listing = Listing {
+    path: "/v1/parents",
+    columns: &[
+        always("NAME", "/name"),
+        always("IFINDEX", "/ifindex"),
+        always("MAC", "/mac"),
+        always("ATTACHED-BY", "/attachedBy"),
+        always("GUARD", "/guard"),
+        always("PROTOCOLS", "/protocols"),
+        always("SERVICES", "/services"),
+        wide("BEYOND-FANOUT", "/beyondFanout"),
+        wide("ATTACHMENTS", "/attachments"),
+        always("PROBLEM", "/problem"),
+    ],
+    name: |item| cell(item, "/name"),
+};
+
+const DELEGATES: Listing = Listing {
+    path: "/v1/delegates",
+    columns: &[
+        always("TYPE", "/type"),
+        always("VERB", "/verb"),
+        always("RUNNER", "/runner"),
+        always("CALLS", "/calls"),
+        always("FAILURES", "/failures"),
+        always("P50-MS", "/p50Ms"),
+        always("P99-MS", "/p99Ms"),
+        wide("LAST", "/last"),
+        wide("FAILED", "/lastError/time"),
+        always("LAST-ERROR", "/lastError/message"),
+    ],
+    name: |item| joined(item, &["/type", "/verb", "/runner"]),
+};
+
+const PROGRAMS: Listing = Listing {
+    path: "/v1/programs",
+    columns: &[
+        always("PROGRAM", "/program"),
+        always("ID", "/id"),
+        always("ON", "/on"),
+        always("INTERFACE", "/interface"),
+        always("ATTACHED-BY", "/attachedBy"),
+        wide("RECORDED", "/recorded"),
+        wide("VERIFIED", "/verifiedInstructions"),
+        always("PROBLEM", "/problem"),
+    ],
+    name: program,
+};
+
+const REFUSALS: Listing = Listing {
+    path: "/v1/refusals",
+    columns: &[
+        always("NUMBER", "/number"),
+        always("TIME", "/time"),
+        always("TIMES", "/times"),
+        always("NAMESPACE", "/namespace"),
+        always("POD", "/pod"),
+        always("VERB", "/verb"),
+        always("CODE", "/code"),
+        wide("OBJECT", "/object"),
+        wide("FIELD", "/field"),
+        wide("CONTAINER", "/container"),
+        always("MESSAGE", "/message"),
+        wide("REMEDY", "/remedy"),
+    ],
+    name: |item| cell(item, "/number"),
+};
+
+/// `ON/INTERFACE/PROGRAM`; what is on no interface has its id.
+fn program(item: &Value) -> String {
+    if cell(item, "/interface").is_empty() {
+        return joined(item, &["/program", "/id"]);
+    }
+    joined(item, &["/on", "/interface", "/program"])
+}
 
 /// The items of a list.
 pub fn items(document: &Value) -> &[Value] {

@@ -3,6 +3,7 @@
 //! Never reads kernel state itself. Exit codes: 0 fine, 1 problem found, 2 usage, 3 agent not reachable, 4 timed out.
 
 pub mod capture;
+pub mod describe;
 pub mod get;
 pub mod help;
 pub mod listing;
@@ -10,6 +11,7 @@ pub mod output;
 pub mod pour;
 pub mod query;
 pub mod relay;
+pub mod sections;
 pub mod status;
 
 use std::path::PathBuf;
@@ -67,7 +69,7 @@ pub enum Command {
         #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time, requires = "wait")]
         timeout: Duration,
     },
-    /// List what the agent knows: attachments, networks, relay, services
+    /// List what the agent knows: attachments, networks, delegates, programs, refusals and more
     #[command(after_long_help = GET_EXAMPLES)]
     Get {
         /// What to list
@@ -82,6 +84,20 @@ pub enum Command {
     /// Write what passes on an attachment, a parent or the relay to a pcapng file, with a comment for each frame
     #[command(after_long_help = capture::EXAMPLES)]
     Capture(capture::Capture),
+    /// Say all that is known about one attachment, network, parent, service and more
+    #[command(after_long_help = DESCRIBE_EXAMPLES)]
+    Describe {
+        /// What it is
+        what: listing::What,
+        /// Its name, as `get -o name` has it; a beginning means all below it, an end is enough if only one has it
+        name: String,
+        /// Where the agent is.
+        #[command(flatten)]
+        agent: Agent,
+        /// How to print it.
+        #[command(flatten)]
+        show: Show,
+    },
     /// Look at the relay at work
     Relay {
         /// In which way.
@@ -100,6 +116,12 @@ const GET_EXAMPLES: &str = "Examples:
   multus-agent get networks -o json
   multus-agent get attachments -o name        one name on each line, as describe takes it";
 
+const DESCRIBE_EXAMPLES: &str = "Examples:
+  multus-agent describe attachment default/camera/net1
+  multus-agent describe attachment default/camera      every interface of the pod
+  multus-agent describe network lan -o yaml
+  multus-agent describe parent eth0";
+
 impl Command {
     /// Does what an operator's command says. `Run` is the daemon's, and not of them.
     pub fn perform(self) -> Ending {
@@ -111,6 +133,7 @@ impl Command {
             }
             Self::Capture(asked) => capture::capture(&asked),
             Self::Relay { what } => relay::relay(&what),
+            Self::Describe { what, name, agent, show } => describe::describe(&agent.socket, what, &name, show.output),
             Self::Get { what, agent, show } => get::get(&agent.socket, what, show.output),
         }
     }

@@ -5,11 +5,13 @@
 //! filters), so that a new agent finds a running datapath and takes it over with [`Datapath::adopt`].
 
 mod attachment;
+mod costs;
 mod counters;
 mod error;
 mod guard;
 mod hooks;
 mod instances;
+mod inventory;
 mod layouts;
 mod lines;
 mod look;
@@ -36,10 +38,12 @@ use multus_ebpf_common::mark::STAMPS;
 use multus_ebpf_common::protocols::HOST_ACCESS;
 
 pub use attachment::{AttachMode, Attached, Attachment, Mac, Mark, Mode, Parent, Settings};
+pub use costs::{Cost, Costs, is_measured};
 pub use counters::Reading;
 pub use error::DatapathError;
 pub use guard::{Guard, Guarded};
 pub use hooks::Method;
+pub use inventory::Placed;
 pub use look::{PodLook, Presence};
 pub use protocols::{Custom, ProtocolSet};
 pub use report::{Facts, GuardCount, Interface, InterfaceCounts, ParentFacts, ProgramFacts, RelayCount};

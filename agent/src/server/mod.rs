@@ -4,6 +4,7 @@ pub mod body;
 pub mod conversation;
 mod looking;
 pub mod metrics_page;
+pub mod page;
 mod query;
 pub mod routes;
 pub mod socket;
