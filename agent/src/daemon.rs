@@ -16,6 +16,7 @@ use crate::datapath::{self, Datapath, DatapathError, ProtocolSet};
 use crate::kube::{Cluster, ClusterError, ClusterSettings, Source};
 use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
+use crate::ops::capture::Captures;
 use crate::ops::context::{Context, Turns};
 use crate::ops::default_network::DefaultNetwork;
 use crate::ops::delegate_tally::DelegateTally;
@@ -195,6 +196,7 @@ pub(crate) fn context(
         default_network: DefaultNetwork::default(),
         troubles: Troubles::default(),
         left_over: tokio::sync::Notify::new(),
+        captures: Captures::default(),
         probes: Probes::default(),
         witness: Witness::default(),
         settings,

@@ -2,6 +2,7 @@
 //!
 //! Never reads kernel state itself. Exit codes: 0 fine, 1 problem found, 2 usage, 3 agent not reachable, 4 timed out.
 
+pub mod capture;
 pub mod config;
 pub mod describe;
 pub mod get;
@@ -9,7 +10,7 @@ pub mod help;
 pub mod listing;
 pub mod log_level;
 pub mod output;
-pub mod pcapng;
+pub mod pour;
 pub mod query;
 pub mod relay;
 pub mod sections;
@@ -84,6 +85,9 @@ pub enum Command {
         #[command(flatten)]
         show: Show,
     },
+    /// Write what passes on an attachment, a parent or the relay to a pcapng file, with a comment for each frame
+    #[command(after_long_help = capture::EXAMPLES)]
+    Capture(capture::Capture),
     /// Say all that is known about one attachment, network, parent, service and more
     #[command(after_long_help = DESCRIBE_EXAMPLES)]
     Describe {
@@ -186,6 +190,7 @@ impl Command {
             Self::Version { agent, show } => version::version(&agent.socket, show.output),
             Self::Completion { shell, folder } => shell::completion(shell, &folder),
             Self::Man { folder } => shell::man(&folder),
+            Self::Capture(asked) => capture::capture(&asked),
             Self::Relay { what } => relay::relay(&what),
             Self::Describe { what, name, agent, show } => describe::describe(&agent.socket, what, &name, show.output),
             Self::Get { what, agent, show } => get::get(&agent.socket, what, show.output),

@@ -5,6 +5,7 @@
 pub mod add;
 pub mod anew;
 pub mod auxiliary;
+pub mod capture;
 pub mod chain;
 pub mod check;
 pub mod cluster_network;

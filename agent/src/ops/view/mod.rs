@@ -28,6 +28,7 @@ pub use agent::{ConfigView, SettingView, VersionView, config, version};
 pub use attachments::{AttachmentView, CountedView, PluginView, RouteView, Traffic, attachments, counted};
 pub use delegates::{DelegateView, ErrorView, delegates};
 pub use events::{RelayEvent, RelayEvents, relay_events};
+pub(in crate::ops) use events::{boot_time, whose};
 pub use figures::{Figures, Looks, figures};
 pub use networks::{NetworkView, networks};
 pub use parents::{ParentListView, parents};
