@@ -188,7 +188,7 @@ impl Chromium {
             if left.is_zero() || !sys::readable(&[self.from.as_raw_fd()], left)[0] {
                 return None;
             }
-            let mut bytes = [0; 65_536];
+            let mut bytes = [0; 16_384];
             let read = self.from.read(&mut bytes).ok()?;
             self.received.extend_from_slice(&bytes[..read]);
         }

@@ -18,6 +18,8 @@ use serde::Serialize;
 
 /// Both directions of an attachment, as the maps have them.
 pub use crate::datapath::Interface;
+/// In which state an attachment is, and who made it.
+pub use crate::records::{Origin, State};
 pub use attachments::{AttachmentView, CountedView, PluginView, RouteView, Traffic, attachments, counted};
 pub use delegates::{DelegateView, ErrorView, delegates};
 pub use events::{RelayEvent, RelayEvents, relay_events};

@@ -7,8 +7,7 @@ use super::html::Html;
 use super::rates::{Counter, Rates};
 use super::snapshot::{Frames, Parent, Snapshot, bytes, needs_a_look};
 use super::words;
-use crate::ops::view::{AttachmentView, Health, Line, NetworkView, RefusalView, ServiceView};
-use crate::records::State;
+use crate::ops::view::{AttachmentView, Health, Line, NetworkView, RefusalView, ServiceView, State};
 
 const MOST_REFUSALS: usize = 12;
 const MOST_ATTACHMENTS: usize = 100;

@@ -12,9 +12,8 @@ use k8s_openapi::jiff::Timestamp;
 use super::rates::{Counter, Rates, Reading};
 use crate::ops::context::Context;
 use crate::ops::view::{
-    self, AttachmentView, FramesView, MemberView, NetworkView, RefusalView, RelayView, ServiceView, StatusView,
+    self, AttachmentView, FramesView, MemberView, NetworkView, RefusalView, RelayView, ServiceView, State, StatusView,
 };
-use crate::records::State;
 
 /// One moment of this node.
 #[derive(Debug)]

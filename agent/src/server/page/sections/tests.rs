@@ -1,12 +1,12 @@
 //! Is the page short, and is foreign text text, whatever the views say?
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::super::snapshot::Member;
 use super::*;
-use crate::ops::view::{MemberView, StatusView, Traffic};
-use crate::records::Origin;
+use crate::ops::view::{MemberView, Origin, StatusView, Traffic};
 
 /// A node with `many` of everything, whose names are all made by `name`.
 fn node(many: usize, name: impl Fn(&str, usize) -> String) -> Snapshot {
@@ -42,7 +42,7 @@ fn node(many: usize, name: impl Fn(&str, usize) -> String) -> Snapshot {
         kind: name("_ipp._tcp", n),
         instance: name("Office Printer", n),
         host: Some(name("printer.local", n)),
-        addresses: vec!["192.168.100.20".parse().unwrap(), "fe80::20".parse().unwrap()],
+        addresses: vec![IpAddr::from([192, 168, 100, 20]), IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 0x20])],
         port: Some(631),
         sources: Vec::new(),
         expires_in: 4000,
