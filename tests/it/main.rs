@@ -58,3 +58,4 @@ mod thin;
 mod upstream;
 mod verbs;
 mod watch;
+mod why;
