@@ -224,6 +224,7 @@ pub(crate) fn cluster_settings(settings: &Settings, cni_dir: &Path) -> ClusterSe
 
 /// The datapath, or why there is none: without it the agent is still a complete Multus.
 fn open_datapath(settings: &DatapathSettings) -> (Option<Arc<Datapath>>, Option<String>) {
+    crate::sys::memory::lock_as_needed();
     match datapath_settings(settings).and_then(|settings| settings.map(|s| Datapath::open(&s)).transpose()) {
         Ok(datapath) => (datapath.map(Arc::new), None),
         Err(error) => {
