@@ -18,6 +18,7 @@ macro_rules! needs_programs {
     };
 }
 
+mod alerts;
 mod annotations;
 mod api;
 mod autoconf;
@@ -25,6 +26,7 @@ mod auxiliary;
 mod avahi;
 mod cli;
 mod counters;
+mod dashboards;
 mod del;
 mod devices;
 mod discovery;
@@ -42,6 +44,7 @@ mod load;
 mod log_file;
 mod metrics;
 mod networks;
+mod prometheus;
 mod reflect;
 mod regressions;
 mod relay;
