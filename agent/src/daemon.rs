@@ -172,6 +172,7 @@ pub(crate) fn context(
     (datapath, datapath_fault): (Option<Arc<Datapath>>, Option<String>),
 ) -> Context {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let metrics = Arc::new(Metrics::default());
     Context {
         cluster,
         kubelet: Kubelet::at(Path::new(&settings.kubelet_dir)),
@@ -181,13 +182,13 @@ pub(crate) fn context(
         ledger,
         reflection: Reflection::new(&settings.datapath.reflect),
         spool: Spool::at(cni_dir),
-        metrics: Arc::new(Metrics::default()),
+        turns: Turns::new((cores * 4).max(8), metrics.admission.clone()),
+        metrics,
         delegates: DelegateTally::default(),
         refusals: Refusals::default(),
         metrics_fault: std::sync::Mutex::default(),
         default_network: DefaultNetwork::default(),
         troubles: Troubles::default(),
-        turns: Turns::new((cores * 4).max(8)),
         left_over: tokio::sync::Notify::new(),
         witness: Witness::default(),
         settings,

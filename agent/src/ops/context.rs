@@ -12,7 +12,7 @@ use crate::datapath::Datapath;
 use crate::fault::{CniError, code};
 use crate::kube::Cluster;
 use crate::kubelet::Kubelet;
-use crate::metrics::Metrics;
+use crate::metrics::{Admission, Metrics, POOLS, PoolLabels};
 use crate::names::ContainerId;
 use crate::ops::default_network::DefaultNetwork;
 use crate::ops::delegate_tally::DelegateTally;
@@ -83,6 +83,19 @@ pub struct Turns {
     again: Mutex<HashMap<ContainerId, (Instant, Duration)>>,
     /// Somebody was at work since the last rest.
     worked: AtomicBool,
+    /// Who waits, and for how long.
+    counts: Admission,
+}
+
+/// How full a pool is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// The metrics' word for the pool.
+    pub pool: &'static str,
+    /// Requests that may be at work at once.
+    pub limit: usize,
+    /// Requests at work.
+    pub in_flight: usize,
 }
 
 /// First and longest pause between two tries to undo the same thing.
@@ -104,9 +117,16 @@ pub enum Pool {
     Others,
 }
 
+impl Pool {
+    fn labels(self) -> PoolLabels {
+        let [attach, other] = POOLS;
+        PoolLabels { pool: if self == Self::Attaching { attach } else { other } }
+    }
+}
+
 impl Turns {
-    /// `most` operations of either pool at once.
-    pub fn new(most: usize) -> Self {
+    /// `most` operations of either pool at once; who waits is counted in `counts`.
+    pub fn new(most: usize, counts: Admission) -> Self {
         Self {
             attaching: Arc::new(Semaphore::new(most)),
             others: Arc::new(Semaphore::new(most)),
@@ -114,6 +134,7 @@ impl Turns {
             containers: Mutex::default(),
             again: Mutex::default(),
             worked: AtomicBool::new(false),
+            counts,
         }
     }
 
@@ -123,7 +144,8 @@ impl Turns {
     /// Code 11 at the deadline.
     pub async fn take(&self, pool: Pool, container: Option<&ContainerId>, deadline: Instant) -> Result<Turn, CniError> {
         self.worked.store(true, Ordering::Relaxed);
-        let wait = deadline.saturating_duration_since(Instant::now());
+        let (began, labels) = (Instant::now(), pool.labels());
+        let wait = deadline.saturating_duration_since(began);
         let turn = async {
             // The container first: a second request for it must not occupy a place while it waits for the first.
             let container = match container {
@@ -140,7 +162,14 @@ impl Turns {
             CniError::new(code::TRY_LATER, format!("no turn within {} s: the node is busy", wait.as_secs()))
                 .remedy("try again later")
         };
-        tokio::time::timeout(wait, turn).await.ok().flatten().ok_or_else(busy)
+        let waiting = Waiting::begin(&self.counts, labels);
+        let turn = tokio::time::timeout(wait, turn).await.ok().flatten();
+        drop(waiting);
+        self.counts.waited.get_or_create(&labels).observe(began.elapsed().as_secs_f64());
+        if turn.is_none() {
+            self.counts.refused.get_or_create(&labels).inc();
+        }
+        turn.ok_or_else(busy)
     }
 
     /// Takes `container` if nobody has it.
@@ -197,9 +226,35 @@ impl Turns {
         rests
     }
 
+    /// How full the pools are.
+    pub fn rooms(&self) -> [Room; 2] {
+        let (attaching, others) = self.free();
+        [(Pool::Attaching, attaching), (Pool::Others, others)].map(|(pool, free)| Room {
+            pool: pool.labels().pool,
+            limit: self.most,
+            in_flight: self.most.saturating_sub(free),
+        })
+    }
+
     /// Operations at work and places, per pool: for the status.
     pub fn free(&self) -> (usize, usize) {
         (self.attaching.available_permits(), self.others.available_permits())
+    }
+}
+
+/// Counted as waiting while this lives: whoever waits may be dropped.
+struct Waiting<'a>(&'a Admission, PoolLabels);
+
+impl<'a> Waiting<'a> {
+    fn begin(counts: &'a Admission, labels: PoolLabels) -> Self {
+        counts.waiting.get_or_create(&labels).inc();
+        Self(counts, labels)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.get_or_create(&self.1).dec();
     }
 }
 

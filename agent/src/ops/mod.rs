@@ -55,20 +55,22 @@ use runner::Runner;
 
 /// Answers one call, counts it and logs it.
 pub async fn answer<R: Runner>(context: &Arc<Context>, call: Call, runner: &mut R) -> Step {
+    context.metrics.asked_by(&call.shim);
     let asked = asked_by(&call.env);
     counted(context, asked, async {
         let invocation = Invocation::read(call, &context.settings)?;
-        perform(context, &invocation, runner).await
+        Box::pin(perform(context, &invocation, runner)).await
     })
     .await
 }
 
 /// The same for a caller that converts results itself: whatever version it asks in, the answer is in the newest.
 pub async fn answer_in_newest<R: Runner>(context: &Arc<Context>, call: Call, runner: &mut R) -> Step {
+    context.metrics.asked_by(&call.shim);
     let asked = asked_by(&call.env);
     counted(context, asked, async {
         let invocation = Invocation::read(call, &context.settings)?;
-        perform(context, &Invocation { version: Version::NEWEST, ..invocation }, runner).await
+        Box::pin(perform(context, &Invocation { version: Version::NEWEST, ..invocation }, runner)).await
     })
     .await
 }

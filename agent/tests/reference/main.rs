@@ -11,3 +11,4 @@ mod block;
 mod cli;
 mod errors;
 mod links;
+mod metrics;

@@ -5,6 +5,7 @@
 mod attachments;
 mod delegates;
 mod events;
+mod figures;
 mod networks;
 mod parents;
 mod programs;
@@ -16,11 +17,14 @@ mod times;
 
 use serde::Serialize;
 
+/// What is true of the datapath.
+pub use crate::datapath::Facts as DatapathFacts;
 /// Both directions of an attachment, as the maps have them.
 pub use crate::datapath::Interface;
 pub use attachments::{AttachmentView, CountedView, PluginView, RouteView, Traffic, attachments, counted};
 pub use delegates::{DelegateView, ErrorView, delegates};
 pub use events::{RelayEvent, RelayEvents, relay_events};
+pub use figures::{Figures, Looks, figures};
 pub use networks::{NetworkView, networks};
 pub use parents::{ParentListView, parents};
 pub use programs::{PlacedProgramView, programs};
