@@ -44,7 +44,11 @@ mod load;
 mod log_file;
 mod metrics;
 mod networks;
+<<<<<<< HEAD
 mod prometheus;
+=======
+mod page;
+>>>>>>> main
 mod reflect;
 mod regressions;
 mod relay;
@@ -60,3 +64,4 @@ mod thin;
 mod upstream;
 mod verbs;
 mod watch;
+mod why;

@@ -8,12 +8,14 @@ mod events;
 mod figures;
 mod networks;
 mod parents;
+mod ping;
 mod programs;
 mod refusals;
 mod relay;
 mod services;
 mod status;
 mod times;
+mod why;
 
 use serde::Serialize;
 
@@ -27,11 +29,13 @@ pub use events::{RelayEvent, RelayEvents, relay_events};
 pub use figures::{Figures, Looks, figures};
 pub use networks::{NetworkView, networks};
 pub use parents::{ParentListView, parents};
+pub use ping::{AnswerView, PingView, ping, probe_question};
 pub use programs::{PlacedProgramView, programs};
 pub use refusals::{RefusalView, refusals};
 pub use relay::{FramesView, GuardFramesView, MemberView, RelayView, relay};
 pub use services::{ServiceView, services};
 pub use status::{DatapathView, Health, Line, ParentView, ProgramView, RuntimeConfView, StatusView, status};
+pub use why::{ChainView, StepView, WhyView, why};
 
 /// The `apiVersion` of every document.
 pub const API_VERSION: &str = "multus-ebpf.io/v1";
