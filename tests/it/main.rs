@@ -44,11 +44,8 @@ mod load;
 mod log_file;
 mod metrics;
 mod networks;
-<<<<<<< HEAD
-mod prometheus;
-=======
 mod page;
->>>>>>> main
+mod prometheus;
 mod reflect;
 mod regressions;
 mod relay;
