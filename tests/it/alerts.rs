@@ -25,13 +25,15 @@ fn field<'a>(rule: &'a str, key: &str) -> Option<&'a str> {
 
 #[test]
 fn promtool_takes_every_rule() {
-    let (content, said) = prometheus::promtool(&["check", "rules", "--lint=all", "--lint-fatal"], &prometheus::files(FOLDER, "yaml"));
+    let (content, said) =
+        prometheus::promtool(&["check", "rules", "--lint=all", "--lint-fatal"], &prometheus::files(FOLDER, "yaml"));
     assert!(content, "{said}");
 }
 
 #[test]
 fn every_rule_does_what_its_tests_say() {
-    let (content, said) = prometheus::promtool(&["test", "rules"], &prometheus::files(&format!("{FOLDER}/tests"), "yaml"));
+    let (content, said) =
+        prometheus::promtool(&["test", "rules"], &prometheus::files(&format!("{FOLDER}/tests"), "yaml"));
     assert!(content, "{said}");
 }
 
@@ -42,8 +44,13 @@ fn every_rule_has_a_test_in_which_it_fires_and_every_alert_one_in_which_it_does_
     let (mut fire, mut silent) = (BTreeSet::new(), BTreeSet::new());
     for expectation in tests.split("- alertname: ").skip(1) {
         let name = expectation.lines().next().unwrap_or_default();
-        let next = expectation.split_once("exp_alerts:").map_or("", |(_, rest)| rest.lines().next().unwrap_or_default());
-        if next.trim() == "[]" { silent.insert(name) } else { fire.insert(name) };
+        let next =
+            expectation.split_once("exp_alerts:").map_or("", |(_, rest)| rest.lines().next().unwrap_or_default());
+        if next.trim() == "[]" {
+            silent.insert(name)
+        } else {
+            fire.insert(name)
+        };
     }
     let wanted: BTreeSet<String> = alerts().into_iter().map(|(name, _)| name).collect();
     assert!(wanted.len() >= 20, "{wanted:?}");
@@ -53,7 +60,10 @@ fn every_rule_has_a_test_in_which_it_fires_and_every_alert_one_in_which_it_does_
     }
     let rules: String = prometheus::files(FOLDER, "yaml").iter().map(|path| read(path)).collect();
     for line in rules.lines().filter_map(|line| line.trim().strip_prefix("- record: ")) {
-        assert!(tests.contains(&format!("labels: {line}{{")) || tests.contains(&format!("({line},")), "{line} has no test");
+        assert!(
+            tests.contains(&format!("labels: {line}{{")) || tests.contains(&format!("({line},")),
+            "{line} has no test"
+        );
     }
 }
 

@@ -11,14 +11,31 @@ fn dashboards() -> Vec<Dashboard> {
 }
 
 /// Units of Grafana that mean something here.
-const UNITS: [&str; 12] =
-    ["short", "none", "percentunit", "s", "ns", "bytes", "Bps", "pps", "ops", "reqps", "dateTimeFromNow", "bool_on_off"];
+const UNITS: [&str; 12] = [
+    "short",
+    "none",
+    "percentunit",
+    "s",
+    "ns",
+    "bytes",
+    "Bps",
+    "pps",
+    "ops",
+    "reqps",
+    "dateTimeFromNow",
+    "bool_on_off",
+];
 
 #[test]
 fn selectors_are_found() {
     let expr = "sum by (a, le) (rate(x_total{k=\"(y{\", b!~\"z\"}[5m])) / on (c) group_left (d) up offset 5m > 0.5 or vector(0)";
     let wanted = [
-        Selector { metric: "x_total", matchers: Some("k=\"(y{\", b!~\"z\""), range: Some("5m"), function: Some("rate") },
+        Selector {
+            metric: "x_total",
+            matchers: Some("k=\"(y{\", b!~\"z\""),
+            range: Some("5m"),
+            function: Some("rate"),
+        },
         Selector { metric: "up", matchers: None, range: None, function: None },
     ];
     assert_eq!(selectors(expr), wanted);
@@ -57,7 +74,12 @@ fn each_can_be_pointed_at_any_prometheus_job_and_instance() {
         assert_eq!((&of_name("job")["label"], &of_name("instance")["label"]), (&json!("Job"), &json!("Instance")));
         for variable in list.iter().filter(|variable| variable["name"] != "datasource") {
             let which = format!("{name}: variable {}", variable["name"]);
-            let all = [("type", json!("query")), ("multi", json!(true)), ("includeAll", json!(true)), ("allValue", json!(".+"))];
+            let all = [
+                ("type", json!("query")),
+                ("multi", json!(true)),
+                ("includeAll", json!(true)),
+                ("allValue", json!(".+")),
+            ];
             for (key, value) in all {
                 assert_eq!(variable[key], value, "{which}: {key}");
             }
@@ -83,7 +105,8 @@ fn each_panel_says_what_it_shows() {
             let unit = panel["fieldConfig"]["defaults"]["unit"].as_str().unwrap_or_default();
             assert!(UNITS.contains(&unit), "{which}: unit {unit:?}");
             assert_eq!(panel["datasource"], json!({"type": "prometheus", "uid": "${datasource}"}), "{which}");
-            let [left, top, width, height] = ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().expect("a place"));
+            let [left, top, width, height] =
+                ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().expect("a place"));
             assert!(left + width <= 24 && width > 0 && height > 0, "{which}: beyond the 24 columns");
             for cell in (left..left + width).flat_map(|x| (top..top + height).map(move |y| (x, y))) {
                 assert!(taken.insert(cell), "{which}: lies on another panel");

@@ -99,7 +99,19 @@ pub struct Selector<'a> {
 
 /// Words of PromQL that are no metric.
 const WORDS: [&str; 13] = [
-    "by", "without", "on", "ignoring", "group_left", "group_right", "or", "and", "unless", "bool", "offset", "inf", "nan",
+    "by",
+    "without",
+    "on",
+    "ignoring",
+    "group_left",
+    "group_right",
+    "or",
+    "and",
+    "unless",
+    "bool",
+    "offset",
+    "inf",
+    "nan",
 ];
 
 /// Every vector selector of an expression that Prometheus can read. Matchers hold no `}`.
@@ -115,7 +127,7 @@ pub fn selectors(expr: &str) -> Vec<Selector<'_>> {
             }
             continue;
         }
-        if rest.starts_with('(') {
+        if rest.starts_with('(') || rest.starts_with("by (") || rest.starts_with("without (") {
             continue;
         }
         let before = expr[..at - word.len()].trim_end();
@@ -134,7 +146,7 @@ fn is_of_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == ':'
 }
 
-/// The next word outside of quotes that does not begin with a digit; `at` is behind it then.
+/// The next word outside of quotes that is no number and no variable; `at` is behind it then.
 fn next_word<'a>(expr: &'a str, at: &mut usize) -> Option<&'a str> {
     loop {
         let rest = &expr[*at..];
@@ -145,7 +157,7 @@ fn next_word<'a>(expr: &'a str, at: &mut usize) -> Option<&'a str> {
         }
         let end = rest[start..].find(|c| !is_of_word(c)).map_or(rest.len(), |length| start + length);
         *at += end;
-        if !rest[start..].starts_with(|c: char| c.is_ascii_digit()) {
+        if !rest[start..].starts_with(|c: char| c.is_ascii_digit()) && !rest[..start].ends_with('$') {
             return Some(&rest[start..end]);
         }
     }

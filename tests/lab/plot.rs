@@ -70,7 +70,11 @@ fn lines(text: &mut String, panel: &Panel, series: &[&(String, Series)], span: (
     let most = all.fold(0.0, f64::max).max(f64::MIN_POSITIVE);
     for (share, y) in [(1.0, top), (0.5, f64::midpoint(top, bottom)), (0.0, bottom)] {
         let shown = with_unit(most * share, &panel.unit);
-        let _ = write!(text, "<path class=\"a\" d=\"M{left} {y:.0}H{right}\"/><text class=\"s\" x=\"4\" y=\"{:.0}\">{shown}</text>", y + 3.0);
+        let _ = write!(
+            text,
+            "<path class=\"a\" d=\"M{left} {y:.0}H{right}\"/><text class=\"s\" x=\"4\" y=\"{:.0}\">{shown}</text>",
+            y + 3.0
+        );
     }
     let mut legend = left;
     for ((name, series), color) in series.iter().zip(COLORS) {
@@ -81,7 +85,11 @@ fn lines(text: &mut String, panel: &Panel, series: &[&(String, Series)], span: (
         let points: Vec<_> = series.points.iter().map(place).collect();
         let _ = write!(text, "<path class=\"l\" stroke=\"{color}\" d=\"M{}\"/>", points.join("L"));
         let name = escaped(name, 30);
-        let _ = write!(text, "<text class=\"s\" x=\"{legend:.0}\" y=\"{}\" style=\"fill:{color}\">{name}</text>", size.1 - 10.0);
+        let _ = write!(
+            text,
+            "<text class=\"s\" x=\"{legend:.0}\" y=\"{}\" style=\"fill:{color}\">{name}</text>",
+            size.1 - 10.0
+        );
         legend += 14.0 + 5.2 * name.chars().count() as f64;
     }
 }

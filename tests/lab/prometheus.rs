@@ -73,7 +73,8 @@ impl<'lab> Prometheus<'lab> {
 
     fn ask(&self, path: &str) -> Result<Value, String> {
         let reply = http::get_tcp(&self.lab.node, ADDRESS, path).map_err(|error| error.to_string())?;
-        let mut answer: Value = serde_json::from_str(&reply.body).map_err(|error| format!("{error}: {}", reply.body))?;
+        let mut answer: Value =
+            serde_json::from_str(&reply.body).map_err(|error| format!("{error}: {}", reply.body))?;
         if answer["status"] == "success" { Ok(answer["data"].take()) } else { Err(answer["error"].to_string()) }
     }
 

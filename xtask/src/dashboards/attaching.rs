@@ -37,35 +37,19 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                 )
                 .about("All but one in a hundred ADDs took less than this, the delegate plugins included.")
                 .warns(5.0, 10.0),
-                stat(
-                    "Waiting requests",
-                    "short",
-                    &[query("sum(multus_admission_waiting{@})", "waiting")],
-                )
-                .about("Requests that wait for a place, or for an earlier request of the same container.")
-                .warns(1.0, 20.0),
-                stat(
-                    "Containers attached",
-                    "short",
-                    &[query("sum(multus_records{@, state=\"added\"})", "containers")],
-                )
-                .about("Containers whose networks the agents keep on record."),
-                stat(
-                    "Nodes bypassed",
-                    "short",
-                    &[query("sum(multus_cni_conf_bypassed{@})", "nodes")],
-                )
-                .about(
-                    "Nodes on which another CNI configuration sorts before ours: new pods there get no further \
+                stat("Waiting requests", "short", &[query("sum(multus_admission_waiting{@})", "waiting")])
+                    .about("Requests that wait for a place, or for an earlier request of the same container.")
+                    .warns(1.0, 20.0),
+                stat("Containers attached", "short", &[query("sum(multus_records{@, state=\"added\"})", "containers")])
+                    .about("Containers whose networks the agents keep on record."),
+                stat("Nodes bypassed", "short", &[query("sum(multus_cni_conf_bypassed{@})", "nodes")])
+                    .about(
+                        "Nodes on which another CNI configuration sorts before ours: new pods there get no further \
                      networks, and nobody is told. multus-agent check names the file.",
-                )
-                .warns(1.0, 1.0),
-                stat(
-                    "Agents up",
-                    "short",
-                    &[query("sum(up{@})", "agents")],
-                )
-                .about("Agents that answered the last scrape."),
+                    )
+                    .warns(1.0, 1.0),
+                stat("Agents up", "short", &[query("sum(up{@})", "agents")])
+                    .about("Agents that answered the last scrape."),
             ],
         },
         Row {
@@ -170,12 +154,7 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
                     "How long ago what the agents know of pods and networks was last known to be current: the worst \
                      agent. Pods attach meanwhile, but with what was known then.",
                 ),
-                stacked(
-                    "Networks",
-                    "short",
-                    &[query("max by (state) (multus_networks{@})", "{{state}}")],
-                )
-                .about(
+                stacked("Networks", "short", &[query("max by (state) (multus_networks{@})", "{{state}}")]).about(
                     "NetworkAttachmentDefinitions, and those that cannot be used: multus-agent get networks says \
                      why.",
                 ),
@@ -183,30 +162,28 @@ pub(super) const DASHBOARD: Dashboard = Dashboard {
         },
         Row {
             height: 8,
-            panels: &[
-                table(
-                    "Address pools",
-                    "percentunit",
-                    &[
-                        column(
-                            "sum by (instance, network, range) (multus_address_pool_used{@}) / \
+            panels: &[table(
+                "Address pools",
+                "percentunit",
+                &[
+                    column(
+                        "sum by (instance, network, range) (multus_address_pool_used{@}) / \
                              sum by (instance, network, range) (multus_address_pool_size{@} > 0)",
-                            "used",
-                            "",
-                        ),
-                        column(
-                            "sum by (instance, network, range) (multus_address_pool_size{@}) - \
+                        "used",
+                        "",
+                    ),
+                    column(
+                        "sum by (instance, network, range) (multus_address_pool_size{@}) - \
                              sum by (instance, network, range) (multus_address_pool_used{@})",
-                            "free addresses",
-                            "short",
-                        ),
-                    ],
-                )
-                .about(
-                    "Ranges of host-local on each node, the fullest first. Where none is free, ADDs of that network \
+                        "free addresses",
+                        "short",
+                    ),
+                ],
+            )
+            .about(
+                "Ranges of host-local on each node, the fullest first. Where none is free, ADDs of that network \
                      fail.",
-                ),
-            ],
+            )],
         },
     ],
 };
