@@ -18,6 +18,7 @@ macro_rules! needs_programs {
     };
 }
 
+mod alerts;
 mod annotations;
 mod api;
 mod autoconf;
@@ -26,6 +27,7 @@ mod avahi;
 mod capture;
 mod cli;
 mod counters;
+mod dashboards;
 mod del;
 mod devices;
 mod discovery;
@@ -47,6 +49,7 @@ mod networks;
 mod page;
 mod ping;
 mod privileges;
+mod prometheus;
 mod reflect;
 mod regressions;
 mod relay;
