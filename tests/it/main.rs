@@ -30,6 +30,7 @@ mod devices;
 mod discovery;
 mod disturbances;
 mod events;
+mod explain;
 mod faults;
 mod fixtures;
 mod gc;

@@ -2,7 +2,9 @@
 //!
 //! Never reads kernel state itself. Exit codes: 0 fine, 1 problem found, 2 usage, 3 agent not reachable, 4 timed out.
 
+pub mod explain;
 pub mod get;
+pub mod lint;
 pub mod output;
 pub mod pcapng;
 pub mod query;
@@ -54,6 +56,24 @@ pub enum Command {
         /// How to print it.
         #[command(flatten)]
         show: Show,
+    },
+    /// Say what would be attached to a pod, why, and what an ADD would be refused with.
+    Explain {
+        /// Whose networks.
+        #[command(subcommand)]
+        what: explain::What,
+    },
+    /// Find what is wrong with manifests of pods, workloads and networks, without an agent; exit code 1 if an ADD would fail.
+    #[command(
+        after_long_help = "Examples:\n  multus-agent lint manifests/\n  multus-agent lint --config daemon-config.json --partial web.yaml\n  kubectl get net-attach-def -A -o yaml | multus-agent lint -\n\nEvery finding has a stable code, explained in docs/reference/lint.md."
+    )]
+    Lint {
+        /// The manifests.
+        #[command(flatten)]
+        files: explain::Files,
+        /// Print for each pod what would be attached, too.
+        #[arg(long)]
+        plan: bool,
     },
     /// Look at the relay at work.
     Relay {

@@ -198,7 +198,17 @@ pub fn parent_in_question(plugin: &PluginConfig) -> Option<(&str, String)> {
 /// # Errors
 /// Code 101 for an unknown network, 102 for isolation, 100 for annotations, 7 for configurations; each names the
 /// network, the field and the value.
-pub fn plan(mut wanted: Wanted<'_>, network: impl Fn(&NadRef) -> Option<Network>) -> Result<Plan, CniError> {
+pub fn plan(wanted: Wanted<'_>, network: impl Fn(&NadRef) -> Option<Network>) -> Result<Plan, CniError> {
+    let plan = draft(wanted, network)?;
+    conflicts::refuse(&plan.attachments)?;
+    Ok(plan)
+}
+
+/// The same without a look at what cannot stand side by side ([`conflicts`]).
+///
+/// # Errors
+/// As [`plan`].
+pub fn draft(mut wanted: Wanted<'_>, network: impl Fn(&NadRef) -> Option<Network>) -> Result<Plan, CniError> {
     if wanted.cluster.is_empty() {
         // Also where the pod chooses networks: none of them may become its master unasked.
         return Err(CniError::new(code::INVALID_CONFIG, "at least one delegate/clusterNetwork must be specified")
@@ -237,7 +247,6 @@ pub fn plan(mut wanted: Wanted<'_>, network: impl Fn(&NadRef) -> Option<Network>
         plan.attachments.push(attachment);
     }
     plan.warnings.truncate(MOST_WARNINGS);
-    conflicts::refuse(&plan.attachments)?;
     Ok(plan)
 }
 

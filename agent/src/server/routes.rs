@@ -15,6 +15,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 
 use crate::metrics::ServerLabels;
+use crate::names::{NadRef, PodRef};
 use crate::ops;
 use crate::ops::context::Context;
 use crate::ops::runner::HostRunner;
@@ -38,8 +39,8 @@ pub struct Routes {
 }
 
 /// What the CLI asks.
-const QUERIES: [&str; 6] =
-    ["/v1/status", "/v1/attachments", "/v1/networks", "/v1/relay", "/v1/relay/events", "/v1/services"];
+const QUERIES: [&str; 7] =
+    ["/v1/status", "/v1/attachments", "/v1/networks", "/v1/relay", "/v1/relay/events", "/v1/services", "/v1/explain"];
 
 type Answer = Response<Full<Bytes>>;
 
@@ -81,7 +82,21 @@ impl Routes {
             "/v1/relay" => json(&view::relay(&self.context)),
             "/v1/services" => json(&view::services(&self.context)),
             "/v1/relay/events" => self.relay_events(request.uri().query()).await,
+            "/v1/explain" => self.explain(request.uri().query()).await,
             _ => text(StatusCode::OK, ""),
+        }
+    }
+
+    /// `pod=NAMESPACE/NAME`.
+    async fn explain(&self, query: Option<&str>) -> Answer {
+        let named = query.and_then(|query| query.strip_prefix("pod=")?.split_once('/'));
+        let Some(pod) = named.and_then(|(namespace, name)| NadRef::new(namespace, name).ok()) else {
+            return text(StatusCode::BAD_REQUEST, "the query is pod=NAMESPACE/NAME");
+        };
+        let pod = PodRef { namespace: pod.namespace, name: pod.name, uid: None };
+        match ops::explain::explain(&self.context, &pod).await {
+            Ok(told) => json(&told),
+            Err(error) => text(StatusCode::NOT_FOUND, &error.to_string()),
         }
     }
 
