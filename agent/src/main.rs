@@ -20,6 +20,7 @@ fn main() -> ExitCode {
             }
         },
         Command::Status { agent, show, brief } => cli::status::status(&agent.socket, show.output, brief).exit(),
+        Command::Check { asked } => cli::check::check(&asked).exit(),
         Command::Explain { what } => cli::explain::explain(&what).exit(),
         Command::Lint { files, plan } => cli::lint::lint(&files, plan).exit(),
         Command::Relay { what } => cli::relay::relay(&what).exit(),

@@ -2,6 +2,7 @@
 //!
 //! Never reads kernel state itself. Exit codes: 0 fine, 1 problem found, 2 usage, 3 agent not reachable, 4 timed out.
 
+pub mod check;
 pub mod explain;
 pub mod get;
 pub mod lint;
@@ -56,6 +57,15 @@ pub enum Command {
         /// How to print it.
         #[command(flatten)]
         show: Show,
+    },
+    /// Check this node and say what is wrong with it and what to do; exit code 1 for errors, 3 without an agent.
+    #[command(
+        after_long_help = "Examples:\n  multus-agent check\n  multus-agent check --pre\n  multus-agent check --category networks,ipam -o short\n  multus-agent check --wait 30s\n\nEvery check is explained in docs/reference/checks.md."
+    )]
+    Check {
+        /// What to check.
+        #[command(flatten)]
+        asked: check::Asked,
     },
     /// Say what would be attached to a pod, why, and what an ADD would be refused with.
     Explain {

@@ -7,6 +7,7 @@ pub mod anew;
 pub mod auxiliary;
 pub mod chain;
 pub mod check;
+pub mod checks;
 pub mod cluster_network;
 pub mod context;
 pub mod default_network;

@@ -39,7 +39,7 @@ pub struct Routes {
 }
 
 /// What the CLI asks.
-const QUERIES: [&str; 7] =
+const QUERIES: [&str; 8] =
     ["/v1/status", "/v1/attachments", "/v1/networks", "/v1/relay", "/v1/relay/events", "/v1/services", "/v1/explain"];
 
 type Answer = Response<Full<Bytes>>;
@@ -82,9 +82,17 @@ impl Routes {
             "/v1/relay" => json(&view::relay(&self.context)),
             "/v1/services" => json(&view::services(&self.context)),
             "/v1/relay/events" => self.relay_events(request.uri().query()).await,
+            "/v1/check" => self.check(request.uri().query()).await,
             "/v1/explain" => self.explain(request.uri().query()).await,
             _ => text(StatusCode::OK, ""),
         }
+    }
+
+    /// `category=A,B`; none: all of them.
+    async fn check(&self, query: Option<&str>) -> Answer {
+        let names = query.and_then(|query| query.strip_prefix("category=")).unwrap_or_default();
+        let names: Vec<String> = names.split(',').map(str::to_owned).collect();
+        json(&ops::checks::check(&self.context, &ops::checks::named(&names)).await)
     }
 
     /// `pod=NAMESPACE/NAME`.

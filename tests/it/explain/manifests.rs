@@ -33,10 +33,20 @@ pub enum Ends {
     Refused(u64, &'static str),
 }
 
+/// The journal of all fakes together, so that the order of their calls is known.
+pub const JOURNAL: &str = "all";
+
+/// A fake plugin that writes into [`JOURNAL`].
+pub fn fake(lab: &Lab, name: &str) -> Value {
+    let mut conf = plugins::conf(lab, name, &json!({}));
+    conf["fake"]["journal"] = json!(lab.dir.join(format!("journal-{JOURNAL}.jsonl")));
+    conf
+}
+
 /// Every network that a case names, in `default` (which every namespace may use) and `other` (which none may).
 pub fn networks(lab: &Lab) {
     let fake = |name: &str, more: &Value| {
-        let mut conf = plugins::conf(lab, name, &json!({}));
+        let mut conf = self::fake(lab, name);
         more.as_object().into_iter().flatten().for_each(|(key, value)| conf[key] = value.clone());
         conf
     };
@@ -72,7 +82,14 @@ pub fn networks(lab: &Lab) {
 
 fn attached(name: &'static str, networks: &str, interfaces: &[&'static str]) -> Case {
     let ends = Ends::Attached(interfaces.to_vec());
-    Case { name, namespace: "home", annotations: vec![(NETWORKS, networks.to_owned())], ends, rule: "", needs_node: false }
+    Case {
+        name,
+        namespace: "home",
+        annotations: vec![(NETWORKS, networks.to_owned())],
+        ends,
+        rule: "",
+        needs_node: false,
+    }
 }
 
 fn refused(name: &'static str, networks: &str, (rule, code): (&'static str, u64), word: &'static str) -> Case {
@@ -116,9 +133,17 @@ fn good() -> Vec<Case> {
         ),
         attached("unheard-wishes", r#"[{"name":"a","namespace":"default","ips":["192.168.50.9/24"]}]"#, &["net1"]),
         attached("unknown-field", r#"[{"name":"a","namespace":"default","interfce":"x"}]"#, &["net1"]),
-        attached("cni-args", r#"[{"name":"list","namespace":"default","cni-args":{"vlan":7,"kept":[2 ,3]}}]"#, &["net1"]),
-        attached("both-families", r#"[{"name":"a","namespace":"default","default-route":["10.0.0.1"]},
-            {"name":"b","namespace":"default","default-route":["fd00::1"]}]"#, &["net1", "net2"]),
+        attached(
+            "cni-args",
+            r#"[{"name":"list","namespace":"default","cni-args":{"vlan":7,"kept":[2 ,3]}}]"#,
+            &["net1"],
+        ),
+        attached(
+            "both-families",
+            r#"[{"name":"a","namespace":"default","default-route":["10.0.0.1"]},
+            {"name":"b","namespace":"default","default-route":["fd00::1"]}]"#,
+            &["net1", "net2"],
+        ),
         attached("relay-off", "default/silent", &["net1"]).also(RELAY, "mdns"),
         attached("other-first", "default/b", &["net1"]).also(DEFAULT, "default/a"),
         Case { namespace: "default", ..attached("at-home", "a,b@second", &["net1", "second"]) },
@@ -144,7 +169,12 @@ fn bad_annotations() -> Vec<Case> {
         refused("bad-mac", &item(r#""mac":"02:00""#), annotation, "hardware address"),
         refused("bad-ip", &item(r#""ips":["192.168.50.300"]"#), annotation, "IP address"),
         refused("bad-gateway", &item(r#""default-route":["there"]"#), annotation, "default-route"),
-        refused("bad-port", &item(r#""portMappings":[{"hostPort":70000,"containerPort":1}]"#), annotation, "port from 1"),
+        refused(
+            "bad-port",
+            &item(r#""portMappings":[{"hostPort":70000,"containerPort":1}]"#),
+            annotation,
+            "port from 1",
+        ),
         refused("claim-and-ips", &item(r#""ips":["10.0.0.1"],"ipam-claim-reference":"c""#), annotation, "exclude"),
         refused("too-many", &vec!["default/a"; 65].join(","), annotation, "65 networks"),
         refused("two-defaults", "default/a", annotation, "more than one default").also(DEFAULT, "default/a,default/b"),

@@ -16,21 +16,27 @@ use manifests::{Case, Ends};
 fn node(name: &str) -> (World, Vec<(Case, Pod)>) {
     let builder = Builder::new(name);
     let lab = &builder.lab;
-    let first = plugins::conf(lab, "fake-first", &json!({}));
-    fs::write(lab.conf_dir.join("10-first.conflist"), json!({"cniVersion": "1.0.0", "name": "first", "plugins": [first]}).to_string())
-        .expect("write the cluster network");
+    let first = manifests::fake(lab, "fake-first");
+    fs::write(
+        lab.conf_dir.join("10-first.conflist"),
+        json!({"cniVersion": "1.0.0", "name": "first", "plugins": [first]}).to_string(),
+    )
+    .expect("write the cluster network");
     fs::write(lab.conf_dir.join("filed.conf"), {
-        let mut filed = plugins::conf(lab, "fake-a", &json!({}));
+        let mut filed = manifests::fake(lab, "fake-a");
         filed["name"] = "filed".into();
         filed.to_string()
     })
     .expect("write a network's file");
     manifests::networks(lab);
     let cases = manifests::cases();
-    let pods: Vec<_> = cases.iter().map(|case| {
-        let pod = lab.pod(case.name).in_namespace(case.namespace);
-        case.annotations.iter().fold(pod, |pod, (key, value)| pod.annotate(key, value.clone()))
-    }).collect();
+    let pods: Vec<_> = cases
+        .iter()
+        .map(|case| {
+            let pod = lab.pod(case.name).in_namespace(case.namespace);
+            case.annotations.iter().fold(pod, |pod, (key, value)| pod.annotate(key, value.clone()))
+        })
+        .collect();
     pods.iter().for_each(|pod| lab.pod_object(pod));
     let world = builder
         .configure(|config, lab| {
@@ -64,14 +70,9 @@ fn linted(world: &World) -> Value {
 
 /// What the fakes were told at the ADD of `pod`: interface and standard input, in order, without `prevResult`.
 fn told(world: &World, pod: &Pod) -> Vec<(String, Value)> {
-    let mut calls: Vec<_> = ["fake-first", "fake-a", "fake-b"]
+    plugins::journal(&world.lab, manifests::JOURNAL)
         .iter()
-        .flat_map(|name| plugins::journal(&world.lab, name))
         .filter(|entry| entry.verb() == "ADD" && entry.env("CNI_CONTAINERID") == pod.id)
-        .collect();
-    calls.sort_by_key(|entry| entry.0["time"].as_u64());
-    calls
-        .iter()
         .map(|entry| {
             let mut conf = entry.conf();
             conf.as_object_mut().expect("an object").remove("prevResult");
@@ -109,7 +110,8 @@ fn explain_and_lint_say_what_add_then_does() {
         let name = case.name;
         let before = explained(&world, pod);
         let of_pod = |each: &&Value| each["name"] == pod.name.as_str() && each["namespace"] == pod.namespace.as_str();
-        let of_lint = lint["pods"].as_array().expect("pods").iter().find(of_pod).unwrap_or_else(|| panic!("{name}: not linted"));
+        let of_lint =
+            lint["pods"].as_array().expect("pods").iter().find(of_pod).unwrap_or_else(|| panic!("{name}: not linted"));
         let add = world.add(pod);
         match &case.ends {
             Ends::Attached(interfaces) => {
@@ -136,8 +138,16 @@ fn explain_and_lint_say_what_add_then_does() {
                     continue;
                 }
                 let sentence = bare(error["msg"].as_str().expect("a sentence"));
-                assert_eq!(of_lint["refusal"], json!({"code": said["code"], "message": sentence, "remedy": said["remedy"]}), "{name}: lint");
-                let found = lint["findings"].as_array().expect("findings").iter().find(|finding| finding["severity"] == "error" && finding["message"] == sentence);
+                assert_eq!(
+                    of_lint["refusal"],
+                    json!({"code": said["code"], "message": sentence, "remedy": said["remedy"]}),
+                    "{name}: lint"
+                );
+                let found = lint["findings"]
+                    .as_array()
+                    .expect("findings")
+                    .iter()
+                    .find(|finding| finding["severity"] == "error" && finding["message"] == sentence);
                 assert_eq!(found.map(|finding| &finding["code"]), Some(&json!(case.rule)), "{name}: {sentence}");
             }
         }
