@@ -18,12 +18,14 @@ use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
 use crate::ops::context::{Context, Turns};
 use crate::ops::default_network::DefaultNetwork;
+use crate::ops::delegate_tally::DelegateTally;
 use crate::ops::discovery::{self, Discovery};
 use crate::ops::host_access;
 use crate::ops::ledger::Ledger;
 use crate::ops::owed_status;
 use crate::ops::reconcile;
 use crate::ops::reflect::{self, Reflection};
+use crate::ops::refusals::Refusals;
 use crate::ops::repair::{self, Troubles};
 use crate::ops::runner::HostRunner;
 use crate::ops::runtime_conf::Keeper;
@@ -180,6 +182,8 @@ pub(crate) fn context(
         reflection: Reflection::new(&settings.datapath.reflect),
         spool: Spool::at(cni_dir),
         metrics: Arc::new(Metrics::default()),
+        delegates: DelegateTally::default(),
+        refusals: Refusals::default(),
         metrics_fault: std::sync::Mutex::default(),
         default_network: DefaultNetwork::default(),
         troubles: Troubles::default(),

@@ -44,6 +44,94 @@ pub mod code {
     pub const LIMIT: u32 = 105;
     /// The Go library's code for everything else.
     pub const INTERNAL: u32 = 999;
+
+    /// What every code means, and what to do about it, in the order of the numbers: `docs/reference/errors.md` is made
+    /// of this.
+    #[cfg(feature = "daemon")]
+    pub const ALL: &[(u32, &str, &str)] = &[
+        (
+            INCOMPATIBLE_VERSION,
+            "The configuration asks for a version that is not spoken, or the version does not have the verb.",
+            "Write a `cniVersion` between 0.3.0 and 1.1.0; CHECK came with 0.4.0, STATUS and GC with 1.1.0.",
+        ),
+        (
+            UNSUPPORTED_FIELD,
+            "A field of the configuration is not supported.",
+            "Only from a plugin; the agent does not use it.",
+        ),
+        (
+            UNKNOWN_CONTAINER,
+            "The container or its pod is unknown or gone; nothing needs cleaning.",
+            "Nothing. The runtime may forget the container.",
+        ),
+        (
+            INVALID_ENVIRONMENT,
+            "An environment variable is missing or invalid; or the container, or an interface of that name, is there already.",
+            "The message lists every variable at once.",
+        ),
+        (IO, "Reading or writing failed.", "Read the message: it names the file and what the system said."),
+        (
+            DECODE,
+            "Something could not be decoded.",
+            "The text the message names is not what it should be. Mostly JSON.",
+        ),
+        (
+            INVALID_CONFIG,
+            "The network configuration is not valid.",
+            "Correct the NetworkAttachmentDefinition or conf that the message names.",
+        ),
+        (
+            INVALID_NETNS,
+            "The network namespace is not one (the Go library's code).",
+            "The pod's network namespace is gone or is not one. The runtime will retry.",
+        ),
+        (
+            TRY_LATER,
+            "Try again later: the agent is away, or too busy until the deadline; the cluster's own network is not there yet; or the kubelet does not say which devices the pod has.",
+            "Nothing. The runtime retries. If it lasts: `multus-agent status`.",
+        ),
+        (
+            NOT_AVAILABLE,
+            "STATUS: not available, ADD cannot be served. `/cni`, `/delegate`: the agent may not run plugins itself.",
+            "Look at the agent on this node: it cannot attach pods now.",
+        ),
+        (
+            LIMITED_CONNECTIVITY,
+            "STATUS: not available, and running containers may have limited connectivity.",
+            "From a plugin of the default network: look there.",
+        ),
+        (
+            BAD_ANNOTATION,
+            "A selection in an annotation was refused.",
+            "Correct the annotation. The message names it, the item and the field.",
+        ),
+        (
+            UNKNOWN_NETWORK,
+            "A network is not known.",
+            "Create the NetworkAttachmentDefinition, or correct its name or namespace.",
+        ),
+        (
+            ISOLATION,
+            "Namespace isolation refuses the network.",
+            "Move the network into the pod's namespace, or add its namespace to `globalNamespaces`.",
+        ),
+        (
+            DELEGATE,
+            "A delegate plugin failed without saying so in the protocol: not installed, timed out, killed, too much output, no error object; or GC could not clean up everything.",
+            "The message names the plugin and carries what it did say.",
+        ),
+        (
+            CHECK,
+            "CHECK found that reality differs.",
+            "Something changed the pod's interfaces behind the plugin. Re-create the pod.",
+        ),
+        (
+            LIMIT,
+            "Too much was asked at once, or of one request: also a device that the pod does not have, or a resource claim that tells none.",
+            "Ask for less, or raise the limit that the message names. For a device: request it in the pod's containers, or look at the claim.",
+        ),
+        (INTERNAL, "The Go library's code for everything else.", "Read the message; it names the action that failed."),
+    ];
 }
 
 /// A CNI error object.

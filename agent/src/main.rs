@@ -3,7 +3,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use multus_agent::cli::{self, Cli, Command};
 use multus_agent::{daemon, thin};
 
@@ -11,7 +10,9 @@ fn main() -> ExitCode {
     if thin::is_asked() {
         return thin::run();
     }
-    match Cli::parse().command {
+    let cli = Cli::read();
+    cli::output::colours(cli.no_color);
+    match cli.command {
         Command::Run { config } => match daemon::run(&config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -19,11 +20,6 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        Command::Status { agent, show, brief } => cli::status::status(&agent.socket, show.output, brief).exit(),
-        Command::Check { asked } => cli::check::check(&asked).exit(),
-        Command::Explain { what } => cli::explain::explain(&what).exit(),
-        Command::Lint { files, plan } => cli::lint::lint(&files, plan).exit(),
-        Command::Relay { what } => cli::relay::relay(&what).exit(),
-        Command::Get { what, agent, show } => cli::get::get(&agent.socket, what, show.output).exit(),
+        command => command.perform().exit(),
     }
 }

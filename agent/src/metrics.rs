@@ -133,8 +133,12 @@ const MOST_TYPES: usize = 64;
 /// Most error codes that do.
 const MOST_CODES: usize = 64;
 
+/// The bounds of every histogram of durations, in seconds.
+pub const DURATIONS: [f64; 15] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
+
 fn durations() -> Histogram {
-    Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0])
+    Histogram::new(DURATIONS)
 }
 
 impl Default for Metrics {

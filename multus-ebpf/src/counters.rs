@@ -1,6 +1,7 @@
 //! What passed on this interface? Adds every frame to the attachment's own counters.
 //!
-//! Never drops, never writes to the frame. An attachment whose instance number lies beyond the map is not counted.
+//! Never drops, never writes to the frame; only its kind, which is no part of it, is set right for copies of the relay. An
+//! attachment whose instance number lies beyond the map is not counted.
 
 use aya_ebpf::btf_maps::{PerCpuArray, ProgramArray};
 use aya_ebpf::macros::btf_map;
@@ -17,6 +18,9 @@ use crate::mark;
 /// `skb->pkt_type` of a copy that the pod's own stack loops back to itself (linux/if_packet.h). It was on no link, and it
 /// has no Ethernet header.
 const PACKET_LOOPBACK: u32 = 5;
+/// The same of a frame to this host, and of one to a group.
+const PACKET_HOST: u32 = 0;
+const PACKET_MULTICAST: u32 = 2;
 
 /// Two entries per slot; the agent sets the real size before loading.
 #[btf_map(name = "if_counters")]
@@ -60,6 +64,9 @@ pub(crate) fn count(ctx: &TcContext, direction: u32) {
         Cast::Multicast => {
             counters.multicast_packets += packets;
             counters.multicast_bytes += bytes;
+            if direction == RECEIVE && frame.is_ip_multicast() {
+                show_as_multicast(ctx);
+            }
         }
         Cast::Broadcast => {
             counters.broadcast_packets += packets;
@@ -69,6 +76,16 @@ pub(crate) fn count(ctx: &TcContext, direction: u32) {
     let class = class(&frame) as usize & (PROTOCOL_ROOM - 1);
     // SAFETY: the class is masked to the array's length.
     unsafe { *counters.protocols.get_unchecked_mut(class) += packets };
+}
+
+/// A copy of the relay has its receiver's MAC, and so the kernel takes it for a frame to this host alone: UDP then looks for
+/// a connected socket only, finds none, and makes a route for every single packet. Said to be for a group, as it was when it
+/// was sent, it goes to the group's socket and its remembered route. Frames that are already of another kind stay so.
+#[inline(always)]
+fn show_as_multicast(ctx: &TcContext) {
+    if field!(ctx, pkt_type) == PACKET_HOST {
+        let _stays_for_this_host = ctx.change_type(PACKET_MULTICAST);
+    }
 }
 
 /// Packets and bytes as they look on a wire: a super-frame is its segments.

@@ -351,7 +351,7 @@ fn without_pods_nothing_is_heard() {
     let sockets = |netns: &Netns| {
         netns.enter(|| std::fs::read_to_string("/proc/thread-self/net/packet").unwrap_or_default().lines().count() - 1)
     };
-    assert_eq!(sockets(&scene.world.lab.node), 3, "three sockets a parent");
+    assert_eq!(sockets(&scene.world.lab.node), 1, "one socket a parent");
     scene.world.del(&scene.first).expect_ok();
     assert!(wait_until(PATIENCE, || sockets(&scene.world.lab.node) == 0), "with the last pod the agent stops hearing");
     assert_eq!(scene.services()["items"], serde_json::json!([]));

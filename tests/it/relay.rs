@@ -9,7 +9,7 @@ use lab::frame::{Frame, group_mac};
 use lab::sniffer::inject;
 use lab::udp::{FAMILIES, new_tag};
 use lab::world::Builder;
-use lab::{Audience, Family, Pod, Protocol, Sniffer, Voice, World};
+use lab::{Audience, Family, Pod, Protocol, Sniffer, Voice, World, process};
 use serde_json::json;
 
 /// Two attached pods, everybody listening to `protocol`.
@@ -313,4 +313,27 @@ fn groups_that_are_nobodys_business_stay_alone() {
     inject(&scene.world.lab.node, "eth0", &frame.bytes(), 0);
     std::thread::sleep(Duration::from_millis(150));
     assert!(at_pod.incoming(&tag).is_empty(), "a frame of another group was relayed");
+}
+
+/// A copy has its receiver's MAC, and is shown to the receiver's stack as what it was: only then UDP finds the group's
+/// socket with its remembered route, where else it makes a route for every datagram.
+#[test]
+fn a_pod_takes_a_copy_for_a_frame_to_a_group() {
+    needs_programs!();
+    let scene = Scene::new("relay-kind", "quiet", Protocol::Mdns);
+    let rules = "table inet kinds { chain in { type filter hook input priority 0;\n\
+         iifname \"net1\" udp dport 5353 meta pkttype multicast counter\n\
+         iifname \"net1\" udp dport 5353 meta pkttype host counter\n}\n}\n";
+    let nft = |arguments: &[&str], stdin: &[u8]| {
+        let done = process::run(scene.a.netns.command("nft").args(arguments), stdin, Duration::from_secs(10));
+        assert!(done.success(), "{}", done.err());
+        done.stdout
+    };
+    nft(&["-f", "-"], rules.as_bytes());
+    scene.audience.expect_each("host to group", &scene.host(Protocol::Mdns), &[("a", 1), ("b", 1), ("lan", 1)]);
+    let list: serde_json::Value =
+        serde_json::from_slice(&nft(&["-j", "list", "table", "inet", "kinds"], b"")).expect("nft speaks JSON");
+    let parts = list["nftables"].as_array().into_iter().flatten().filter_map(|item| item["rule"]["expr"].as_array());
+    let counts: Vec<_> = parts.flatten().filter_map(|part| part["counter"]["packets"].as_u64()).collect();
+    assert!(counts.len() == 2 && counts[0] > 0 && counts[1] == 0, "multicast, host: {counts:?}");
 }

@@ -3,8 +3,10 @@
 #[allow(unreachable_pub, reason = "the agent's build script includes this file too")]
 mod ebpf;
 mod elf;
+mod image;
 mod lab;
 mod lint;
+mod manifests;
 mod programs;
 mod project;
 mod setup;
@@ -24,7 +26,7 @@ struct Task {
     run: fn(&[String]) -> Outcome,
 }
 
-const TASKS: [Task; 11] = [
+const TASKS: [Task; 13] = [
     Task {
         name: "setup",
         arguments: "[--check]",
@@ -68,6 +70,18 @@ const TASKS: [Task; 11] = [
         arguments: "[--layers]",
         about: "house rules; --layers prints the layer table",
         run: tidy::run,
+    },
+    Task {
+        name: "manifests",
+        arguments: "",
+        about: "deploy/manifests and each overlay's difference from the base, anew from deploy/kustomize",
+        run: manifests::run,
+    },
+    Task {
+        name: "image",
+        arguments: "[--programs FOLDER]",
+        about: "the programs as an OCI archive in target/image, with digest and bill of materials; needs no engine",
+        run: image::run,
     },
     Task {
         name: "vm",

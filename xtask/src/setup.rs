@@ -2,6 +2,7 @@
 //!
 //! Each step looks first and says one line. When everything is there it starts no package manager and takes no time.
 
+pub(crate) mod kubernetes;
 mod need;
 mod toolchain;
 
@@ -21,6 +22,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     packages(&route, change)?;
     route.verify()?;
     linker(&route, change)?;
+    kubernetes::libraries(change)?;
     bpffs(change)
 }
 

@@ -6,23 +6,41 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::Value;
 
-use crate::cli::output::{self, Format, cell};
-use crate::cli::{Agent, Ending, Show, query};
-use crate::fault::escape;
+use crate::cli::output::{self, Level, cell, safe};
+use crate::cli::{Agent, Ending, query};
 use crate::names::NadRef;
+
+/// Output formats of what has no columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// The whole document, stable.
+    Json,
+    /// The same in YAML.
+    Yaml,
+}
+
+/// How it is printed.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// How to print it
+    #[arg(short, long, help_heading = "Output", value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    pub output: Format,
+}
 
 /// What can be explained.
 #[derive(Debug, Subcommand)]
 pub enum What {
-    /// Plan a pod as its next ADD would be planned, and change nothing.
+    /// Plan a pod as its next ADD would be planned, and change nothing
     #[command(
         after_long_help = "Examples:\n  multus-agent explain pod home/home-assistant\n  multus-agent explain pod web -o json | jq .refusal\n\nExit code 1: an ADD would be refused. Manifests that no cluster has yet are for `multus-agent lint`."
     )]
     Pod {
-        /// Which pod; without a namespace it is in `default`.
+        /// Which pod; without a namespace it is in `default`
         #[arg(value_name = "[NAMESPACE/]NAME", value_parser = pod_name)]
         pod: NadRef,
         /// Where the agent is.
@@ -32,23 +50,23 @@ pub enum What {
         #[command(flatten)]
         show: Show,
     },
-    /// Plan the pods of manifests with the networks of manifests, without an agent; the same as `lint --plan`.
+    /// Plan the pods of manifests with the networks of manifests, without an agent; the same as `lint --plan`
     File(Files),
 }
 
 /// Manifests, and what is known beside them.
 #[derive(Debug, Args)]
 pub struct Files {
-    /// Files or folders of YAML or JSON; `-` is standard input.
+    /// Files or folders of YAML or JSON; `-` is standard input
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// The daemon's configuration, for isolation, the relay and the cluster's own network.
+    /// The daemon's configuration, for isolation, the relay and the cluster's own network
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// A folder in which every plugin must be; may be given more than once.
+    /// A folder in which every plugin must be; may be given more than once
     #[arg(long, value_name = "DIR")]
     pub bin_dir: Vec<PathBuf>,
-    /// Networks that are not in the files may be in the cluster: a warning instead of an error.
+    /// Networks that are not in the files may be in the cluster: a warning instead of an error
     #[arg(long)]
     pub partial: bool,
     /// How to print it.
@@ -89,14 +107,14 @@ pub fn table(document: &Value) -> String {
     let pod = format!("{}/{}", cell(document, "/namespace"), cell(document, "/name"));
     let state = if document["attached"] == true { " (attached; a new ADD would do this)" } else { "" };
     let _ = match document.get("refusal").filter(|refusal| !refusal.is_null()) {
-        Some(_) => writeln!(text, "pod {}{state}: an ADD would be refused", escape(&pod)),
-        None => writeln!(text, "pod {}{state}: an ADD would be planned like this", escape(&pod)),
+        Some(_) => writeln!(text, "pod {}{state}: an ADD would be refused", safe(&pod)),
+        None => writeln!(text, "pod {}{state}: an ADD would be planned like this", safe(&pod)),
     };
     if let Some(refusal) = document.get("refusal").filter(|refusal| !refusal.is_null()) {
         refused(&mut text, "  ", refusal);
     }
     for warning in list(document, "/warnings") {
-        let _ = writeln!(text, "  ‼ {}", printable(&cell(warning, "/message")));
+        let _ = writeln!(text, "  {} {}", Level::Warning.mark(), safe(&cell(warning, "/message")));
     }
     let selections = list(document, "/selections");
     let _ = writeln!(text, "\nselections: {}", if selections.is_empty() { "none" } else { "" });
@@ -114,20 +132,26 @@ pub fn table(document: &Value) -> String {
 }
 
 fn refused(text: &mut String, indent: &str, refusal: &Value) {
-    let _ = writeln!(text, "{indent}× {} (code {})", printable(&cell(refusal, "/message")), cell(refusal, "/code"));
+    let _ = writeln!(
+        text,
+        "{indent}{} {} (code {})",
+        Level::Bad.mark(),
+        safe(&cell(refusal, "/message")),
+        cell(refusal, "/code")
+    );
     let remedy = cell(refusal, "/remedy");
     if !remedy.is_empty() {
-        let _ = writeln!(text, "{indent}  remedy: {}", printable(&remedy));
+        let _ = writeln!(text, "{indent}  remedy: {}", safe(&remedy));
     }
 }
 
 fn one_selection(text: &mut String, selection: &Value) {
     let problems = list(selection, "/problems");
-    let mark = if problems.is_empty() { "√" } else { "×" };
-    let (network, plugins) = (escape(&cell(selection, "/network")), escape(&cell(selection, "/plugins")));
+    let mark = if problems.is_empty() { Level::Good } else { Level::Bad }.mark();
+    let (network, plugins) = (safe(&cell(selection, "/network")), safe(&cell(selection, "/plugins")));
     let asked = match cell(selection, "/interface") {
         ifname if ifname.is_empty() => String::new(),
-        ifname => format!(" as {}", escape(&ifname)),
+        ifname => format!(" as {}", safe(&ifname)),
     };
     let made = if plugins.is_empty() { String::new() } else { format!(": {plugins}") };
     let _ = writeln!(text, "  {mark} {network}{asked}{made}");
@@ -141,42 +165,33 @@ fn one_selection(text: &mut String, selection: &Value) {
 
 fn one_attachment(text: &mut String, attachment: &Value) {
     let first = if attachment["default"] == true { ", the pod's own" } else { "" };
-    let _ = writeln!(
-        text,
-        "  {} on {}{first}",
-        escape(&cell(attachment, "/interface")),
-        escape(&cell(attachment, "/network"))
-    );
+    let _ =
+        writeln!(text, "  {} on {}{first}", safe(&cell(attachment, "/interface")), safe(&cell(attachment, "/network")));
     for (head, pointer) in [("parent", "/parent"), ("device", "/device"), ("default route", "/defaultRoute")] {
         let value = cell(attachment, pointer);
         if !value.is_empty() {
-            let _ = writeln!(text, "    {head:<14} {}", escape(&value));
+            let _ = writeln!(text, "    {head:<14} {}", safe(&value));
         }
     }
     if attachment["default"] != true {
         let (relay, note) = (cell(attachment, "/relay"), cell(attachment, "/relayNote"));
         let relay = if relay.is_empty() { "nothing".to_owned() } else { relay };
         let note = if note.is_empty() { String::new() } else { format!(": {note}") };
-        let _ = writeln!(text, "    {:<14} {}{}", "relay", escape(&relay), printable(&note));
+        let _ = writeln!(text, "    {:<14} {}{}", "relay", safe(&relay), safe(&note));
     }
     if attachment["hostAccess"] == true {
         let ports = cell(attachment, "/hostPorts");
         let ports = if ports.is_empty() { "everything".to_owned() } else { format!("ports {ports}") };
-        let _ = writeln!(text, "    {:<14} {}", "host access", escape(&ports));
+        let _ = writeln!(text, "    {:<14} {}", "host access", safe(&ports));
     }
     for delegate in list(attachment, "/delegates") {
         let (plugin, stdin) = (cell(delegate, "/plugin"), output::plain(&delegate["stdin"].to_string()));
-        let _ = writeln!(text, "    plugin {:<7} {stdin}", escape(&plugin));
+        let _ = writeln!(text, "    plugin {:<7} {stdin}", safe(&plugin));
     }
 }
 
 fn list<'a>(document: &'a Value, pointer: &str) -> &'a [Value] {
     document.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
-}
-
-/// A sentence of the agent, in which quotes are quotes: foreign text in it is escaped already, what is not is hidden.
-pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() || crate::fault::is_hidden(c) { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -196,7 +211,7 @@ mod tests {
         let text = table(&document);
         assert!(
             text.starts_with(
-                "pod a/b: an ADD would be refused\n  × cannot find \"x [2J\" (code 101)\n    remedy: create it\n"
+                "pod a/b: an ADD would be refused\n  × cannot find \"x\\u{1b}[2J\" (code 101)\n    remedy: create it\n"
             ),
             "{text}"
         );

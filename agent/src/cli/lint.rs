@@ -10,10 +10,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::cli::Ending;
-use crate::cli::explain::{self, Files, printable};
-use crate::cli::output::{self, Format, cell};
+use crate::cli::explain::{self, Files, Format};
+use crate::cli::output::{self, Level, cell, safe};
 use crate::config::Settings;
-use crate::fault::escape;
 use crate::ops::lint::{self, Given, Source};
 
 /// Most bytes of one file.
@@ -50,7 +49,7 @@ pub fn lint(files: &Files, plan: bool) -> Ending {
 }
 
 fn settings(file: Option<&Path>) -> Result<Settings, String> {
-    let shown = |path: &Path| escape(&path.to_string_lossy());
+    let shown = |path: &Path| safe(&path.to_string_lossy());
     let text = match file {
         None => "{}".to_owned(),
         Some(path) => fs::read_to_string(path).map_err(|error| format!("read {}: {error}", shown(path)))?,
@@ -97,15 +96,15 @@ fn table(document: &Value, plan: bool) -> String {
     let list = |pointer: &str| document.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
     let mut text = String::new();
     for finding in list("/findings") {
-        let mark = if finding["severity"] == "error" { "×" } else { "‼" };
-        let at = |pointer: &str| escape(&cell(&finding, pointer));
+        let mark = if finding["severity"] == "error" { Level::Bad } else { Level::Warning }.mark();
+        let at = |pointer: &str| safe(&cell(&finding, pointer));
         let object =
             [at("/object"), at("/field")].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
         let _ = writeln!(text, "{mark} {} {}: {object}", at("/code"), at("/place"));
-        let _ = writeln!(text, "    {}", printable(&cell(&finding, "/message")));
+        let _ = writeln!(text, "    {}", safe(&cell(&finding, "/message")));
         let remedy = cell(&finding, "/remedy");
         if !remedy.is_empty() {
-            let _ = writeln!(text, "    remedy: {}", printable(&remedy));
+            let _ = writeln!(text, "    remedy: {}", safe(&remedy));
         }
         let _ = writeln!(text, "    see {}", at("/hint"));
     }

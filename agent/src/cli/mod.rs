@@ -3,39 +3,57 @@
 //! Never reads kernel state itself. Exit codes: 0 fine, 1 problem found, 2 usage, 3 agent not reachable, 4 timed out.
 
 pub mod check;
+pub mod describe;
 pub mod explain;
 pub mod get;
+pub mod help;
 pub mod lint;
+pub mod listing;
 pub mod output;
 pub mod pcapng;
 pub mod query;
 pub mod relay;
+pub mod sections;
 pub mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, FromArgMatches, Parser, Subcommand};
 
 /// Node agent of multus-ebpf: more network interfaces for pods, and eBPF on them.
 #[derive(Debug, Parser)]
 #[command(name = "multus-agent", version, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(after_help = "Exit codes: 0 fine, 1 problem found, 2 usage, 3 agent not reachable, 4 timed out.")]
 pub struct Cli {
+    /// No colours, as with the environment's NO_COLOR
+    #[arg(long, global = true, help_heading = "Output")]
+    pub no_color: bool,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
+impl Cli {
+    /// Reads the program's arguments; help, version and usage errors end the program here.
+    pub fn read() -> Self {
+        let matches = help::tree_for(std::env::args_os()).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the agent on this node.
+    /// Run the agent on this node
     Run {
-        /// The daemon's configuration (JSON, the keys of Multus and ours).
+        /// The daemon's configuration (JSON, the keys of Multus and ours)
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Say how the agent is, worst subsystem first; exit code 1 if something is wrong.
+    /// Say how the agent is, worst subsystem first; exit code 1 if something is wrong
+    #[command(after_long_help = STATUS_EXAMPLES)]
     Status {
         /// Where the agent is.
         #[command(flatten)]
@@ -43,14 +61,21 @@ pub enum Command {
         /// How to print it.
         #[command(flatten)]
         show: Show,
-        /// One line only.
+        /// One line: ok, or the worst with its reason; warnings are no problem then
         #[arg(long)]
         brief: bool,
+        /// Look again until all is well; exit code 4 if that takes too long
+        #[arg(long)]
+        wait: bool,
+        /// How long --wait waits, such as 30s or 2m
+        #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time, requires = "wait")]
+        timeout: Duration,
     },
-    /// List what the agent knows.
+    /// List what the agent knows: attachments, networks, delegates, programs, refusals and more
+    #[command(after_long_help = GET_EXAMPLES)]
     Get {
-        /// What to list.
-        what: get::What,
+        /// What to list
+        what: listing::What,
         /// Where the agent is.
         #[command(flatten)]
         agent: Agent,
@@ -58,34 +83,44 @@ pub enum Command {
         #[command(flatten)]
         show: Show,
     },
-    /// Check this node and say what is wrong with it and what to do; exit code 1 for errors, 3 without an agent.
-    #[command(
-        after_long_help = "Examples:\n  multus-agent check\n  multus-agent check --pre\n  multus-agent check --category networks,ipam -o short\n  multus-agent check --wait 30s\n\nEvery check is explained in docs/reference/checks.md."
-    )]
+    /// Check this node: what is wrong with it, and what to do; exit code 3 without an agent
+    #[command(after_long_help = CHECK_EXAMPLES)]
     Check {
         /// What to check.
         #[command(flatten)]
         asked: check::Asked,
     },
-    /// Say what would be attached to a pod, why, and what an ADD would be refused with.
+    /// Say what would be attached to a pod and why, or what its ADD would be refused with
     Explain {
         /// Whose networks.
         #[command(subcommand)]
         what: explain::What,
     },
-    /// Find what is wrong with manifests of pods, workloads and networks, without an agent; exit code 1 if an ADD would fail.
-    #[command(
-        after_long_help = "Examples:\n  multus-agent lint manifests/\n  multus-agent lint --config daemon-config.json --partial web.yaml\n  kubectl get net-attach-def -A -o yaml | multus-agent lint -\n\nEvery finding has a stable code, explained in docs/reference/lint.md."
-    )]
+    /// Find what is wrong with manifests of pods, workloads and networks, without an agent
+    #[command(after_long_help = LINT_EXAMPLES)]
     Lint {
         /// The manifests.
         #[command(flatten)]
         files: explain::Files,
-        /// Print for each pod what would be attached, too.
+        /// Print for each pod what would be attached, too
         #[arg(long)]
         plan: bool,
     },
-    /// Look at the relay at work.
+    /// Say all that is known about one attachment, network, parent, service and more
+    #[command(after_long_help = DESCRIBE_EXAMPLES)]
+    Describe {
+        /// What it is
+        what: listing::What,
+        /// Its name, as `get -o name` has it; a beginning means all below it, an end is enough if only one has it
+        name: String,
+        /// Where the agent is.
+        #[command(flatten)]
+        agent: Agent,
+        /// How to print it.
+        #[command(flatten)]
+        show: Show,
+    },
+    /// Look at the relay at work
     Relay {
         /// In which way.
         #[command(subcommand)]
@@ -93,19 +128,80 @@ pub enum Command {
     },
 }
 
+const STATUS_EXAMPLES: &str = "Examples:
+  multus-agent status                         every subsystem, the worst first
+  multus-agent status --brief                 one line, for a probe
+  multus-agent status --wait --timeout 2m     in a script, after a roll-out";
+
+const GET_EXAMPLES: &str = "Examples:
+  multus-agent get attachments -o wide
+  multus-agent get networks -o json
+  multus-agent get attachments -o name        one name on each line, as describe takes it";
+
+const DESCRIBE_EXAMPLES: &str = "Examples:
+  multus-agent describe attachment default/camera/net1
+  multus-agent describe attachment default/camera      every interface of the pod
+  multus-agent describe network lan -o yaml
+  multus-agent describe parent eth0";
+
+const CHECK_EXAMPLES: &str = "Examples:
+  multus-agent check
+  multus-agent check --pre                            before an installation
+  multus-agent check --category networks,ipam -o short
+  multus-agent check --wait 30s                       in a script, after a roll-out
+
+Every check is explained in docs/reference/checks.md.";
+
+const LINT_EXAMPLES: &str = "Examples:
+  multus-agent lint manifests/
+  multus-agent lint --config daemon-config.json --partial web.yaml
+  kubectl get net-attach-def,pods -A -o yaml | multus-agent lint -
+
+Every finding has a code, explained in docs/reference/lint.md. Exit code 1: an ADD would fail.";
+
+impl Command {
+    /// Does what an operator's command says. `Run` is the daemon's, and not of them.
+    pub fn perform(self) -> Ending {
+        match self {
+            Self::Run { .. } => Ending::Fine,
+            Self::Status { agent, show, brief, wait, timeout } => {
+                let look = status::Look { format: show.output, brief, patience: wait.then_some(timeout) };
+                status::status(&agent.socket, look)
+            }
+            Self::Check { asked } => check::check(&asked),
+            Self::Explain { what } => explain::explain(&what),
+            Self::Lint { files, plan } => lint::lint(&files, plan),
+            Self::Relay { what } => relay::relay(&what),
+            Self::Describe { what, name, agent, show } => describe::describe(&agent.socket, what, &name, show.output),
+            Self::Get { what, agent, show } => get::get(&agent.socket, what, show.output),
+        }
+    }
+}
+
+/// A time as the configuration writes it.
+fn time(text: &str) -> Result<Duration, String> {
+    crate::wire::duration(text).ok_or_else(|| "write a time such as 500ms, 30s, 2m or 1h".to_owned())
+}
+
 /// Where the agent is.
 #[derive(Debug, Args)]
 pub struct Agent {
-    /// The agent's socket.
-    #[arg(long, env = "MULTUS_SOCKET", value_name = "PATH", default_value = "/run/multus/multus.sock")]
+    /// The agent's socket
+    #[arg(
+        long,
+        help_heading = "Where the agent is",
+        env = "MULTUS_SOCKET",
+        value_name = "PATH",
+        default_value = "/run/multus/multus.sock"
+    )]
     pub socket: PathBuf,
 }
 
 /// How documents are printed.
 #[derive(Debug, Args)]
 pub struct Show {
-    /// Output format.
-    #[arg(short, long, value_enum, default_value_t = output::Format::Table)]
+    /// How to print it
+    #[arg(short, long, help_heading = "Output", value_enum, value_name = "FORMAT", default_value_t = output::Format::Table)]
     pub output: output::Format,
 }
 

@@ -1,24 +1,116 @@
-//! How documents reach a terminal: tables and JSON, every foreign text escaped, a closed pipe no failure.
+//! How documents reach a terminal: tables, JSON and a few colours; every foreign text escaped, a closed pipe no failure.
+//!
+//! Knows no document: what a column means is said where the command is.
 
 use std::fmt::Write as _;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
 use crate::cli::Ending;
-use crate::fault::{escape, is_hidden};
+use crate::fault::is_hidden;
 
 /// Output formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// Columns for people.
     Table,
+    /// More columns.
+    Wide,
     /// The whole document, stable.
     Json,
     /// The same in YAML.
     Yaml,
+    /// One name on each line, as `describe` takes it.
+    Name,
+}
+
+/// How good something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// As it should be.
+    Good,
+    /// Works, but look at it.
+    Warning,
+    /// Does not work.
+    Bad,
+}
+
+impl Level {
+    /// The symbol in front of a line, in its colour.
+    pub fn mark(self) -> String {
+        match self {
+            Self::Good => paint("√", Ink::Good),
+            Self::Warning => paint("‼", Ink::Warning),
+            Self::Bad => paint("×", Ink::Bad),
+        }
+    }
+
+    /// What the `health` of a document means.
+    pub fn of_health(health: &str) -> Self {
+        match health {
+            "ok" => Self::Good,
+            "warning" => Self::Warning,
+            _ => Self::Bad,
+        }
+    }
+}
+
+/// The colours there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ink {
+    /// Green.
+    Good,
+    /// Yellow.
+    Warning,
+    /// Red.
+    Bad,
+    /// Bold: titles.
+    Strong,
+    /// Dim: what explains and can be passed over.
+    Faint,
+}
+
+/// Off until somebody says that a person reads.
+static COLOURED: AtomicBool = AtomicBool::new(false);
+
+/// Colours are used on a terminal that can show them, unless `refused` or `NO_COLOR` (no-color.org) says otherwise.
+pub fn colours(refused: bool) {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_none_or(|terminal| terminal == "dumb");
+    let wanted = !refused && !is_set("NO_COLOR") && !is_dumb && io::stdout().is_terminal();
+    COLOURED.store(wanted, Ordering::Relaxed);
+}
+
+/// Our own `text` in a colour, where there are colours. Foreign text goes through [`safe`] first.
+pub fn paint(text: &str, ink: Ink) -> String {
+    if !COLOURED.load(Ordering::Relaxed) {
+        return text.to_owned();
+    }
+    let code = match ink {
+        Ink::Good => 32,
+        Ink::Warning => 33,
+        Ink::Bad => 31,
+        Ink::Strong => 1,
+        Ink::Faint => 2,
+    };
+    format!("\u{1b}[{code}m{text}\u{1b}[0m")
+}
+
+/// Foreign text as it may reach a terminal: what moves a cursor, breaks a line or hides is shown as its number.
+pub fn safe(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || is_hidden(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 /// Prints to standard output; whoever closed it has read enough.
@@ -99,13 +191,20 @@ pub fn table(heads: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(heads);
     for row in rows {
-        table.add_row(row.iter().map(|cell| if cell.is_empty() { "-".to_owned() } else { escape(cell) }));
+        table.add_row(row.iter().map(|cell| if cell.is_empty() { "-".to_owned() } else { safe(cell) }));
     }
     let mut text: String = table.lines().map(|line| line.trim().to_owned() + "\n").collect();
     if table.row_count() == 0 {
         text = "nothing to list\n".into();
     }
     text
+}
+
+/// The same, with the symbol of its level before each row.
+pub fn judged_table(heads: &[&str], rows: Vec<(Level, Vec<String>)>) -> String {
+    let (levels, rows): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+    let marks = std::iter::once("  ".to_owned()).chain(levels.into_iter().map(|level| level.mark() + " "));
+    table(heads, rows).lines().zip(marks).map(|(line, mark)| mark + line + "\n").collect()
 }
 
 /// A field's text: strings bare, lists with commas, numbers as they are, nothing for null.
@@ -130,6 +229,20 @@ mod tests {
     fn hostile_names_cannot_reach_the_terminal() {
         let text = table(&["NAME"], vec![vec!["a\u{1b}[2J\nb".into()]]);
         assert_eq!(text, "NAME\na\\u{1b}[2J\\nb\n");
+        assert_eq!(safe("a \"b\" c\\d\u{9b}\u{202e}"), "a \"b\" c\\d\\u{9b}\\u{202e}", "quotes stay quotes");
+    }
+
+    #[test]
+    fn judged_rows_have_their_symbol_and_no_colour_off_a_terminal() {
+        let text = judged_table(
+            &["NAME"],
+            vec![
+                (Level::Bad, vec!["a".into()]),
+                (Level::Warning, vec!["b".into()]),
+                (Level::Good, vec![String::new()]),
+            ],
+        );
+        assert_eq!(text, "  NAME\n× a\n‼ b\n√ -\n");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub enum What {
         /// Which decisions.
         #[command(flatten)]
         filter: Filter,
-        /// End after so many.
+        /// End after so many
         #[arg(long, value_name = "N")]
         count: Option<u64>,
     },
@@ -41,13 +41,13 @@ pub enum What {
         /// Which decisions.
         #[command(flatten)]
         filter: Filter,
-        /// The file; it is replaced.
+        /// The file; it is replaced
         #[arg(long, short, value_name = "FILE")]
         write: PathBuf,
-        /// End after so many seconds.
+        /// End after so many seconds
         #[arg(long, value_name = "N", default_value_t = 30)]
         seconds: u64,
-        /// End after so many frames.
+        /// End after so many frames
         #[arg(long, value_name = "N", default_value_t = 10_000)]
         count: u64,
     },
@@ -116,7 +116,7 @@ fn follow(agent: &Agent, filter: &Filter, mut take: impl FnMut(Option<&Value>) -
 
 fn watch(agent: &Agent, format: Format, filter: &Filter, count: u64) -> Ending {
     let mut shown = 0;
-    if format == Format::Table
+    if matches!(format, Format::Table | Format::Wide)
         && let Some(ending) = print(&heads())
     {
         return ending;
@@ -126,7 +126,8 @@ fn watch(agent: &Agent, format: Format, filter: &Filter, count: u64) -> Ending {
         let text = match format {
             Format::Json => output::plain(&item.to_string()) + "\n",
             Format::Yaml => "---\n".to_owned() + &output::yaml(item),
-            Format::Table => row(item),
+            Format::Name => cell(item, "/number") + "\n",
+            Format::Table | Format::Wide => row(item),
         };
         shown += 1;
         print(&text).or_else(|| (shown >= count).then_some(Ending::Fine))
@@ -157,7 +158,7 @@ fn verdict(item: &Value) -> String {
 fn line(cells: &[String; 7]) -> String {
     let mut text = String::new();
     for (cell, (_, width)) in cells.iter().zip(COLUMNS) {
-        let cell = if cell.is_empty() { "-".to_owned() } else { escape(cell) };
+        let cell = if cell.is_empty() { "-".to_owned() } else { output::safe(cell) };
         let _ = write!(text, "{cell:width$}  ");
     }
     text.trim_end().to_owned() + "\n"

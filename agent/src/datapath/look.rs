@@ -202,6 +202,6 @@ impl Datapath {
     }
 }
 
-fn unseen(interface: &str, error: impl std::fmt::Display) -> DatapathError {
+pub(super) fn unseen(interface: &str, error: impl std::fmt::Display) -> DatapathError {
     DatapathError::Unseen { interface: interface.to_owned(), reason: error.to_string() }
 }

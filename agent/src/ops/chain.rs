@@ -42,10 +42,12 @@ pub async fn attempt<R: Runner>(context: &Context, runner: &mut R, job: Job) -> 
     let outcome = runner.run(job).await.map_err(|Gone| Failed { error: gone(), ran: true })?;
     let labels =
         DelegateLabels { r#type: context.metrics.type_label(plugin.as_str()), verb: verb.as_str(), runner: label };
-    let took = Duration::from_millis(outcome.took_ms).as_secs_f64();
-    context.metrics.delegate_duration.get_or_create(&labels).observe(took);
+    let took = Duration::from_millis(outcome.took_ms);
+    context.metrics.delegate_duration.get_or_create(&labels).observe(took.as_secs_f64());
     let ran = !matches!(outcome.problem, Some(Problem::NotFound(_)));
-    read(outcome, plugin.as_str(), verb, timeout_ms).map_err(|error| Failed { error, ran })
+    let answer = read(outcome, plugin.as_str(), verb, timeout_ms);
+    context.delegates.note(&labels, took, answer.as_ref().err());
+    answer.map_err(|error| Failed { error, ran })
 }
 
 fn gone() -> CniError {

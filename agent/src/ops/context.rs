@@ -15,9 +15,11 @@ use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
 use crate::names::ContainerId;
 use crate::ops::default_network::DefaultNetwork;
+use crate::ops::delegate_tally::DelegateTally;
 use crate::ops::discovery::Discovery;
 use crate::ops::ledger::Ledger;
 use crate::ops::reflect::Reflection;
+use crate::ops::refusals::Refusals;
 use crate::ops::repair::Troubles;
 use crate::ops::witness::Witness;
 use crate::spool::Spool;
@@ -51,6 +53,10 @@ pub struct Context {
     pub spool: Spool,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// How the delegates do.
+    pub delegates: DelegateTally,
+    /// What was refused lately.
+    pub refusals: Refusals,
     /// Whose turn it is.
     pub turns: Turns,
     /// Something was left over just now, by a shim that is gone: a reason to look before it is time.

@@ -13,6 +13,7 @@ pub mod context;
 pub mod default_network;
 pub mod default_route;
 pub mod del;
+pub mod delegate_tally;
 pub mod device_info;
 pub mod devices;
 pub mod discovery;
@@ -30,6 +31,7 @@ pub mod preflight;
 pub mod reconcile;
 mod recording;
 pub mod reflect;
+pub mod refusals;
 pub mod repair;
 pub mod result_cache;
 pub mod runner;
@@ -40,6 +42,7 @@ pub mod undo;
 pub mod view;
 pub mod witness;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
@@ -50,12 +53,13 @@ use crate::metrics::RequestLabels;
 use crate::wire::{Call, Step};
 use context::Context;
 use invocation::Invocation;
+use refusals::Asked;
 use runner::Runner;
 
 /// Answers one call, counts it and logs it.
 pub async fn answer<R: Runner>(context: &Arc<Context>, call: Call, runner: &mut R) -> Step {
-    let verb = call.env.get("CNI_COMMAND").and_then(|verb| Command::parse(verb).ok());
-    counted(context, verb, async {
+    let asked = asked_by(&call.env);
+    counted(context, asked, async {
         let invocation = Invocation::read(call, &context.settings)?;
         perform(context, &invocation, runner).await
     })
@@ -64,8 +68,8 @@ pub async fn answer<R: Runner>(context: &Arc<Context>, call: Call, runner: &mut 
 
 /// The same for a caller that converts results itself: whatever version it asks in, the answer is in the newest.
 pub async fn answer_in_newest<R: Runner>(context: &Arc<Context>, call: Call, runner: &mut R) -> Step {
-    let verb = call.env.get("CNI_COMMAND").and_then(|verb| Command::parse(verb).ok());
-    counted(context, verb, async {
+    let asked = asked_by(&call.env);
+    counted(context, asked, async {
         let invocation = Invocation::read(call, &context.settings)?;
         perform(context, &Invocation { version: Version::NEWEST, ..invocation }, runner).await
     })
@@ -74,18 +78,24 @@ pub async fn answer_in_newest<R: Runner>(context: &Arc<Context>, call: Call, run
 
 /// Answers what `/delegate` is asked: one network of a running pod, counted and logged as the runtime's requests are.
 pub async fn answer_delegate<R: Runner>(context: &Arc<Context>, asked: hotplug::Asked, runner: &mut R) -> Step {
-    let verb = asked.env.get("CNI_COMMAND").and_then(|verb| Command::parse(verb).ok());
-    counted(context, verb, hotplug::perform(context, asked, runner)).await
+    let who = asked_by(&asked.env);
+    counted(context, who, hotplug::perform(context, asked, runner)).await
+}
+
+/// Who asks for what.
+fn asked_by(env: &BTreeMap<String, String>) -> Asked {
+    let verb = env.get("CNI_COMMAND").and_then(|verb| Command::parse(verb).ok());
+    Asked::of(verb.map_or("unknown", Command::as_str), env)
 }
 
 async fn counted(
     context: &Context,
-    verb: Option<Command>,
+    asked: Asked,
     work: impl Future<Output = Result<Option<String>, CniError>>,
 ) -> Step {
     let began = Instant::now();
     let outcome = work.await;
-    let verb = verb.map_or("unknown", Command::as_str);
+    let verb = asked.verb;
     let labels =
         RequestLabels { verb, code: outcome.as_ref().err().map_or(0, |error| context.metrics.code_label(error.code)) };
     context.metrics.requests.get_or_create(&labels).inc();
@@ -97,6 +107,7 @@ async fn counted(
         }
         Err(error) => {
             tracing::warn!(verb, code = error.code, ms = began.elapsed().as_millis(), "refused: {error}");
+            context.refusals.note(asked, &error);
             Step::Fail { error }
         }
     }

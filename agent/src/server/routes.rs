@@ -39,8 +39,20 @@ pub struct Routes {
 }
 
 /// What the CLI asks.
-const QUERIES: [&str; 8] =
-    ["/v1/status", "/v1/attachments", "/v1/networks", "/v1/relay", "/v1/relay/events", "/v1/services", "/v1/explain"];
+const QUERIES: &[&str] = &[
+    "/v1/status",
+    "/v1/attachments",
+    "/v1/networks",
+    "/v1/relay",
+    "/v1/relay/events",
+    "/v1/services",
+    "/v1/parents",
+    "/v1/delegates",
+    "/v1/programs",
+    "/v1/refusals",
+    "/v1/explain",
+    "/v1/check",
+];
 
 type Answer = Response<Full<Bytes>>;
 
@@ -81,6 +93,13 @@ impl Routes {
             "/v1/networks" => json(&view::networks(&self.context)),
             "/v1/relay" => json(&view::relay(&self.context)),
             "/v1/services" => json(&view::services(&self.context)),
+            "/v1/parents" => json(&view::parents(&self.context)),
+            "/v1/delegates" => json(&view::delegates(&self.context)),
+            "/v1/programs" => match view::programs(&self.context).await {
+                Ok(programs) => json(&programs),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error),
+            },
+            "/v1/refusals" => json(&view::refusals(&self.context)),
             "/v1/relay/events" => self.relay_events(request.uri().query()).await,
             "/v1/check" => self.check(request.uri().query()).await,
             "/v1/explain" => self.explain(request.uri().query()).await,
@@ -192,7 +211,7 @@ pub(super) fn text(status: StatusCode, body: &str) -> Answer {
 
 fn label(path: &str) -> &'static str {
     const PATHS: [&str; 6] = ["/cni", "/delegate", "/healthz", "/readyz", wire::CALL_PATH, wire::OUTCOME_PATH];
-    PATHS.into_iter().chain(QUERIES).find(|known| *known == path).unwrap_or("NotFound")
+    PATHS.iter().chain(QUERIES).copied().find(|known| *known == path).unwrap_or("NotFound")
 }
 
 fn method_label(method: &Method) -> &'static str {
@@ -210,7 +229,7 @@ mod tests {
     #[test]
     fn every_query_is_counted_under_its_own_path() {
         for path in QUERIES {
-            assert_eq!(label(path), path);
+            assert_eq!(label(path), *path);
         }
         assert_eq!(label("/v1/services/x"), "NotFound");
     }

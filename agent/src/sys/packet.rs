@@ -47,12 +47,10 @@ pub enum Kind {
     /// UDP, by its ports.
     #[default]
     Ports,
-    /// Multicast DNS responses, from port 5353 to port 5353, that came in: those to a group's MAC, as they are on the link.
-    Announcements,
-    /// The same to one interface's MAC, with a packet mark that has this value under this mask: copies of the relay.
-    Copies(u32, u32),
-    /// What this machine sends about the groups it is in: IGMP and MLD reports.
-    Reports,
+    /// Multicast DNS responses, from port 5353 to port 5353, that came in: those to a group's MAC, as they are on the link,
+    /// and those to one interface's MAC with a packet mark that has this value under this mask, the relay's copies. And
+    /// what this machine sends about the groups it is in: IGMP and MLD reports.
+    Discovery(u32, u32),
 }
 
 /// What a socket hears.
@@ -148,12 +146,10 @@ impl PacketSocket {
         let socket = Self { fd, ifindex };
         socket.limit(&match hears.kind {
             Kind::Ports => filter::program(&hears.to, &hears.from, hears.cast),
-            Kind::Announcements => kinds::announcements(None),
-            Kind::Copies(value, mask) => kinds::announcements(Some((value, mask))),
-            Kind::Reports => kinds::reports(),
+            Kind::Discovery(value, mask) => kinds::discovery(value, mask),
         })?;
         socket.set(libc::SOL_PACKET, libc::PACKET_AUXDATA, &1i32)?;
-        if !hears.outgoing && hears.kind != Kind::Reports {
+        if !hears.outgoing && hears.kind == Kind::Ports {
             socket.set(libc::SOL_PACKET, IGNORE_OUTGOING, &1i32)?;
         }
         if hears.waiting > 0 {

@@ -27,6 +27,8 @@ pub struct Filter {
     pub handle: u32,
     /// The name it has the program by that it runs and whose verdict it takes; none where it is another kind of filter.
     pub program: Option<String>,
+    /// The id of that program.
+    pub id: Option<u32>,
 }
 
 /// The filters of interface `ifindex` in the order they run in: ingress, egress. None where there is no clsact qdisc.
@@ -127,25 +129,27 @@ fn filter(message: Message<'_>) -> Option<Filter> {
     const CHAIN: u16 = 11;
     let all = || message.attributes(36);
     let value = |wanted| all().find_map(|(kind, value)| (kind == wanted).then_some(value));
+    let (program, id) = value(OPTIONS).and_then(program).unzip();
     Some(Filter {
         chain: value(CHAIN).and_then(number).unwrap_or_default(),
         handle: message.word(24)?,
         priority: u16::try_from(message.word(32)? >> 16).ok()?,
-        program: value(OPTIONS).and_then(program),
+        program,
+        id,
     })
 }
 
-/// The name of the eBPF program that a filter with these options runs as its action. Only such a filter has a program's
+/// Name and id of the eBPF program that a filter with these options runs as its action. Only such a filter has a program's
 /// number; those of other kinds, and of classic bytecode, have none.
-fn program(options: &[u8]) -> Option<String> {
+fn program(options: &[u8]) -> Option<(String, u32)> {
     const NAME: u16 = 7;
     const FLAGS: u16 = 8;
     const DIRECT_ACTION: u32 = 1;
     const ID: u16 = 11;
     let value = |wanted| attributes(options).find_map(|(kind, value)| (kind == wanted).then_some(value));
-    let (name, _id) = (value(NAME)?, value(ID)?);
+    let (name, id) = (value(NAME)?, value(ID).and_then(number)?);
     let is_direct = value(FLAGS).and_then(number)? & DIRECT_ACTION != 0;
-    is_direct.then(|| String::from_utf8_lossy(name.strip_suffix(&[0]).unwrap_or(name)).into_owned())
+    is_direct.then(|| (String::from_utf8_lossy(name.strip_suffix(&[0]).unwrap_or(name)).into_owned(), id))
 }
 
 fn number(value: &[u8]) -> Option<u32> {

@@ -36,7 +36,8 @@ pub fn capabilities() -> Option<u64> {
     u64::from_str_radix(line.trim(), 16).ok()
 }
 
-/// Bytes in use and the limit of this process's control group, where it has one (cgroup v2, else v1).
+/// Bytes in use and the limit of this process's control group, where it has one (cgroup v2, else v1). What the kernel
+/// keeps of files that nobody used lately is not in use: it goes before anybody is ended.
 pub fn memory() -> Option<(u64, u64)> {
     let groups = text("/proc/self/cgroup")?;
     let path = |line: &str| line.rsplit(':').next().map(|path| path.trim_start_matches('/').to_owned());
@@ -54,7 +55,11 @@ pub fn memory() -> Option<(u64, u64)> {
     // Without a limit v2 says "max", v1 a number that no machine has.
     places.into_iter().flatten().find_map(|(folder, used, limit)| {
         let limit = number(folder.join(limit)).filter(|limit| *limit < 1 << 60)?;
-        Some((number(folder.join(used))?, limit))
+        let cached = text(folder.join("memory.stat")).and_then(|all| {
+            let line = |name: &str| all.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+            line("total_inactive_file ").or_else(|| line("inactive_file "))
+        });
+        Some((number(folder.join(used))?.saturating_sub(cached.unwrap_or_default()), limit))
     })
 }
 

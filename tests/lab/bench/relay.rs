@@ -22,6 +22,8 @@ pub struct Options {
     pub rates: Vec<u32>,
     /// Receivers.
     pub receivers: Vec<usize>,
+    /// Names of contenders; all when empty.
+    pub contenders: Vec<String>,
 }
 
 impl Default for Options {
@@ -31,7 +33,14 @@ impl Default for Options {
             rounds: 3,
             rates: vec![1_000, 5_000, 20_000, 50_000, 100_000],
             receivers: vec![1, 8, 32],
+            contenders: Vec::new(),
         }
+    }
+}
+
+impl Options {
+    fn wants(&self, kind: Kind) -> bool {
+        kind == Kind::Silent || self.contenders.is_empty() || self.contenders.iter().any(|name| name == kind.name())
     }
 }
 
@@ -51,7 +60,8 @@ pub fn report(options: &Options) -> String {
     text.push_str("| receivers | packets/s | contender | sent/s | lost | p50 µs | p99 µs | CPU µs a packet |\n");
     text.push_str("| --- | --- | --- | --- | --- | --- | --- | --- |\n");
     for &receivers in &options.receivers {
-        let fields: Vec<_> = Kind::ALL.iter().map(|&kind| Field::new(kind, receivers)).collect();
+        let fields: Vec<_> =
+            Kind::ALL.into_iter().filter(|kind| options.wants(*kind)).map(|kind| Field::new(kind, receivers)).collect();
         for &rate in &options.rates {
             eprintln!("bench: {receivers} receivers, {rate} packets a second");
             for (kind, outcome) in measure(options, &fields, rate, receivers) {

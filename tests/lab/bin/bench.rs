@@ -13,7 +13,8 @@ use lab::bench::contender::{Contender, Peer};
 use lab::bench::{figures::Figures, packets, relay};
 use lab::{agent, place};
 
-const USAGE: &str = "usage: bench relay [--seconds N] [--rounds N] [--rates LIST] [--receivers LIST] [--write FILE]
+const USAGE: &str =
+    "usage: bench relay [--seconds N] [--rounds N] [--rates LIST] [--receivers LIST] [--contenders LIST] [--write FILE]
        bench [--pods N] [--burst N] [--skip-packets] [--peer-daemon FILE --peer-shim FILE]
              [--peer-args TEXT] [--write FILE]
   relay             the relay beside tc-mirred and avahi-daemon
@@ -21,6 +22,7 @@ const USAGE: &str = "usage: bench relay [--seconds N] [--rounds N] [--rates LIST
   --rounds N        how often each is repeated; the median counts (3)
   --rates LIST      packets a second (1000,5000,20000,50000,100000)
   --receivers LIST  receivers (1,8,32)
+  --contenders LIST only these, by name
   --pods N          pods added and deleted one after the other by each contender (60)
   --burst N         pods added at once (50)
   --skip-packets    leave out the cost of the eBPF programs
@@ -98,6 +100,7 @@ fn parse_relay(mut arguments: impl Iterator<Item = String>, options: Options) ->
             "--rounds" => relay.rounds = number(&argument, &value)?,
             "--rates" => relay.rates = list(&argument, &value)?,
             "--receivers" => relay.receivers = list(&argument, &value)?,
+            "--contenders" => relay.contenders = list(&argument, &value)?,
             "--write" => write = Some(value),
             _ => return Err(format!("what is {argument:?} after relay?")),
         }

@@ -24,7 +24,7 @@ const fn need(package: &'static str, found_as: &'static [&'static str]) -> Need 
 }
 
 /// What compiling the workspace, the tests and the demo use, whatever builds the eBPF objects.
-pub(super) const PROGRAMS: [Need; 14] = [
+pub(super) const PROGRAMS: [Need; 18] = [
     need("gcc", &["gcc", "cc"]),
     need("libc6-dev", &["/usr/include/stdlib.h"]),
     need("iproute2", &["ip"]),
@@ -39,6 +39,10 @@ pub(super) const PROGRAMS: [Need; 14] = [
     need("nftables", &["nft"]),
     need("iptables", &["iptables"]),
     need("util-linux", &["nsenter"]),
+    need("prometheus", &["promtool"]),
+    need("chromium", &["chromium", "chromium-browser"]),
+    need("python3-pip", &["pip3"]),
+    need("diffutils", &["diff"]),
 ];
 
 /// What machines of software need, which nobody else does.

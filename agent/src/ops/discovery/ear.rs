@@ -1,5 +1,5 @@
-//! What is said on one parent? Three packet sockets: announcements of the link's devices, the relay's copies of what host
-//! and pods announce, and the reports of who is in which group.
+//! What is said on one parent? Announcements of the link's devices, the relay's copies of what host and pods announce, and
+//! the reports of who is in which group; all through one packet socket, because every frame of the parent passes each.
 //!
 //! The copies, and not the frames as they leave: what the datapath has copied is from whom it says, and may be relayed.
 
@@ -18,15 +18,15 @@ use crate::records::Parent;
 use crate::relay::discovery::reports::{self, Change};
 use crate::relay::discovery::{Family, Heard, Origin, Verdict};
 use crate::relay::reflect::datagram;
-use crate::sys::packet::{Checksum, Hears, Inbox, Kind, LONGEST_FRAME, PacketSocket, Received};
+use crate::sys::packet::{Checksum, Hears, Inbox, Kind, LONGEST_FRAME, PacketSocket, PacketType, Received};
 
 /// Announcements of one parent that are looked at within a second, and at once; as many reports.
 const RATE: u32 = 200;
 const BURST: u32 = 400;
 /// How long it must have been heard for its next fault to be news.
 const LONG: Duration = Duration::from_secs(30);
-/// Bytes that may wait at each socket.
-const WAITING: u32 = 512 << 10;
+/// Bytes that may wait at the socket.
+const WAITING: u32 = 1 << 20;
 /// Copies of one datagram follow each other at once.
 const SAME: Duration = Duration::from_millis(500);
 
@@ -54,9 +54,7 @@ pub(super) async fn hear(context: Arc<Context>, parent: Parent) {
 struct Ear {
     context: Arc<Context>,
     parent: Parent,
-    announcements: Inbox,
-    copies: Inbox,
-    reports: Inbox,
+    inbox: Inbox,
     /// What may still be looked at.
     budget: u32,
     reports_left: u32,
@@ -68,15 +66,11 @@ struct Ear {
 impl Ear {
     fn open(context: Arc<Context>, parent: Parent) -> io::Result<Self> {
         let mark = context.settings.datapath.mark;
-        let open = |kind| {
-            let hears = Hears { kind, waiting: WAITING, ..Hears::default() };
-            Inbox::new(PacketSocket::open(parent.ifindex, &hears)?)
-        };
+        // Not what we tell ourselves: that has a stamp of its own.
+        let kind = Kind::Discovery(mark.value | RELAYED, mark.mask | STAMP_BITS);
+        let hears = Hears { kind, waiting: WAITING, ..Hears::default() };
         Ok(Self {
-            announcements: open(Kind::Announcements)?,
-            // Not what we tell ourselves: that has a stamp of its own.
-            copies: open(Kind::Copies(mark.value | RELAYED, mark.mask | STAMP_BITS))?,
-            reports: open(Kind::Reports)?,
+            inbox: Inbox::new(PacketSocket::open(parent.ifindex, &hears)?)?,
             context,
             parent,
             budget: BURST,
@@ -86,29 +80,27 @@ impl Ear {
         })
     }
 
-    /// Goes on until a socket fails.
+    /// Goes on until the socket fails.
     async fn listen(&mut self) -> io::Error {
-        let mut buffers = [(); 3].map(|()| vec![0; LONGEST_FRAME]);
-        let [lan, copy, report] = &mut buffers;
+        let mut buffer = vec![0; LONGEST_FRAME];
         let mut tick = interval(TICK);
         loop {
             tokio::select! {
                 biased;
                 _ = tick.tick() => self.refill(),
-                // Reports are few, and somebody waits for what follows from them.
-                received = self.reports.receive(report) => match received {
-                    Ok(received) => self.report(report.get(..received.length).unwrap_or_default()),
-                    Err(error) => return error,
-                },
-                received = self.announcements.receive(lan) => match received {
-                    Ok(received) => self.announcement(lan, received, false),
-                    Err(error) => return error,
-                },
-                received = self.copies.receive(copy) => match received {
-                    Ok(received) => self.announcement(copy, received, true),
+                received = self.inbox.receive(&mut buffer) => match received {
+                    Ok(received) => self.frame(&buffer, received),
                     Err(error) => return error,
                 },
             }
+        }
+    }
+
+    fn frame(&mut self, buffer: &[u8], received: Received) {
+        match (received.packet_type, buffer.first()) {
+            (PacketType::Outgoing, _) => self.report(buffer.get(..received.length).unwrap_or_default()),
+            (_, Some(first)) => self.announcement(buffer, received, first & 1 == 0),
+            (_, None) => {}
         }
     }
 
@@ -116,10 +108,7 @@ impl Ear {
         for left in [&mut self.budget, &mut self.reports_left] {
             *left = left.saturating_add(RATE).min(BURST);
         }
-        let dropped = [&self.announcements, &self.copies]
-            .iter()
-            .map(|inbox| inbox.statistics().map_or(0, |statistics| u64::from(statistics.dropped)))
-            .sum();
+        let dropped = self.inbox.statistics().map_or(0, |statistics| u64::from(statistics.dropped));
         self.count(Outcome::Lost, dropped);
     }
 

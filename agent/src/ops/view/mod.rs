@@ -3,19 +3,28 @@
 //! Reads memory and maps; asks nobody else. Texts are as they came: whoever prints them escapes them.
 
 mod attachments;
+mod delegates;
 mod events;
 mod networks;
+mod parents;
+mod programs;
+mod refusals;
 mod relay;
 mod services;
 mod status;
+mod times;
 
 use serde::Serialize;
 
 /// Both directions of an attachment, as the maps have them.
 pub use crate::datapath::Interface;
-pub use attachments::{AttachmentView, CountedView, Traffic, attachments, counted};
+pub use attachments::{AttachmentView, CountedView, PluginView, RouteView, Traffic, attachments, counted};
+pub use delegates::{DelegateView, ErrorView, delegates};
 pub use events::{RelayEvent, RelayEvents, relay_events};
 pub use networks::{NetworkView, networks};
+pub use parents::{ParentListView, parents};
+pub use programs::{PlacedProgramView, programs};
+pub use refusals::{RefusalView, refusals};
 pub use relay::{FramesView, GuardFramesView, MemberView, RelayView, relay};
 pub use services::{ServiceView, services};
 pub use status::{DatapathView, Health, Line, ParentView, ProgramView, RuntimeConfView, StatusView, status};

@@ -24,41 +24,51 @@ const ICMPV6: u32 = 58;
 /// MLD version 1 report and done, version 2 report (RFC 2710 section 3.1, RFC 3810 section 5.2).
 const MLD: [u32; 3] = [131, 132, 143];
 
-/// Untagged, unfragmented mDNS responses that came in: to a group's MAC, or with a mark to one interface's.
-pub(super) fn announcements(marked: Option<(u32, u32)>) -> Vec<Instruction> {
-    let mut steps = vec![Step::Do(LOAD_WORD, VLAN_TAG_PRESENT), Step::Forbid(u32::MAX), Step::Do(LOAD_BYTE, 0)];
-    match marked {
-        None => steps.push(Step::DemandBit(1)),
-        Some((value, mask)) => {
-            steps.extend([Step::Forbid(1), Step::Do(LOAD_WORD, MARK), Step::Do(AND, mask), Step::Demand(value)]);
-        }
-    }
+/// What discovery listens to, in one program: every frame of the parent comes by, and each socket would cost it anew.
+///
+/// Reports of IGMP and MLD that this machine sends; and untagged, unfragmented mDNS responses that came in, to a group's
+/// MAC, or to one interface's with a mark that has `value` under `mask`.
+pub(super) fn discovery(value: u32, mask: u32) -> Vec<Instruction> {
+    let (reports, mut steps) = (reports(), vec![Step::Do(LOAD_WORD, PACKET_TYPE)]);
+    steps.push(Step::SkipUnless(OUTGOING, length(&reports)));
+    steps.extend(reports);
+    steps.extend([Step::Do(LOAD_WORD, VLAN_TAG_PRESENT), Step::Forbid(u32::MAX)]);
+    // A group's MAC has the lowest bit of its first byte; only one that has it not is asked for its mark.
+    let marked = [Step::Do(LOAD_WORD, MARK), Step::Do(AND, mask), Step::Demand(value)];
+    steps.extend([Step::Do(LOAD_BYTE, 0), Step::Do(AND, 1), Step::SkipUnless(0, length(&marked))]);
+    steps.extend(marked);
+    steps.extend(announcements());
+    assemble(&steps)
+}
+
+fn announcements() -> Vec<Step> {
     let mut four = vec![Step::Do(LOAD_BYTE, 23), Step::Demand(UDP), Step::Do(LOAD_HALF, 20), Step::Forbid(0x3fff)];
     four.push(Step::Do(LOAD_X_HEADER_LENGTH, 14));
     four.extend(response((LOAD_HALF_AT_X, LOAD_BYTE_AT_X), 14));
     let six = [Step::Do(LOAD_BYTE, 20), Step::Demand(UDP)];
-    either(&mut steps, &four, six.into_iter().chain(response((LOAD_HALF, LOAD_BYTE), 54)));
-    assemble(&steps)
+    either(&four, six.into_iter().chain(response((LOAD_HALF, LOAD_BYTE), 54)))
 }
 
-/// IGMP and MLD reports that this machine sends.
-pub(super) fn reports() -> Vec<Instruction> {
-    let mut steps = vec![Step::Do(LOAD_WORD, PACKET_TYPE), Step::Demand(OUTGOING)];
+fn reports() -> Vec<Step> {
     let four = [Step::Do(LOAD_BYTE, 23), Step::Take(IGMP), Step::Refuse];
     // A report has one hop-by-hop header, of eight bytes, with the router alert in it.
     let six = [Step::Do(LOAD_BYTE, 20), Step::Demand(HOP_BY_HOP), Step::Do(LOAD_HALF, 54), Step::Demand(ICMPV6 << 8)];
     let six = six.into_iter().chain([Step::Do(LOAD_BYTE, 62)]).chain(MLD.map(Step::Take)).chain([Step::Refuse]);
-    either(&mut steps, &four, six);
-    assemble(&steps)
+    either(&four, six)
 }
 
 /// The steps for IPv4, which end, or those for IPv6.
-fn either(steps: &mut Vec<Step>, four: &[Step], six: impl Iterator<Item = Step>) {
-    let past = u8::try_from(four.len()).unwrap_or(u8::MAX);
-    steps.extend([Step::Do(LOAD_HALF, 12), Step::SkipUnless(IPV4, past)]);
+fn either(four: &[Step], six: impl Iterator<Item = Step>) -> Vec<Step> {
+    let mut steps = vec![Step::Do(LOAD_HALF, 12), Step::SkipUnless(IPV4, length(four))];
     steps.extend(four);
     steps.push(Step::Demand(IPV6));
     steps.extend(six);
+    steps
+}
+
+/// As far as a jump reaches.
+fn length(steps: &[Step]) -> u8 {
+    u8::try_from(steps.len()).unwrap_or(u8::MAX)
 }
 
 /// Takes the frame if a response from port 5353 to port 5353 has its UDP header at `at`.

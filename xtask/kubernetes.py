@@ -1,0 +1,71 @@
+"""How manifests are rendered: kustomize and helm as libraries, called from xtask and from the tests.
+
+    kubernetes.py kustomize FOLDER         what a kustomization comes to, as YAML
+    kubernetes.py json FOLDER              the same, as one JSON list
+    kubernetes.py chart FOLDER RELEASE NAMESPACE VALUES    a chart with the values of a JSON file, as JSON: template -> text
+    kubernetes.py lint FOLDER VALUES       what helm lint says of it, as JSON
+
+Decides nothing and writes no file. The libraries are in target/kubernetes, where `cargo xtask setup` puts them; PYTHONPATH
+says where that is. Exit code 1: the sentence of the library is on standard error.
+"""
+
+import ctypes
+import json
+import pathlib
+import sys
+
+
+def kustomize(folder, call="pykustomize_build"):
+    """Calls the library itself: the package's own wrapping asks for a newer Python and for another package."""
+    machine = {"x86_64": "linux-amd64", "aarch64": "linux-arm64"}
+    import platform
+
+    for place in sys.path:
+        path = pathlib.Path(place) / "pykustomize/_lib" / machine.get(platform.machine(), "none") / "libpykustomize.so"
+        if path.is_file():
+            break
+    else:
+        raise SystemExit("no kustomize for this machine: cargo xtask setup")
+    library = ctypes.CDLL(str(path))
+    library.pykustomize_last_error.restype = ctypes.c_char_p
+    text = ctypes.c_char_p()
+    if getattr(library, call)(folder.encode(), None, ctypes.byref(text)) != 0:
+        raise SystemExit(f"kustomize {folder}: {library.pykustomize_last_error().decode()}")
+    return text.value.decode()
+
+
+def chart(folder, release, namespace, values):
+    """Helm's own engine, without a cluster."""
+    import helm_python
+
+    try:
+        with helm_python.Chart.load(folder) as loaded:
+            values = json.loads(pathlib.Path(values).read_text())
+            loaded.validate_schema(values)
+            return json.dumps(loaded.render(values, name=release, namespace=namespace, is_install=True))
+    except helm_python.HelmError as error:
+        raise SystemExit(f"helm template {folder}: {error}") from None
+
+
+def lint(folder, values):
+    """Helm's own lint, warnings too."""
+    import helm_python
+
+    values = json.loads(pathlib.Path(values).read_text())
+    return json.dumps(helm_python.lint(folder, values, strict=True))
+
+
+def main(words):
+    match words:
+        case ["kustomize", folder]:
+            return kustomize(folder)
+        case ["json", folder]:
+            return kustomize(folder, "pykustomize_build_to_json")
+        case ["chart", folder, release, namespace, values]:
+            return chart(folder, release, namespace, values)
+        case ["lint", folder, values]:
+            return lint(folder, values)
+    raise SystemExit(__doc__)
+
+
+print(main(sys.argv[1:]), end="")
