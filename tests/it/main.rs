@@ -23,6 +23,7 @@ mod api;
 mod autoconf;
 mod auxiliary;
 mod avahi;
+mod broken;
 mod cli;
 mod counters;
 mod del;

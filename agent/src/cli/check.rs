@@ -56,7 +56,7 @@ pub enum Format {
 }
 
 fn category(text: &str) -> Result<String, String> {
-    let known = checks::CATEGORIES.map(|category| category.as_str());
+    let known = checks::CATEGORIES.map(checks::Category::as_str);
     if known.contains(&text) { Ok(text.to_owned()) } else { Err(format!("there are {}", known.join(", "))) }
 }
 

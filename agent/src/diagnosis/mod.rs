@@ -92,7 +92,7 @@ pub enum Severity {
 }
 
 /// One check.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Check {
     /// Where it belongs.
     pub category: Category,

@@ -1,5 +1,7 @@
 //! The running agent: its records against the kernel, the relay, the datapath, and what it lives on.
 
+use std::fmt::Write as _;
+
 use super::{NEEDS_AGENT, NO_DATAPATH};
 use crate::diagnosis::facts::{Agent, Viewpoint};
 use crate::diagnosis::{Facts, Problem, Verdict};
@@ -95,7 +97,7 @@ pub(in crate::diagnosis) fn relayed(facts: &Facts) -> Verdict {
     let mut text = format!("{} of {} macvlan interfaces", interfaces.len() - off.len(), interfaces.len());
     if !off.is_empty() {
         let shown: Vec<&str> = off.iter().take(5).copied().collect();
-        text += &format!("; not for {} (why: multus-agent explain pod)", shown.join(", "));
+        let _infallible = write!(text, "; not for {} (why: multus-agent explain pod)", shown.join(", "));
     }
     Verdict::Fine(text)
 }
@@ -196,7 +198,8 @@ mod tests {
     fn each_trouble_is_its_own_checks() {
         let parent = |attached_by, members| Parent { name: "eth0".into(), attached_by, members };
         let of = |datapath: Datapath| node(Agent { datapath, ..Agent::default() });
-        let cases: [(Facts, fn(&Facts) -> Verdict); 11] = [
+        type Case = (Facts, fn(&Facts) -> Verdict);
+        let cases: [Case; 11] = [
             (node(Agent { records: (3, 1), ..Agent::default() }), undone),
             (node(Agent { lost: vec![("a/b".into(), "net1".into(), "is gone".into())], ..Agent::default() }), lost),
             (node(Agent { untold: vec!["a/b".into()], ..Agent::default() }), untold),

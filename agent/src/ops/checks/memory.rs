@@ -101,15 +101,16 @@ fn networks(context: &Context) -> (Vec<KnownNetwork>, Vec<Network>) {
 }
 
 async fn parents(networks: &[Network]) -> BTreeMap<String, (bool, bool)> {
-    let names: BTreeSet<&String> = networks.iter().filter_map(|network| Some(&network.parent.as_ref()?.1)).collect();
+    let all = networks.iter().filter_map(|network| Some(network.parent.as_ref()?.1.clone()));
+    let names: BTreeSet<String> = all.filter(|name| !name.is_empty()).collect();
     let mut found = BTreeMap::new();
-    for name in names.into_iter().filter(|name| !name.is_empty()) {
-        match links::find(None, name).await {
-            Ok(Some(link)) => drop(found.insert(name.clone(), (link.up, link.carrier))),
-            Ok(None) => {}
+    for name in names {
+        let state = match links::find(None, &name).await {
+            Ok(link) => link.map(|link| (link.up, link.carrier)),
             // Whoever cannot be asked is not said to be missing.
-            Err(_) => drop(found.insert(name.clone(), (true, true))),
-        }
+            Err(_) => Some((true, true)),
+        };
+        found.extend(state.map(|state| (name, state)));
     }
     found
 }
@@ -192,10 +193,11 @@ fn cluster(context: &Context) -> Cluster {
 
 /// What is recorded and not in the kernel, where the pod's namespace is there still.
 async fn lost(records: &[std::sync::Arc<Record>]) -> Vec<(String, String, String)> {
-    let mut lost = Vec::new();
     let added = records.iter().filter(|record| record.state == State::Added);
     let all = added.flat_map(|record| record.attachments.iter().map(move |attachment| (record, attachment)));
-    for (record, attachment) in all.filter(|(_, attachment)| has_link(attachment)).take(MOST.0) {
+    let all: Vec<_> = all.filter(|(_, attachment)| has_link(attachment)).take(MOST.0).collect();
+    let mut lost = Vec::new();
+    for (record, attachment) in all {
         let Some(netns) = record.netns.as_ref().filter(|path| path.as_path().exists()) else { continue };
         if let Ok(None) = links::find(Some(netns.as_path()), attachment.ifname.as_str()).await {
             lost.push((

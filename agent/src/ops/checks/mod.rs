@@ -8,8 +8,9 @@ mod outside;
 use serde::Serialize;
 
 use crate::config::Settings;
+pub use crate::diagnosis::Category;
 pub use crate::diagnosis::facts::Viewpoint;
-use crate::diagnosis::{self, Category, Facts, Problem, Severity, Verdict};
+use crate::diagnosis::{self, Facts, Problem, Severity, Verdict};
 use crate::ops::context::Context;
 use crate::ops::view::API_VERSION;
 
