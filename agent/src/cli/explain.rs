@@ -105,11 +105,15 @@ pub fn explain(what: &What) -> Ending {
 pub fn table(document: &Value) -> String {
     let mut text = String::new();
     let pod = format!("{}/{}", cell(document, "/namespace"), cell(document, "/name"));
-    let state = if document["attached"] == true { " (attached; a new ADD would do this)" } else { "" };
-    let _ = match document.get("refusal").filter(|refusal| !refusal.is_null()) {
-        Some(_) => writeln!(text, "pod {}{state}: an ADD would be refused", safe(&pod)),
-        None => writeln!(text, "pod {}{state}: an ADD would be planned like this", safe(&pod)),
+    let is_refused = document.get("refusal").is_some_and(|refusal| !refusal.is_null());
+    let state = match (document["known"] == false, document["attached"] == true, is_refused) {
+        (true, ..) => "cannot be explained",
+        (_, true, true) => "is attached; a new ADD would be refused",
+        (_, true, false) => "is attached; a new ADD would be planned like this",
+        (_, false, true) => "is not attached; an ADD would be refused",
+        (_, false, false) => "is not attached; an ADD would be planned like this",
     };
+    let _ = writeln!(text, "pod {} {state}", safe(&pod));
     if let Some(refusal) = document.get("refusal").filter(|refusal| !refusal.is_null()) {
         refused(&mut text, "  ", refusal);
     }
@@ -117,9 +121,12 @@ pub fn table(document: &Value) -> String {
         let _ = writeln!(text, "  {} {}", Level::Warning.mark(), safe(&cell(warning, "/message")));
     }
     let selections = list(document, "/selections");
-    let _ = writeln!(text, "\nselections: {}", if selections.is_empty() { "none" } else { "" });
+    if document["known"] == false {
+        return text;
+    }
+    let _ = writeln!(text, "\nselections:{}", if selections.is_empty() { " none" } else { "" });
     for selection in selections {
-        one_selection(&mut text, selection);
+        one_selection(&mut text, selection, &cell(document, "/refusal/message"));
     }
     let attachments = list(document, "/attachments");
     if !attachments.is_empty() {
@@ -145,7 +152,8 @@ fn refused(text: &mut String, indent: &str, refusal: &Value) {
     }
 }
 
-fn one_selection(text: &mut String, selection: &Value) {
+/// What is said of the whole pod already is not said again.
+fn one_selection(text: &mut String, selection: &Value, said: &str) {
     let problems = list(selection, "/problems");
     let mark = if problems.is_empty() { Level::Good } else { Level::Bad }.mark();
     let (network, plugins) = (safe(&cell(selection, "/network")), safe(&cell(selection, "/plugins")));
@@ -158,8 +166,12 @@ fn one_selection(text: &mut String, selection: &Value) {
     if selection["wishes"].as_object().is_some_and(|wishes| !wishes.is_empty()) {
         let _ = writeln!(text, "      wishes {}", output::plain(&selection["wishes"].to_string()));
     }
-    for problem in problems {
+    for problem in problems.iter().filter(|problem| !said.ends_with(&cell(problem, "/message"))) {
         refused(text, "      ", problem);
+    }
+    let meant = cell(selection, "/meant");
+    if !meant.is_empty() {
+        let _ = writeln!(text, "      did you mean {}?", safe(&meant));
     }
 }
 
@@ -211,7 +223,7 @@ mod tests {
         let text = table(&document);
         assert!(
             text.starts_with(
-                "pod a/b: an ADD would be refused\n  × cannot find \"x\\u{1b}[2J\" (code 101)\n    remedy: create it\n"
+                "pod a/b is not attached; an ADD would be refused\n  × cannot find \"x\\u{1b}[2J\" (code 101)\n    remedy: create it\n"
             ),
             "{text}"
         );

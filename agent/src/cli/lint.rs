@@ -2,6 +2,7 @@
 //!
 //! Reads the files; `ops::lint` judges them.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Read};
@@ -109,6 +110,14 @@ fn table(document: &Value, plan: bool) -> String {
         let _ = writeln!(text, "    see {}", at("/hint"));
     }
     let pods = list("/pods");
+    let selections = pods.iter().flat_map(|pod| pod["selections"].as_array().cloned().unwrap_or_default());
+    let guesses: BTreeSet<(String, String)> = selections
+        .map(|each| (cell(&each, "/network"), cell(&each, "/meant")))
+        .filter(|(_, meant)| !meant.is_empty())
+        .collect();
+    for (network, meant) in guesses {
+        let _ = writeln!(text, "  {}: did you mean {}?", safe(&network), safe(&meant));
+    }
     for pod in pods.iter().filter(|_| plan) {
         text = text + &explain::table(pod) + "\n";
     }

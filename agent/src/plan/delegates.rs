@@ -175,9 +175,7 @@ impl Attachment {
     pub fn parent_on_node(&self) -> Option<(&str, String)> {
         self.parent_in_question().filter(|(_, parent)| !parent.is_empty())
     }
-}
 
-impl Attachment {
     /// The links of the node that its plugins make where they are missing: bridges, by the plugins' own default name.
     pub fn bridges(&self) -> impl Iterator<Item = String> {
         let makers = self.config.plugins.iter().filter(|plugin| matches!(plugin.plugin.as_str(), "bridge" | "flannel"));

@@ -5,7 +5,7 @@
 use super::delegates::{Attachment, KnownNetwork};
 use super::isolation;
 use super::selection::{Choice, Selection};
-use crate::config::Policy;
+use crate::config::{Policy, distance};
 use crate::fault::{CniError, quote};
 use crate::names::{NadRef, ObjectName};
 use crate::objects::{Network, annotation};
@@ -46,6 +46,18 @@ pub fn selections<'a>(
     first.chain(others).collect()
 }
 
+/// Which of the `known` networks was probably meant by `id`: one with its name in a namespace that is nearer to the pod, or
+/// one whose name is two keystrokes away at most.
+pub fn meant(id: &NadRef, namespace: &ObjectName, known: &[NadRef]) -> Option<NadRef> {
+    let rank = |other: &NadRef| {
+        let keystrokes = distance(other.name.as_str(), id.name.as_str());
+        let is_near = other.namespace == id.namespace || other.namespace == *namespace;
+        let most = id.name.as_str().len().saturating_sub(1).min(2);
+        (keystrokes <= most).then_some((keystrokes, !is_near, other.namespace != *namespace))
+    };
+    known.iter().filter_map(|other| Some((rank(other)?, other))).min().map(|(_, other)| other.clone())
+}
+
 /// Why not everything there is to relay is relayed for `attachment`, and what to do about it; `None`: it is as the
 /// daemon's configuration has it for every network. `network` and `pod` are the two annotations.
 pub fn why_not_relayed(
@@ -81,6 +93,25 @@ mod tests {
     use super::*;
     use crate::cni::NetworkConfig;
     use crate::names::IfName;
+
+    #[test]
+    fn what_was_meant_is_guessed_with_care() {
+        let nad = |text: &str| {
+            let (namespace, name) = text.split_once('/').unwrap();
+            NadRef::new(namespace, name).unwrap()
+        };
+        let known = ["default/lan", "shop/cameras", "office/lan", "default/a"].map(nad);
+        let shop = ObjectName::new("shop").unwrap();
+        for (written, wanted) in [
+            ("default/lna", Some("default/lan")),
+            ("shop/lan", Some("default/lan")),
+            ("default/camera", Some("shop/cameras")),
+            ("default/guests", None),
+            ("default/b", None),
+        ] {
+            assert_eq!(meant(&nad(written), &shop, &known), wanted.map(nad), "{written}");
+        }
+    }
 
     #[test]
     fn who_switched_the_relay_off_is_named() {

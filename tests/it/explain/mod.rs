@@ -179,7 +179,7 @@ fn a_pod_that_nobody_knows_and_names_that_are_none() {
     let world = World::new("unknown");
     let done = world.agent.cli(&world.lab, &["explain", "pod", "nobody"]);
     assert_eq!(done.code, Some(1), "{}", done.out());
-    assert!(done.err().contains("\"default/nobody\" does not exist"), "{}", done.err());
+    assert!(done.out().contains("\"default/nobody\" does not exist"), "{}", done.out());
     let done = world.agent.cli(&world.lab, &["explain", "pod", "a/b/c"]);
     assert_eq!(done.code, Some(2), "{}", done.err());
     assert!(done.err().contains("NAMESPACE/NAME"), "{}", done.err());

@@ -194,11 +194,12 @@ mod tests {
         matches!(verdict, Verdict::Wrong(_))
     }
 
+    type Case = (Facts, fn(&Facts) -> Verdict);
+
     #[test]
     fn each_trouble_is_its_own_checks() {
         let parent = |attached_by, members| Parent { name: "eth0".into(), attached_by, members };
         let of = |datapath: Datapath| node(Agent { datapath, ..Agent::default() });
-        type Case = (Facts, fn(&Facts) -> Verdict);
         let cases: [Case; 11] = [
             (node(Agent { records: (3, 1), ..Agent::default() }), undone),
             (node(Agent { lost: vec![("a/b".into(), "net1".into(), "is gone".into())], ..Agent::default() }), lost),

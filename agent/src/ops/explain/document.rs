@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::cni::{Command, secrets};
 use crate::config::Policy;
 use crate::fault::CniError;
-use crate::names::{PluginName, PodRef};
+use crate::names::{NadRef, ObjectName, PluginName, PodRef};
 use crate::objects::annotation;
 use crate::ops::view::API_VERSION;
 use crate::plan::judged::{self, Judged};
@@ -27,6 +27,8 @@ pub struct Explanation {
     pub namespace: String,
     pub name: String,
     pub uid: Option<String>,
+    /// Is there such a pod?
+    pub known: bool,
     /// Is it attached already? What follows is what an ADD would do now, all the same.
     pub attached: bool,
     pub annotations: BTreeMap<String, String>,
@@ -46,6 +48,8 @@ pub struct SelectionView {
     pub interface: Option<String>,
     pub wishes: Value,
     pub found: bool,
+    /// The network that was probably meant, where this one is not there.
+    pub meant: Option<String>,
     pub allowed: bool,
     pub plugins: Vec<String>,
     pub problems: Vec<RefusalView>,
@@ -121,6 +125,7 @@ impl Explanation {
             namespace: pod.namespace.to_string(),
             name: pod.name.to_string(),
             uid: pod.uid.clone(),
+            known: true,
             attached: false,
             annotations,
             selections: Vec::new(),
@@ -155,8 +160,8 @@ impl Explanation {
     }
 }
 
-/// A selection with its verdicts.
-pub fn selection(judged: &Judged<'_>) -> SelectionView {
+/// A selection with its verdicts, and the network of `known` that was probably meant by a pod in `namespace`.
+pub fn selection(judged: &Judged<'_>, namespace: &ObjectName, known: &[NadRef]) -> SelectionView {
     let selection = judged.selection;
     let problems = [judged.network.as_ref().err(), judged.isolation.as_ref().err()];
     let plugins =
@@ -167,6 +172,10 @@ pub fn selection(judged: &Judged<'_>) -> SelectionView {
         interface: selection.ifname.as_ref().map(ToString::to_string),
         wishes: wishes(selection),
         found: judged.network.is_ok(),
+        meant: Some(&selection.network)
+            .filter(|id| !known.contains(id))
+            .and_then(|id| judged::meant(id, namespace, known))
+            .map(|id| id.to_string()),
         allowed: judged.isolation.is_ok(),
         plugins: plugins.unwrap_or_default(),
         problems: problems.into_iter().flatten().cloned().map(RefusalView::from).collect(),

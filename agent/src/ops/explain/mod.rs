@@ -28,13 +28,21 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The container of a request that nobody made. Only names of device-info files have it in them.
 const NOBODY: &str = "explain";
 
-/// Explains the pod, whose UID does not matter.
+/// Explains the pod, whose UID does not matter. One that is not known, or that nobody could be asked for, is refused.
 ///
 /// # Errors
-/// The pod is not known, or nobody could be asked for it.
+/// The daemon's configuration cannot be used for requests.
 pub async fn explain(context: &Context, pod: &PodRef) -> Result<Explanation, CniError> {
     let deadline = Instant::now() + PATIENCE;
-    let found = context.cluster.peek_pod(pod, deadline).await?;
+    let found = match context.cluster.peek_pod(pod, deadline).await {
+        Ok(found) => found,
+        Err(error) => {
+            let nothing = BTreeMap::new();
+            let remedy = "look at its name and namespace; manifests that no cluster has are for multus-agent lint";
+            let refusal = CniError::from(error).remedy(remedy);
+            return Ok(Explanation { known: false, refusal: Some(refusal.into()), ..Explanation::of(pod, &nothing) });
+        }
+    };
     let facts = pods::Facts { id: Some(found.id.clone()), annotations: found.annotations };
     let mut told = Explanation::of(&found.id, &facts.annotations);
     told.attached = context.ledger.all().iter().any(|record| {
@@ -56,8 +64,9 @@ async fn judge(
     let choice = facts.id.as_ref().and_then(|id| Choice::read(&facts.annotations, &id.namespace, policy).ok());
     if let (Some(choice), Some(id)) = (&choice, &facts.id) {
         let find = |id: &NadRef| find(context, call, id);
-        told.selections =
-            judged::selections(choice, &id.namespace, policy, find).iter().map(document::selection).collect();
+        let known: Vec<NadRef> = context.cluster.networks().iter().map(|network| network.id.clone()).collect();
+        let judged = judged::selections(choice, &id.namespace, policy, find);
+        told.selections = judged.iter().map(|each| document::selection(each, &id.namespace, &known)).collect();
     }
     let refused = |error: CniError| error.within(add::about(call.request.pod.as_ref()));
     default_network::available(context).map_err(|error| refused(CniError { code: code::TRY_LATER, ..error }))?;

@@ -65,7 +65,10 @@ impl Linter<'_> {
             )
         })?;
         let judged = judged::selections(&choice, &pod.id.namespace, &policy, |id| self.find(id));
-        told.selections = judged.iter().map(document::selection).collect();
+        told.selections = {
+            let known: Vec<NadRef> = self.networks.keys().cloned().collect();
+            judged.iter().map(|each| document::selection(each, &pod.id.namespace, &known)).collect()
+        };
         let mut said: Vec<Refused> = Vec::new();
         for each in &judged {
             let missing = each.network.as_ref().err().filter(|_| !self.networks.contains_key(&each.selection.network));
