@@ -24,9 +24,9 @@ use serde::Serialize;
 pub use crate::datapath::Facts as DatapathFacts;
 /// Both directions of an attachment, as the maps have them.
 pub use crate::datapath::Interface;
-pub use agent::{ConfigView, SettingView, VersionView, config, version};
 /// In which state an attachment is, and who made it.
 pub use crate::records::{Origin, State};
+pub use agent::{ConfigView, SettingView, VersionView, config, version};
 pub use attachments::{AttachmentView, CountedView, PluginView, RouteView, Traffic, attachments, counted};
 pub use delegates::{DelegateView, ErrorView, delegates};
 pub use events::{RelayEvent, RelayEvents, relay_events};
