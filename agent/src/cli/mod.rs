@@ -13,6 +13,7 @@ pub mod query;
 pub mod relay;
 pub mod sections;
 pub mod status;
+pub mod sysdump;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -81,6 +82,9 @@ pub enum Command {
         #[command(flatten)]
         show: Show,
     },
+    /// Write one archive with all that is known of this node, without secrets
+    #[command(after_long_help = sysdump::EXAMPLES)]
+    Sysdump(sysdump::Sysdump),
     /// Write what passes on an attachment, a parent or the relay to a pcapng file, with a comment for each frame
     #[command(after_long_help = capture::EXAMPLES)]
     Capture(capture::Capture),
@@ -131,6 +135,7 @@ impl Command {
                 let look = status::Look { format: show.output, brief, patience: wait.then_some(timeout) };
                 status::status(&agent.socket, look)
             }
+            Self::Sysdump(asked) => sysdump::sysdump(&asked),
             Self::Capture(asked) => capture::capture(&asked),
             Self::Relay { what } => relay::relay(&what),
             Self::Describe { what, name, agent, show } => describe::describe(&agent.socket, what, &name, show.output),
