@@ -62,6 +62,7 @@ mod routes;
 mod skew;
 mod storm;
 mod sweep;
+mod sysdump;
 mod takeover;
 mod thin;
 mod upstream;
