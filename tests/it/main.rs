@@ -29,6 +29,7 @@ mod del;
 mod devices;
 mod discovery;
 mod disturbances;
+mod docs;
 mod events;
 mod faults;
 mod fixtures;
