@@ -21,7 +21,8 @@ fn pages() -> Vec<PathBuf> {
 /// The fenced blocks of `language` on a page.
 fn blocks(page: &Path, language: &str) -> Vec<String> {
     let text = fs::read_to_string(page).expect("read a page");
-    let after_fences = text.split(&format!("```{language}\n")).skip(1);
+    let fence = format!("```{language}\n");
+    let after_fences = text.split(&fence).skip(1);
     after_fences.filter_map(|rest| rest.split("\n```").next().map(str::to_owned)).collect()
 }
 
