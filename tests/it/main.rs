@@ -33,6 +33,7 @@ mod del;
 mod devices;
 mod discovery;
 mod disturbances;
+mod docs;
 mod events;
 mod explain;
 mod faults;
