@@ -16,6 +16,7 @@ use crate::datapath::{self, Datapath, DatapathError, ProtocolSet};
 use crate::kube::{Cluster, ClusterError, ClusterSettings, Source};
 use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
+use crate::ops::capture::Captures;
 use crate::ops::context::{Context, Turns};
 use crate::ops::default_network::DefaultNetwork;
 use crate::ops::delegate_tally::DelegateTally;
@@ -195,6 +196,7 @@ pub(crate) fn context(
         default_network: DefaultNetwork::default(),
         troubles: Troubles::default(),
         left_over: tokio::sync::Notify::new(),
+        captures: Captures::default(),
         probes: Probes::default(),
         witness: Witness::default(),
         settings,
@@ -222,6 +224,7 @@ pub(crate) fn cluster_settings(settings: &Settings, cni_dir: &Path) -> ClusterSe
 
 /// The datapath, or why there is none: without it the agent is still a complete Multus.
 fn open_datapath(settings: &DatapathSettings) -> (Option<Arc<Datapath>>, Option<String>) {
+    crate::sys::memory::lock_as_needed();
     match datapath_settings(settings).and_then(|settings| settings.map(|s| Datapath::open(&s)).transpose()) {
         Ok(datapath) => (datapath.map(Arc::new), None),
         Err(error) => {

@@ -2,14 +2,18 @@
 //!
 //! Never reads kernel state itself. Exit codes: 0 fine, 1 problem found, 2 usage, 3 agent not reachable, 4 timed out.
 
+pub mod capture;
+pub mod check;
 pub mod config;
 pub mod describe;
+pub mod explain;
 pub mod get;
 pub mod help;
+pub mod lint;
 pub mod listing;
 pub mod log_level;
 pub mod output;
-pub mod pcapng;
+pub mod pour;
 pub mod query;
 pub mod relay;
 pub mod sections;
@@ -83,6 +87,32 @@ pub enum Command {
         /// How to print it.
         #[command(flatten)]
         show: Show,
+    },
+    /// Write what passes on an attachment, a parent or the relay to a pcapng file, with a comment for each frame
+    #[command(after_long_help = capture::EXAMPLES)]
+    Capture(capture::Capture),
+    /// Check this node: what is wrong with it, and what to do; exit code 3 without an agent
+    #[command(after_long_help = CHECK_EXAMPLES)]
+    Check {
+        /// What to check.
+        #[command(flatten)]
+        asked: check::Asked,
+    },
+    /// Say what would be attached to a pod and why, or what its ADD would be refused with
+    Explain {
+        /// Whose networks.
+        #[command(subcommand)]
+        what: explain::What,
+    },
+    /// Find what is wrong with manifests of pods, workloads and networks, without an agent
+    #[command(after_long_help = LINT_EXAMPLES)]
+    Lint {
+        /// The manifests.
+        #[command(flatten)]
+        files: explain::Files,
+        /// Print for each pod what would be attached, too
+        #[arg(long)]
+        plan: bool,
     },
     /// Say all that is known about one attachment, network, parent, service and more
     #[command(after_long_help = DESCRIBE_EXAMPLES)]
@@ -171,6 +201,20 @@ const COMPLETION_EXAMPLES: &str = "Examples:
 const MAN_EXAMPLES: &str = "Examples:
   multus-agent man --dir /usr/local/share/man/man1
   multus-agent man | man -l -";
+const CHECK_EXAMPLES: &str = "Examples:
+  multus-agent check
+  multus-agent check --pre                            before an installation
+  multus-agent check --category networks,ipam -o short
+  multus-agent check --wait 30s                       in a script, after a roll-out
+
+Every check is explained in docs/reference/checks.md.";
+
+const LINT_EXAMPLES: &str = "Examples:
+  multus-agent lint manifests/
+  multus-agent lint --config daemon-config.json --partial web.yaml
+  kubectl get net-attach-def,pods -A -o yaml | multus-agent lint -
+
+Every finding has a code, explained in docs/reference/lint.md. Exit code 1: an ADD would fail.";
 
 impl Command {
     /// Does what an operator's command says. `Run` is the daemon's, and not of them.
@@ -186,6 +230,10 @@ impl Command {
             Self::Version { agent, show } => version::version(&agent.socket, show.output),
             Self::Completion { shell, folder } => shell::completion(shell, &folder),
             Self::Man { folder } => shell::man(&folder),
+            Self::Capture(asked) => capture::capture(&asked),
+            Self::Check { asked } => check::check(&asked),
+            Self::Explain { what } => explain::explain(&what),
+            Self::Lint { files, plan } => lint::lint(&files, plan),
             Self::Relay { what } => relay::relay(&what),
             Self::Describe { what, name, agent, show } => describe::describe(&agent.socket, what, &name, show.output),
             Self::Get { what, agent, show } => get::get(&agent.socket, what, show.output),

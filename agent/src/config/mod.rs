@@ -17,5 +17,5 @@ pub use datapath::{
 };
 pub use delegation::{Delegation, NetConf, Policy, RelayPolicy};
 pub use reflect::{Election, REFLECTED, ReflectSettings};
-pub use section::ConfigError;
+pub use section::{ConfigError, distance};
 pub use settings::{Generator, HostExec, LogLevel, LogSettings, NodeCertificate, Origin, Settings};

@@ -397,7 +397,7 @@ mod tests {
     fn every_key_is_read() {
         let (settings, warnings) = parse(
             r#"{"name":"x","type":"multus-shim","objects":"/o","kubeconfig":"/k","nodeName":"n1","metricsAddress":"127.0.0.1:9091",
-            "metricsPort":9092,"pageAddress":":8080","requestTimeout":"1m30s","socketDir":"/s","chrootDir":"/host","hostExec":"/proc/1/ns/mnt",
+            "metricsPort":9092,"pageAddress":"[::1]:8080","pageHosts":["a.home.arpa"],"requestTimeout":"1m30s","socketDir":"/s","chrootDir":"/host","hostExec":"/proc/1/ns/mnt",
             "kubeletDir":"/kub","deviceInfoDir":"/dev",
             "connectionLimit":10,"enablePprof":true,"retryDeleteOnError":true,"readinessindicatorfile":"/r",
             "perNodeCertificate":{"enabled":true,"bootstrapKubeconfig":"/b","certDir":"/c","certDuration":"24h"},
@@ -416,7 +416,8 @@ mod tests {
         let [certificate] = warnings.as_slice() else { panic!("{warnings:?}") };
         assert!(certificate.starts_with("perNodeCertificate is enabled and has no effect"), "{certificate}");
         assert_eq!(settings.metrics_address.unwrap().to_string(), "127.0.0.1:9091");
-        assert_eq!(settings.page_address.unwrap().to_string(), "[::]:8080");
+        assert_eq!(settings.page_address.unwrap().to_string(), "[::1]:8080");
+        assert_eq!(settings.page_hosts, ["a.home.arpa"]);
         assert_eq!(settings.request_timeout, Duration::from_secs(90));
         assert_eq!((settings.connection_limit, settings.log.level), (Some(10), Some(LogLevel::Debug)));
         assert_eq!((settings.kubelet_dir.as_str(), settings.device_info_dir.as_str()), ("/kub", "/dev"));

@@ -15,6 +15,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 
 use crate::metrics::ServerLabels;
+use crate::names::{NadRef, PodRef};
 use crate::ops;
 use crate::ops::context::Context;
 use crate::ops::runner::HostRunner;
@@ -56,6 +57,8 @@ const QUERIES: &[&str] = &[
     "/v1/version",
     "/v1/config",
     LOG_LEVEL,
+    "/v1/explain",
+    "/v1/check",
 ];
 
 /// Where the log's level is asked for, and turned.
@@ -115,7 +118,29 @@ impl Routes {
             },
             "/v1/refusals" => json(&view::refusals(&self.context)),
             "/v1/relay/events" => self.relay_events(request.uri().query()).await,
+            "/v1/check" => self.check(request.uri().query()).await,
+            "/v1/explain" => self.explain(request.uri().query()).await,
             _ => text(StatusCode::OK, ""),
+        }
+    }
+
+    /// `category=A,B`; none: all of them.
+    async fn check(&self, query: Option<&str>) -> Answer {
+        let names = query.and_then(|query| query.strip_prefix("category=")).unwrap_or_default();
+        let names: Vec<String> = names.split(',').map(str::to_owned).collect();
+        json(&ops::checks::check(&self.context, &ops::checks::named(&names)).await)
+    }
+
+    /// `pod=NAMESPACE/NAME`.
+    async fn explain(&self, query: Option<&str>) -> Answer {
+        let named = query.and_then(|query| query.strip_prefix("pod=")?.split_once('/'));
+        let Some(pod) = named.and_then(|(namespace, name)| NadRef::new(namespace, name).ok()) else {
+            return text(StatusCode::BAD_REQUEST, "the query is pod=NAMESPACE/NAME");
+        };
+        let pod = PodRef { namespace: pod.namespace, name: pod.name, uid: None };
+        match ops::explain::explain(&self.context, &pod).await {
+            Ok(told) => json(&told),
+            Err(error) => text(StatusCode::NOT_FOUND, &error.to_string()),
         }
     }
 
