@@ -11,11 +11,12 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::config::{ConfigError, DatapathMode, DatapathSettings, Settings};
+use crate::config::{ConfigError, DatapathMode, DatapathSettings, Origin, Settings};
 use crate::datapath::{self, Datapath, DatapathError, ProtocolSet};
 use crate::kube::{Cluster, ClusterError, ClusterSettings, Source};
 use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
+use crate::ops::capture::Captures;
 use crate::ops::context::{Context, Turns};
 use crate::ops::default_network::DefaultNetwork;
 use crate::ops::delegate_tally::DelegateTally;
@@ -23,6 +24,7 @@ use crate::ops::discovery::{self, Discovery};
 use crate::ops::host_access;
 use crate::ops::ledger::Ledger;
 use crate::ops::owed_status;
+use crate::ops::probe::Probes;
 use crate::ops::reconcile;
 use crate::ops::reflect::{self, Reflection};
 use crate::ops::refusals::Refusals;
@@ -76,11 +78,12 @@ pub fn run(file: &Path) -> Result<(), StartError> {
     crate::sys::memory::start_frugal();
     let shown = || file.display().to_string();
     let text = fs::read_to_string(file).map_err(|error| StartError::Unreadable(shown(), error))?;
-    let (settings, warnings) = Settings::parse(&text).map_err(|error| StartError::Config(shown(), error))?;
-    start_log(&settings)?;
-    for warning in warnings {
+    let (mut settings, warnings) = Settings::parse(&text).map_err(|error| StartError::Config(shown(), error))?;
+    let dial = start_log(&settings)?;
+    for warning in &warnings {
         tracing::warn!("configuration: {warning}");
     }
+    settings.origin = Origin { file: Some(shown()), warnings, ..settings.origin };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(64)
@@ -88,7 +91,7 @@ pub fn run(file: &Path) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(|error| StartError::Needs("start threads", error))?;
-    let done = runtime.block_on(serve(settings));
+    let done = runtime.block_on(serve(settings, dial));
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
 }
@@ -97,11 +100,11 @@ pub fn run(file: &Path) -> Result<(), StartError> {
 ///
 /// # Errors
 /// The file cannot be opened.
-pub(crate) fn start_log(settings: &Settings) -> Result<(), StartError> {
+pub(crate) fn start_log(settings: &Settings) -> Result<log::Dial, StartError> {
     log::start(&settings.log).map_err(|error| StartError::Needs("start the log", error))
 }
 
-async fn serve(settings: Settings) -> Result<(), StartError> {
+async fn serve(settings: Settings, dial: log::Dial) -> Result<(), StartError> {
     let (stopper, stop) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| StartError::Needs("hear SIGTERM", error))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| StartError::Needs("hear SIGINT", error))?;
@@ -113,7 +116,8 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     let ears = tokio::spawn(discovery::follow(Arc::clone(&context), stop.clone()));
     let reflection = tokio::spawn(reflect::follow(Arc::clone(&context), stop.clone()));
     let repairs = tokio::spawn(repair::follow(Arc::clone(&context), stop.clone()));
-    let page = metrics(&context, stop.clone());
+    let scrapes = metrics(&context, stop.clone());
+    let page = tokio::spawn(server::page::follow(Arc::clone(&context), stop.clone()));
     let statuses = tokio::spawn(owed_status::report(Arc::clone(&context)));
     let settings = &context.settings;
     let limit = settings.connection_limit.and_then(|limit| usize::try_from(limit).ok());
@@ -123,7 +127,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
         Some(keeper) => tokio::spawn(keeper.keep(stop.clone())),
         None => tokio::spawn(async {}),
     };
-    let routes = Arc::new(Routes { context: Arc::clone(&context), host, stopping: AtomicBool::new(false) });
+    let routes = Arc::new(Routes { context: Arc::clone(&context), host, dial, stopping: AtomicBool::new(false) });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), socket_dir = settings.socket_dir, "serving");
     let serving = tokio::spawn(server::serve(socket, Arc::clone(&routes), stop));
     tokio::select! {
@@ -142,6 +146,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     ears.abort();
     let _ = tokio::time::timeout(LAST_WORDS, reflection).await;
     repairs.abort();
+    scrapes.abort();
     page.abort();
     conf.abort();
     statuses.abort();
@@ -172,6 +177,7 @@ pub(crate) fn context(
     (datapath, datapath_fault): (Option<Arc<Datapath>>, Option<String>),
 ) -> Context {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let metrics = Arc::new(Metrics::default());
     Context {
         cluster,
         kubelet: Kubelet::at(Path::new(&settings.kubelet_dir)),
@@ -181,14 +187,17 @@ pub(crate) fn context(
         ledger,
         reflection: Reflection::new(&settings.datapath.reflect),
         spool: Spool::at(cni_dir),
-        metrics: Arc::new(Metrics::default()),
+        turns: Turns::new((cores * 4).max(8), metrics.admission.clone()),
+        metrics,
         delegates: DelegateTally::default(),
         refusals: Refusals::default(),
         metrics_fault: std::sync::Mutex::default(),
+        page_fault: std::sync::Mutex::default(),
         default_network: DefaultNetwork::default(),
         troubles: Troubles::default(),
-        turns: Turns::new((cores * 4).max(8)),
         left_over: tokio::sync::Notify::new(),
+        captures: Captures::default(),
+        probes: Probes::default(),
         witness: Witness::default(),
         settings,
     }
@@ -215,6 +224,7 @@ pub(crate) fn cluster_settings(settings: &Settings, cni_dir: &Path) -> ClusterSe
 
 /// The datapath, or why there is none: without it the agent is still a complete Multus.
 fn open_datapath(settings: &DatapathSettings) -> (Option<Arc<Datapath>>, Option<String>) {
+    crate::sys::memory::lock_as_needed();
     match datapath_settings(settings).and_then(|settings| settings.map(|s| Datapath::open(&s)).transpose()) {
         Ok(datapath) => (datapath.map(Arc::new), None),
         Err(error) => {

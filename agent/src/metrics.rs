@@ -1,59 +1,25 @@
-//! The metric catalogue: every family's name, labels and help text, and the handles that operations count with.
+//! What is counted while the agent works: the handles of every family that is not read from elsewhere at scrape time.
 //!
-//! The one file that declares metrics; `docs/reference/metrics.md` lists the same. Interface and relay counters are
-//! read from the kernel at scrape time and have no handle here, only a [`Described`] row.
+//! Which families there are says [`catalogue`]. Label values from outside are bounded here: nobody can mint series.
+
+pub mod catalogue;
 
 use std::sync::Mutex;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
+
+pub use catalogue::{CATALOGUE, Described, Group, Kind, Label};
 
 use crate::fault::code;
+use catalogue as all;
 
-/// A family that is encoded from a snapshot: name without `_total`, and help text without its full stop.
-#[derive(Debug, Clone, Copy)]
-pub struct Described {
-    /// Name.
-    pub name: &'static str,
-    /// Help.
-    pub help: &'static str,
-}
-
-macro_rules! described {
-    ($($(#[$doc:meta])* $const:ident = $name:literal, $help:literal;)+) => {
-        $($(#[$doc])* pub const $const: Described = Described { name: $name, help: $help };)+
-    };
-}
-
-described! {
-    /// Labels: namespace, pod, interface, network, cast.
-    RECEIVE_PACKETS = "multus_interface_receive_packets", "Packets the pod received on a secondary interface";
-    /// Labels: namespace, pod, interface, network, cast.
-    TRANSMIT_PACKETS = "multus_interface_transmit_packets", "Packets the pod sent on a secondary interface";
-    /// Labels: namespace, pod, interface, network, cast.
-    RECEIVE_BYTES = "multus_interface_receive_bytes", "Bytes the pod received on a secondary interface, Ethernet header included";
-    /// Labels: namespace, pod, interface, network, cast.
-    TRANSMIT_BYTES = "multus_interface_transmit_bytes", "Bytes the pod sent on a secondary interface, Ethernet header included";
-    /// Labels: namespace, pod, interface, network, direction, protocol.
-    PROTOCOL_PACKETS = "multus_interface_protocol_packets", "Packets on a secondary interface by protocol class";
-    /// Labels: namespace, pod, interface, network, direction.
-    PACKET_SIZE = "multus_interface_packet_size_bytes", "Packet sizes on a secondary interface";
-    /// Labels: parent, protocol, path, verdict, reason.
-    RELAY_FRAMES = "multus_relay_frames", "Discovery frames the relay looked at, by what became of them";
-    /// Labels: parent, type.
-    DISCOVERY_SERVICES = "multus_discovery_services", "Services that are announced on a parent, by type";
-    /// Labels: parent.
-    DISCOVERY_RECORDS = "multus_discovery_records", "Announced records that are remembered for a parent";
-    /// Labels: parent, outcome.
-    DISCOVERY_DATAGRAMS = "multus_discovery_datagrams", "Announcements that were heard on a parent, dropped, and told again to pods";
-    /// Labels: parent, protocol, verdict, reason.
-    GUARD_FRAMES = "multus_guard_frames", "Discovery frames from the LAN that the storm guard looked at, by what became of them";
-    /// Labels: pod, namespace, interface, network_name. Always 0; joined with `+`, as network-metrics-daemon's.
-    NETWORK_NAME = "pod_network_name_info", "Which network an interface of a pod belongs to";
-}
+/// A histogram per set of labels.
+pub type Times<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// `multus_cni_*` labels.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -62,6 +28,15 @@ pub struct RequestLabels {
     pub verb: &'static str,
     /// The CNI error code; 0 on success.
     pub code: u32,
+}
+
+/// `multus_cni_stage_duration_seconds` labels.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StageLabels {
+    /// The verb, upper case.
+    pub verb: &'static str,
+    /// The stage.
+    pub stage: &'static str,
 }
 
 /// `multus_delegate_*` labels.
@@ -95,20 +70,125 @@ pub struct RepairLabels {
     pub reason: &'static str,
 }
 
+/// `multus_admission_*` labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PoolLabels {
+    /// `attach` or `other`.
+    pub pool: &'static str,
+}
+
+/// Labels of what can end in several ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    /// How it ended.
+    pub outcome: &'static str,
+}
+
+/// `multus_api_requests_total` labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ApiLabels {
+    /// What was asked.
+    pub verb: &'static str,
+    /// Of which resource.
+    pub resource: &'static str,
+    /// The HTTP status; 0 without an answer.
+    pub code: u16,
+}
+
+/// `multus_api_request_duration_seconds` labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ApiTimeLabels {
+    /// What was asked.
+    pub verb: &'static str,
+    /// Of which resource.
+    pub resource: &'static str,
+}
+
+/// `multus_shim_requests_total` labels.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ShimLabels {
+    /// What the plugin calls itself; `other` beyond the first 8 that were seen.
+    pub version: String,
+}
+
 /// What is put right, or followed, on what; every pair exists at 0.
 const REPAIRS: [(&str, &[&str]); 2] = [
     ("parent", &["programs", "order", "mac", "name"]),
     ("pod", &["programs", "order", "mac", "parent", "interface", "gone"]),
 ];
 
-fn repairs() -> Family<RepairLabels, Counter> {
-    let family = Family::default();
-    for (object, reasons) in REPAIRS {
-        for reason in reasons {
-            drop(family.get_or_create(&RepairLabels { object, reason }));
+/// Verbs of the runtime.
+const VERBS: [&str; 6] = ["ADD", "DEL", "CHECK", "STATUS", "GC", "VERSION"];
+/// The pools of places.
+pub const POOLS: [&str; 2] = ["attach", "other"];
+
+/// How long the other side of a wait, a plugin or a request takes, in seconds.
+pub const DURATIONS: [f64; 15] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
+
+fn durations() -> Histogram {
+    Histogram::new(DURATIONS)
+}
+
+/// For what we do by ourselves, which takes less.
+fn stages() -> Histogram {
+    Histogram::new([0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0])
+}
+
+/// The places of [`POOLS`]: who waits, and for how long.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    /// `multus_admission_waiting`.
+    pub waiting: Family<PoolLabels, Gauge>,
+    /// `multus_admission_refused_total`.
+    pub refused: Family<PoolLabels, Counter>,
+    /// `multus_admission_wait_seconds`.
+    pub waited: Times<PoolLabels>,
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        let all = Self {
+            waiting: Family::default(),
+            refused: Family::default(),
+            waited: Family::new_with_constructor(durations),
+        };
+        for pool in POOLS {
+            let labels = PoolLabels { pool };
+            drop(all.waiting.get_or_create(&labels));
+            drop(all.refused.get_or_create(&labels));
+            drop(all.waited.get_or_create(&labels));
         }
+        all
     }
-    family
+}
+
+/// What was asked of the API server.
+#[derive(Debug, Clone)]
+pub struct Api {
+    requests: Family<ApiLabels, Counter>,
+    times: Times<ApiTimeLabels>,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self { requests: Family::default(), times: Family::new_with_constructor(durations) }
+    }
+}
+
+impl Api {
+    /// Counts a request that took so many seconds. A status beyond those of HTTP counts as 0.
+    pub fn count(&self, verb: &'static str, resource: &'static str, code: u16, seconds: f64) {
+        let code = if (100..600).contains(&code) { code } else { 0 };
+        self.requests.get_or_create(&ApiLabels { verb, resource, code }).inc();
+        self.times.get_or_create(&ApiTimeLabels { verb, resource }).observe(seconds);
+    }
+
+    /// Registers the families.
+    pub fn register(&self, registry: &mut Registry) {
+        add(registry, all::API_REQUESTS, &self.requests);
+        add(registry, all::API_DURATION, &self.times);
+    }
 }
 
 /// The handles.
@@ -117,88 +197,147 @@ pub struct Metrics {
     /// `multus_cni_requests_total`.
     pub requests: Family<RequestLabels, Counter>,
     /// `multus_cni_request_duration_seconds`.
-    pub request_duration: Family<RequestLabels, Histogram, fn() -> Histogram>,
+    pub request_duration: Times<RequestLabels>,
+    /// `multus_cni_stage_duration_seconds`.
+    pub stage_duration: Times<StageLabels>,
     /// `multus_delegate_duration_seconds`.
-    pub delegate_duration: Family<DelegateLabels, Histogram, fn() -> Histogram>,
+    pub delegate_duration: Times<DelegateLabels>,
+    /// `multus_delegate_failures_total`.
+    pub delegate_failures: Family<DelegateLabels, Counter>,
+    /// `multus_admission_*`.
+    pub admission: Admission,
     /// `multus_server_request_total`.
     pub server_requests: Family<ServerLabels, Counter>,
     /// `multus_datapath_repairs_total`.
     pub repairs: Family<RepairLabels, Counter>,
-    types: Mutex<Vec<String>>,
-    codes: Mutex<Vec<u32>>,
+    /// `multus_undo_attempts_total`.
+    pub undo: Family<OutcomeLabels, Counter>,
+    /// `multus_spool_replayed_total`.
+    pub replayed: Counter,
+    shims: Family<ShimLabels, Counter>,
+    skew: Gauge,
+    types: Bounded<String>,
+    codes: Bounded<u32>,
+    versions: Bounded<String>,
 }
 
 /// Most plugin types that get a label value of their own.
 const MOST_TYPES: usize = 64;
 /// Most error codes that do.
 const MOST_CODES: usize = 64;
-
-/// The bounds of every histogram of durations, in seconds.
-pub const DURATIONS: [f64; 15] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
-
-fn durations() -> Histogram {
-    Histogram::new(DURATIONS)
-}
+/// Most versions of shims that do, and the longest one.
+const MOST_VERSIONS: usize = 8;
+const LONGEST_VERSION: usize = 32;
+/// The value that stands for all further ones.
+const OTHER: &str = "other";
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self {
+        let metrics = Self {
             requests: Family::default(),
             request_duration: Family::new_with_constructor(durations),
+            stage_duration: Family::new_with_constructor(stages),
             delegate_duration: Family::new_with_constructor(durations),
+            delegate_failures: Family::default(),
+            admission: Admission::default(),
             server_requests: Family::default(),
-            repairs: repairs(),
-            types: Mutex::default(),
-            codes: Mutex::default(),
-        }
+            repairs: Family::default(),
+            undo: Family::default(),
+            replayed: Counter::default(),
+            shims: Family::default(),
+            skew: Gauge::default(),
+            types: Bounded::of(MOST_TYPES),
+            codes: Bounded::of(MOST_CODES),
+            versions: Bounded::of(MOST_VERSIONS),
+        };
+        metrics.begin_at_zero();
+        metrics
     }
 }
 
 impl Metrics {
+    /// Series whose labels are known exist before anything happens: a rate can be taken of the first time it does.
+    fn begin_at_zero(&self) {
+        for verb in VERBS {
+            drop(self.requests.get_or_create(&RequestLabels { verb, code: 0 }));
+            drop(self.request_duration.get_or_create(&RequestLabels { verb, code: 0 }));
+        }
+        for (object, reasons) in REPAIRS {
+            for reason in reasons {
+                drop(self.repairs.get_or_create(&RepairLabels { object, reason }));
+            }
+        }
+        for outcome in ["done", "failed"] {
+            drop(self.undo.get_or_create(&OutcomeLabels { outcome }));
+        }
+        drop(self.shims.get_or_create(&ShimLabels { version: env!("CARGO_PKG_VERSION").to_owned() }));
+    }
+
     /// Registers every family with a handle.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("multus_cni_requests", "CNI requests by verb and error code", self.requests.clone());
-        registry.register(
-            "multus_cni_request_duration_seconds",
-            "Time from a CNI request's arrival to its answer",
-            self.request_duration.clone(),
-        );
-        registry.register(
-            "multus_delegate_duration_seconds",
-            "Time a delegate plugin took",
-            self.delegate_duration.clone(),
-        );
-        registry.register("multus_server_request", "HTTP requests on the agent's socket", self.server_requests.clone());
-        registry.register(
-            "multus_datapath_repairs",
-            "What others did to the datapath and the agent put right or followed",
-            self.repairs.clone(),
-        );
+        add(registry, all::REQUESTS, &self.requests);
+        add(registry, all::REQUEST_DURATION, &self.request_duration);
+        add(registry, all::STAGE_DURATION, &self.stage_duration);
+        add(registry, all::DELEGATE_DURATION, &self.delegate_duration);
+        add(registry, all::DELEGATE_FAILURES, &self.delegate_failures);
+        add(registry, all::ADMISSION_WAITING, &self.admission.waiting);
+        add(registry, all::ADMISSION_REFUSED, &self.admission.refused);
+        add(registry, all::ADMISSION_WAIT, &self.admission.waited);
+        add(registry, all::SERVER_REQUESTS, &self.server_requests);
+        add(registry, all::REPAIRS, &self.repairs);
+        add(registry, all::UNDO_ATTEMPTS, &self.undo);
+        add(registry, all::SPOOL_REPLAYED, &self.replayed);
+        add(registry, all::SHIM_REQUESTS, &self.shims);
+        add(registry, all::SHIM_SKEW, &self.skew);
     }
 
     /// The label value for a plugin type: itself, or `other` when too many were seen (a NAD's author chooses them).
     pub fn type_label(&self, plugin: &str) -> String {
-        let Ok(mut types) = self.types.lock() else { return "other".into() };
-        if !types.iter().any(|seen| seen == plugin) {
-            if types.len() >= MOST_TYPES {
-                return "other".into();
-            }
-            types.push(plugin.to_owned());
-        }
-        plugin.to_owned()
+        self.types.admit(plugin.to_owned()).unwrap_or_else(|| OTHER.to_owned())
     }
 
     /// The label value for an error code: itself, or 999 when too many were seen (a plugin may print any).
     pub fn code_label(&self, code: u32) -> u32 {
-        let Ok(mut codes) = self.codes.lock() else { return code::INTERNAL };
-        if !codes.contains(&code) {
-            if codes.len() >= MOST_CODES {
-                return code::INTERNAL;
-            }
-            codes.push(code);
+        self.codes.admit(code).unwrap_or(code::INTERNAL)
+    }
+
+    /// Counts a request of a CNI plugin that calls itself `version`, and whether it is as old as the agent.
+    pub fn asked_by(&self, version: &str) {
+        let is_sane = version.len() <= LONGEST_VERSION && version.chars().all(|c| c.is_ascii_graphic());
+        let label = Some(version.to_owned()).filter(|_| is_sane).and_then(|version| self.versions.admit(version));
+        self.shims.get_or_create(&ShimLabels { version: label.unwrap_or_else(|| OTHER.to_owned()) }).inc();
+        if version.starts_with(|c: char| c.is_ascii_digit()) {
+            self.skew.set(i64::from(version != env!("CARGO_PKG_VERSION")));
         }
-        code
+    }
+}
+
+fn add<M: Metric + Clone>(registry: &mut Registry, family: Described, metric: &M) {
+    registry.register(family.name, family.help, metric.clone());
+}
+
+/// Label values that were seen, at most so many.
+#[derive(Debug)]
+struct Bounded<T> {
+    most: usize,
+    seen: Mutex<Vec<T>>,
+}
+
+impl<T: PartialEq + Clone> Bounded<T> {
+    fn of(most: usize) -> Self {
+        Self { most, seen: Mutex::default() }
+    }
+
+    /// `value`, if it was seen before or there is room.
+    fn admit(&self, value: T) -> Option<T> {
+        let mut seen = self.seen.lock().ok()?;
+        if !seen.contains(&value) {
+            if seen.len() >= self.most {
+                return None;
+            }
+            seen.push(value.clone());
+        }
+        Some(value)
     }
 }
 
@@ -206,8 +345,16 @@ impl Metrics {
 mod tests {
     use super::*;
 
+    /// How many series of a family there are.
+    fn series(register: impl FnOnce(&mut Registry), family: &str) -> usize {
+        let (mut registry, mut text) = (Registry::default(), String::new());
+        register(&mut registry);
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text.lines().filter(|line| line.starts_with(family)).count()
+    }
+
     #[test]
-    fn plugin_types_are_bounded() {
+    fn values_from_outside_are_bounded() {
         let metrics = Metrics::default();
         for n in 0..MOST_TYPES {
             assert_eq!(metrics.type_label(&format!("p{n}")), format!("p{n}"));
@@ -218,5 +365,27 @@ mod tests {
             assert_eq!(metrics.code_label(code), code);
         }
         assert_eq!((metrics.code_label(4_000_000), metrics.code_label(7)), (code::INTERNAL, 7));
+    }
+
+    #[test]
+    fn shims_are_told_apart_and_bounded() {
+        let metrics = Metrics::default();
+        metrics.asked_by(env!("CARGO_PKG_VERSION"));
+        assert_eq!(metrics.skew.get(), 0);
+        metrics.asked_by("0.0.1-older");
+        metrics.asked_by("upstream");
+        assert_eq!(metrics.skew.get(), 1, "Multus's shim says nothing about ours");
+        for n in 0..100 {
+            metrics.asked_by(&format!("9.9.{n}"));
+            metrics.asked_by(&"\u{1b}".repeat(n));
+        }
+        assert_eq!(series(|registry| metrics.register(registry), "multus_shim_requests_total"), MOST_VERSIONS + 1);
+    }
+
+    #[test]
+    fn answers_of_an_api_server_are_bounded() {
+        let api = Api::default();
+        (0..=u16::MAX).for_each(|code| api.count("get", "pods", code, 0.1));
+        assert_eq!(series(|registry| api.register(registry), "multus_api_requests_total"), 501);
     }
 }

@@ -78,6 +78,12 @@ impl Spool {
         Ok(notes)
     }
 
+    /// How many notes there are.
+    pub fn count(&self) -> usize {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        entries.filter(|entry| Path::new(&entry.file_name()).extension().is_some_and(|ending| ending == "note")).count()
+    }
+
     /// Removes a note that was replayed.
     pub fn replayed(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)

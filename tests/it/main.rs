@@ -18,14 +18,17 @@ macro_rules! needs_programs {
     };
 }
 
+mod alerts;
 mod annotations;
 mod api;
 mod autoconf;
 mod auxiliary;
 mod avahi;
 mod broken;
+mod capture;
 mod cli;
 mod counters;
+mod dashboards;
 mod del;
 mod devices;
 mod discovery;
@@ -42,8 +45,13 @@ mod kube;
 mod lab_itself;
 mod load;
 mod log_file;
+mod manifests;
 mod metrics;
 mod networks;
+mod page;
+mod ping;
+mod privileges;
+mod prometheus;
 mod reflect;
 mod regressions;
 mod relay;
@@ -59,3 +67,4 @@ mod thin;
 mod upstream;
 mod verbs;
 mod watch;
+mod why;

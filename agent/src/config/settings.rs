@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::datapath::DatapathSettings;
 use super::delegation::Delegation;
+use super::keys;
 use super::section::{ConfigError, Section};
 use super::words;
 use crate::cni::{RawObject, Version};
@@ -15,9 +16,29 @@ use crate::fault::quote;
 /// The longest time a request may be given.
 const MOST_TIME: Duration = Duration::from_hours(1);
 
+/// Where the settings are from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The file they were read from, where there is one.
+    pub file: Option<String>,
+    /// The keys that are written there.
+    pub written: Vec<&'static str>,
+    /// What was odd about it.
+    pub warnings: Vec<String>,
+}
+
+impl Origin {
+    /// Is `key` written there?
+    pub fn has(&self, key: &str) -> bool {
+        self.written.contains(&key)
+    }
+}
+
 /// The daemon's settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
+    /// Where they are from.
+    pub origin: Origin,
     /// `objects`: a folder of manifests instead of an API server.
     pub objects: Option<String>,
     /// `kubeconfig`; `None` is the in-cluster one.
@@ -26,8 +47,10 @@ pub struct Settings {
     pub node_name: Option<String>,
     /// `metricsAddress`, or every address at `metricsPort`.
     pub metrics_address: Option<SocketAddr>,
-    /// `pageAddress`.
+    /// `pageAddress`: where the web page is served.
     pub page_address: Option<SocketAddr>,
+    /// `pageHosts`: names by which the page may be asked for, besides the node's own.
+    pub page_hosts: Vec<String>,
     /// `requestTimeout`: one deadline per request; more than nothing, at most an hour.
     pub request_timeout: Duration,
     /// `socketDir`: the folder of our socket.
@@ -68,6 +91,22 @@ pub enum LogLevel {
     Error,
     Verbose,
     Debug,
+}
+
+impl LogLevel {
+    /// Every level by its word, from quiet to loud.
+    pub const ALL: [(&str, Self); 4] =
+        [("panic", Self::Panic), ("error", Self::Error), ("verbose", Self::Verbose), ("debug", Self::Debug)];
+
+    /// Reads a level's word, in any case.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, level)| level)
+    }
+
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.into_iter().find(|(_, level)| *level == self).map_or("", |(name, _)| name)
+    }
 }
 
 /// `hostExec`: where the agent may run delegates by itself, for callers that cannot.
@@ -158,11 +197,13 @@ impl Settings {
         let alias = top.folder("cniBinDir")?;
         delegation.bin_dir = delegation.bin_dir.or(alias);
         let settings = Self {
+            origin: Origin { written: keys::written(text), ..Origin::default() },
             objects: top.folder("objects")?,
             kubeconfig: top.folder("kubeconfig")?,
             node_name: top.text("nodeName")?,
             metrics_address: read_metrics_address(&mut top)?,
-            page_address: top.word("pageAddress", LISTEN, words::listen_address)?,
+            page_address: read_page_address(&mut top, &mut warnings)?,
+            page_hosts: top.list("pageHosts", "names of hosts, without ports", words::host)?.unwrap_or_default(),
             request_timeout: read_timeout(&mut top)?,
             socket_dir: top.folder("socketDir")?.unwrap_or_else(|| "/run/multus/".to_owned()),
             kubelet_dir: top.folder("kubeletDir")?.unwrap_or_else(|| "/var/lib/kubelet".to_owned()),
@@ -192,6 +233,17 @@ fn read_metrics_address(top: &mut Section) -> Result<Option<SocketAddr>, ConfigE
     let address = top.word("metricsAddress", LISTEN, words::listen_address)?;
     let port = top.number("metricsPort", 1, 65535)?.and_then(|port| u16::try_from(port).ok());
     Ok(address.or(port.map(words::every_address)))
+}
+
+fn read_page_address(top: &mut Section, warnings: &mut Vec<String>) -> Result<Option<SocketAddr>, ConfigError> {
+    let address = top.word("pageAddress", LISTEN, words::listen_address)?;
+    if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
+        warnings.push(format!(
+            "pageAddress {address} is not a loopback address: whoever reaches it reads the names and addresses of pods \
+             and of the services on their networks"
+        ));
+    }
+    Ok(address)
 }
 
 fn read_host_exec(top: &mut Section) -> Result<HostExec, ConfigError> {
@@ -240,13 +292,7 @@ fn read_certificate(top: &mut Section, warnings: &mut Vec<String>) -> Result<Opt
 
 fn read_log(top: &mut Section, warnings: &mut Vec<String>) -> Result<LogSettings, ConfigError> {
     let level = top.text("logLevel")?.and_then(|text| {
-        let known = [
-            ("panic", LogLevel::Panic),
-            ("error", LogLevel::Error),
-            ("verbose", LogLevel::Verbose),
-            ("debug", LogLevel::Debug),
-        ];
-        let level = known.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(&text)).map(|(_, level)| level);
+        let level = LogLevel::parse(&text);
         if level.is_none() {
             warnings.push(format!(
                 "logLevel {} is not known and ignored; use panic, error, verbose or debug",
@@ -316,6 +362,17 @@ mod tests {
     }
 
     #[test]
+    fn a_page_for_others_is_a_warning() {
+        for (address, warned) in [("127.0.0.1:9092", 0), ("[::1]:9092", 0), ("192.168.1.9:80", 1), (":9092", 1)] {
+            let (settings, warnings) = parse(&format!(r#"{{"pageAddress":"{address}","pageHosts":["a.home.arpa"]}}"#));
+            assert_eq!((settings.page_address.is_some(), warnings.len()), (true, warned), "{address}: {warnings:?}");
+            assert_eq!(settings.page_hosts, ["a.home.arpa"]);
+        }
+        let refusal = Settings::parse(r#"{"pageHosts":["a:80"]}"#).unwrap_err().to_string();
+        assert!(refusal.contains("pageHosts is \"a:80\": write a list: names of hosts"), "{refusal}");
+    }
+
+    #[test]
     fn nothing_written_is_every_default() {
         let (settings, warnings) = parse("{}");
         assert!(warnings.is_empty());
@@ -340,7 +397,7 @@ mod tests {
     fn every_key_is_read() {
         let (settings, warnings) = parse(
             r#"{"name":"x","type":"multus-shim","objects":"/o","kubeconfig":"/k","nodeName":"n1","metricsAddress":"127.0.0.1:9091",
-            "metricsPort":9092,"pageAddress":":8080","requestTimeout":"1m30s","socketDir":"/s","chrootDir":"/host","hostExec":"/proc/1/ns/mnt",
+            "metricsPort":9092,"pageAddress":"[::1]:8080","pageHosts":["a.home.arpa"],"requestTimeout":"1m30s","socketDir":"/s","chrootDir":"/host","hostExec":"/proc/1/ns/mnt",
             "kubeletDir":"/kub","deviceInfoDir":"/dev",
             "connectionLimit":10,"enablePprof":true,"retryDeleteOnError":true,"readinessindicatorfile":"/r",
             "perNodeCertificate":{"enabled":true,"bootstrapKubeconfig":"/b","certDir":"/c","certDuration":"24h"},
@@ -359,7 +416,8 @@ mod tests {
         let [certificate] = warnings.as_slice() else { panic!("{warnings:?}") };
         assert!(certificate.starts_with("perNodeCertificate is enabled and has no effect"), "{certificate}");
         assert_eq!(settings.metrics_address.unwrap().to_string(), "127.0.0.1:9091");
-        assert_eq!(settings.page_address.unwrap().to_string(), "[::]:8080");
+        assert_eq!(settings.page_address.unwrap().to_string(), "[::1]:8080");
+        assert_eq!(settings.page_hosts, ["a.home.arpa"]);
         assert_eq!(settings.request_timeout, Duration::from_secs(90));
         assert_eq!((settings.connection_limit, settings.log.level), (Some(10), Some(LogLevel::Debug)));
         assert_eq!((settings.kubelet_dir.as_str(), settings.device_info_dir.as_str()), ("/kub", "/dev"));

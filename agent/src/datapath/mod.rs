@@ -5,6 +5,7 @@
 //! filters), so that a new agent finds a running datapath and takes it over with [`Datapath::adopt`].
 
 mod attachment;
+mod costs;
 mod counters;
 mod error;
 mod guard;
@@ -37,6 +38,7 @@ use multus_ebpf_common::mark::STAMPS;
 use multus_ebpf_common::protocols::HOST_ACCESS;
 
 pub use attachment::{AttachMode, Attached, Attachment, Mac, Mark, Mode, Parent, Settings};
+pub use costs::{Cost, Costs, is_measured};
 pub use counters::Reading;
 pub use error::DatapathError;
 pub use guard::{Guard, Guarded};

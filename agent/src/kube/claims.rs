@@ -15,7 +15,7 @@ use ::kube::api::ListParams;
 use ::kube::core::{ApiResource, GroupVersionKind, Object, ObjectList};
 
 use self::allocation::{Claim, ClaimStatus, Given, Nothing, PodSpec, PodStatus, SliceSpec, found};
-use super::client::{CallError, Server};
+use super::client::{Ask, CallError, Server};
 use super::{Cluster, ClusterError, Source};
 use crate::fault::quote;
 use crate::names::{DeviceId, ObjectName, PodRef};
@@ -86,7 +86,7 @@ impl Reader<'_> {
         let api = Api::namespaced_with(self.server.client(), pod.namespace.as_str(), &kind);
         let gets = &self.cluster.0.gets;
         gets.fetch_add(1, Ordering::Relaxed);
-        let object: Result<PodObject, _> = self.read(|| api.get(pod.name.as_str())).await;
+        let object: Result<PodObject, _> = self.read(("get", "pods"), || api.get(pod.name.as_str())).await;
         match object {
             Ok(object) => checked(pod, object),
             Err(CallError::Refused(404, _)) => Err(super::pods::not_found(pod, true)),
@@ -118,7 +118,7 @@ impl Reader<'_> {
         let name = ObjectName::new(name).map_err(|bad| refused(pod, name, bad.to_string()))?;
         let kind = resource("ResourceClaim", "resourceclaims");
         let api = Api::namespaced_with(self.server.client(), pod.namespace.as_str(), &kind);
-        let object: Result<ClaimObject, _> = self.read(|| api.get(name.as_str())).await;
+        let object: Result<ClaimObject, _> = self.read(("get", "resourceclaims"), || api.get(name.as_str())).await;
         let object = object.map_err(|error| match error {
             CallError::Refused(404, _) => {
                 let reason = "the API server does not have it; it has to serve resource.k8s.io/v1 (Kubernetes 1.34)";
@@ -145,7 +145,8 @@ impl Reader<'_> {
             ListParams::default().fields(&format!("spec.nodeName={node},spec.driver={driver}")).limit(PAGE.0);
         let mut slices = Vec::new();
         for _ in 0..PAGE.1 {
-            let read: Result<ObjectList<SliceObject>, _> = self.read(|| api.list(&page)).await;
+            let read: Result<ObjectList<SliceObject>, _> =
+                self.read(("list", "resourceslices"), || api.list(&page)).await;
             let list = read.map_err(|error| unavailable(action(), &error))?;
             slices.extend(list.items.into_iter().map(|slice| slice.spec));
             match list.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -157,10 +158,14 @@ impl Reader<'_> {
     }
 
     /// One read; again only while the API server does not answer and there is time.
-    async fn read<T, F: Future<Output = ::kube::Result<T>>>(&self, call: impl Fn() -> F) -> Result<T, CallError> {
+    async fn read<T, F: Future<Output = ::kube::Result<T>>>(
+        &self,
+        ask: Ask,
+        call: impl Fn() -> F,
+    ) -> Result<T, CallError> {
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
-            let error = match self.server.call(left, call()).await {
+            let error = match self.server.call(ask, left, call()).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };

@@ -2,6 +2,7 @@
 //!
 //! Every call has a deadline; refused credentials are read again. Nothing here keeps objects.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
 use std::path::Path;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 
 use super::ClusterError;
 use crate::fault::{escape, quote};
+use crate::metrics::Api as Calls;
 
 /// Longest wait for a TCP connection and TLS.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -28,6 +30,16 @@ pub(super) struct Contact {
     last: Mutex<Option<Instant>>,
     error: Mutex<Option<String>>,
     losses: watch::Sender<u64>,
+    watches: Mutex<BTreeMap<&'static str, Sight>>,
+}
+
+/// How current is what a watch has told.
+#[derive(Debug, Clone, Copy)]
+struct Sight {
+    /// It goes on telling: as current as the server's last sign of life.
+    open: bool,
+    /// When it told something, or the moment it broke.
+    last: Instant,
 }
 
 impl Contact {
@@ -60,6 +72,34 @@ impl Contact {
     /// Tells of every [`Self::lost`] from now on.
     pub(super) fn losses(&self) -> watch::Receiver<u64> {
         self.losses.subscribe()
+    }
+
+    /// All that the server has of `resource` is known, and its changes will be.
+    pub(super) fn is_current(&self, resource: &'static str) {
+        let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        watches.insert(resource, Sight { open: true, last: Instant::now() });
+    }
+
+    /// Changes of `resource` are not heard any more: what is known was current for the last time when the server last
+    /// answered.
+    pub(super) fn is_outdated(&self, resource: &'static str) {
+        let answered = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        let sight = watches.entry(resource).or_insert_with(|| Sight { open: true, last: Instant::now() });
+        if sight.open {
+            *sight = Sight { open: false, last: answered.map_or(sight.last, |answered| sight.last.max(answered)) };
+        }
+    }
+
+    /// Resources that are watched, and for how long what is known of them may be outdated.
+    pub(super) fn watch_ages(&self) -> Vec<(&'static str, Duration)> {
+        let answered = self.age();
+        let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        let age = |sight: &Sight| {
+            let age = sight.last.elapsed();
+            answered.filter(|_| sight.open).map_or(age, |answered| age.min(answered))
+        };
+        watches.iter().map(|(resource, sight)| (*resource, age(sight))).collect()
     }
 
     /// What is wrong with the folder of manifests, if anything.
@@ -120,6 +160,9 @@ pub(super) fn advice(code: u16) -> &'static str {
     }
 }
 
+/// What a call asks, as it is counted: verb and resource.
+pub(super) type Ask = (&'static str, &'static str);
+
 /// An API server, and how it is doing.
 #[derive(Clone)]
 pub(super) struct Server {
@@ -127,6 +170,8 @@ pub(super) struct Server {
     kubeconfig: Option<Arc<Path>>,
     renewed: Arc<Mutex<Option<Instant>>>,
     pub(super) contact: Arc<Contact>,
+    /// What was asked of it.
+    pub(super) calls: Calls,
 }
 
 impl Debug for Server {
@@ -139,7 +184,13 @@ impl Server {
     /// Reads the configuration; contacts nobody.
     pub(super) async fn new(kubeconfig: Option<&Path>, contact: Arc<Contact>) -> Result<Self, ClusterError> {
         let client = Arc::new(RwLock::new(build(kubeconfig).await?));
-        Ok(Self { client, kubeconfig: kubeconfig.map(Arc::from), renewed: Arc::default(), contact })
+        Ok(Self {
+            client,
+            kubeconfig: kubeconfig.map(Arc::from),
+            renewed: Arc::default(),
+            contact,
+            calls: Calls::default(),
+        })
     }
 
     /// The client with the credentials as last read; ask for it again with every call.
@@ -162,13 +213,17 @@ impl Server {
         }
     }
 
-    /// One call, ended at `limit`; tells [`Contact`] how it went.
+    /// One call, ended at `limit`; counted, and [`Contact`] is told how it went.
     pub(super) async fn call<T>(
         &self,
+        ask: Ask,
         limit: Duration,
         call: impl Future<Output = ::kube::Result<T>>,
     ) -> Result<T, CallError> {
-        let error = match tokio::time::timeout(limit, call).await {
+        let began = Instant::now();
+        let called = tokio::time::timeout(limit, call).await;
+        self.count(ask, status_of(&called), began.elapsed());
+        let error = match called {
             Ok(Ok(answer)) => {
                 self.contact.worked();
                 return Ok(answer);
@@ -185,6 +240,19 @@ impl Server {
             self.renew().await;
         }
         Err(error)
+    }
+
+    /// Counts a request that took so long; status 0: no answer came.
+    pub(super) fn count(&self, (verb, resource): Ask, status: u16, took: Duration) {
+        self.calls.count(verb, resource, status, took.as_secs_f64());
+    }
+}
+
+fn status_of<T>(called: &Result<::kube::Result<T>, tokio::time::error::Elapsed>) -> u16 {
+    match called {
+        Ok(Ok(_)) => 200,
+        Ok(Err(::kube::Error::Api(status))) => status.code,
+        Ok(Err(_)) | Err(_) => 0,
     }
 }
 
@@ -238,6 +306,25 @@ pub(super) fn is_answer(code: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_watch_is_as_current_as_the_servers_last_sign_of_life() {
+        let contact = Contact::default();
+        assert_eq!(contact.watch_ages(), []);
+        let pause = Duration::from_millis(30);
+        let age = || contact.watch_ages()[0].1;
+        contact.worked();
+        contact.is_current("pods");
+        std::thread::sleep(pause);
+        assert!(age() >= pause, "nobody has heard of the server since");
+        contact.worked();
+        assert!(age() < pause, "it lives, and has said nothing new");
+        contact.is_outdated("pods");
+        std::thread::sleep(pause);
+        contact.worked();
+        contact.is_outdated("pods");
+        assert!(age() >= pause, "it lives, and we do not hear its changes");
+    }
 
     #[test]
     fn what_may_pass() {

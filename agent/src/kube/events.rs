@@ -137,7 +137,7 @@ async fn say(inner: &Inner, server: &Server, told: &mut Told, (what, next): (Wha
     if let Next::Raise(name, count) = next {
         let api: Api<v1::Event> = Api::namespaced(server.client(), what.pod.namespace.as_str());
         let more = Patch::Merge(json!({ "count": count, "lastTimestamp": Time(post.at) }));
-        match server.call(POST, api.patch(&name, &PatchParams::default(), &more)).await {
+        match server.call(("patch", "events"), POST, api.patch(&name, &PatchParams::default(), &more)).await {
             Err(CallError::Refused(404, _)) => told.forget(&what),
             // What is said now is not worth another try: the next one says it, too.
             Ok(_) | Err(_) => return,
@@ -156,7 +156,7 @@ async fn send(inner: &Inner, server: &Server, event: &v1::Event) -> bool {
     let mut pause = PAUSE.0;
     loop {
         let api: Api<v1::Event> = Api::namespaced(server.client(), &namespace);
-        match server.call(POST, api.create(&PostParams::default(), event)).await {
+        match server.call(("create", "events"), POST, api.create(&PostParams::default(), event)).await {
             // A conflict is our own earlier attempt, whose answer was lost.
             Ok(_) | Err(CallError::Refused(409, _)) => return true,
             // 403 is also what a namespace that is going away answers.

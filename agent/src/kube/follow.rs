@@ -4,7 +4,7 @@
 
 use std::fmt::Debug;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::kube::runtime::watcher::{self, Event};
 use ::kube::{Api, Client, Resource};
@@ -38,7 +38,7 @@ pub(super) async fn listen(server: Server, quiet: Duration, mut stop: watch::Rec
         if silence < quiet {
             continue;
         }
-        let asked = server.call(SIGN.min(quiet), server.client().apiserver_version()).await;
+        let asked = server.call(("get", "version"), SIGN.min(quiet), server.client().apiserver_version()).await;
         // Any answer will do, also one that refuses or that we cannot read.
         if matches!(asked, Err(CallError::Unreached(_))) {
             server.contact.lost();
@@ -46,9 +46,10 @@ pub(super) async fn listen(server: Server, quiet: Duration, mut stop: watch::Rec
     }
 }
 
-/// Follows `api` of the server's client until `stop`: `see` gets every event, after a restart from `Init` on again.
+/// Follows `api`, whose objects are `resource`, of the server's client until `stop`: `see` gets every event, after a
+/// restart from `Init` on again.
 pub(super) async fn follow<K>(
-    api: impl Fn(Client) -> Api<K>,
+    (resource, api): (&'static str, impl Fn(Client) -> Api<K>),
     config: watcher::Config,
     server: &Server,
     mut stop: watch::Receiver<bool>,
@@ -62,19 +63,31 @@ pub(super) async fn follow<K>(
     while !*stop.borrow() {
         let mut events = pin!(watcher::watcher(api(server.client()), config.clone()));
         let mut patience = LIST;
+        let mut listing = Instant::now();
         loop {
             let next = tokio::select! {
                 () = stopped(&mut stop) => return,
                 // The connection may hang for long without a word from either side.
-                _ = losses.changed() => break,
+                _ = losses.changed() => {
+                    contact.is_outdated(resource);
+                    break;
+                }
                 next = tokio::time::timeout(patience, events.next()) => next,
             };
             let error = match next {
                 Ok(Some(Ok(event))) => {
-                    // `Init` only announces the list request.
+                    match event {
+                        // Only announces the list request.
+                        Event::Init => listing = Instant::now(),
+                        Event::InitDone => server.count(("list", resource), 200, listing.elapsed()),
+                        _ => {}
+                    }
                     if !matches!(event, Event::Init) {
                         contact.worked();
                         pause = PAUSE.0;
+                    }
+                    if matches!(event, Event::InitDone | Event::Apply(_) | Event::Delete(_)) {
+                        contact.is_current(resource);
                     }
                     patience = if matches!(event, Event::InitDone | Event::Apply(_) | Event::Delete(_)) {
                         SILENCE
@@ -88,10 +101,14 @@ pub(super) async fn follow<K>(
                 Ok(None) => break,
                 Err(_) => {
                     contact.failed("the watch gave no sign of life");
+                    contact.is_outdated(resource);
                     break;
                 }
             };
             let status = status_of(&error);
+            contact.is_outdated(resource);
+            let verb = if matches!(error, watcher::Error::InitialListFailed(_)) { "list" } else { "watch" };
+            server.count((verb, resource), status.unwrap_or(0), listing.elapsed());
             let reason = format!("{}{}", chain(&error), status.map_or("", advice));
             match status {
                 Some(code) if is_answer(code) => contact.noted(&reason),

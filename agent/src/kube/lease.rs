@@ -45,7 +45,7 @@ impl Cluster {
     /// The API server did not answer, or refused.
     pub async fn lease(&self, id: &LeaseName) -> Result<Option<LeaseFacts>, ClusterError> {
         let (server, api) = self.leases(id)?;
-        match server.call(CALL, api.get(id.name.as_str())).await {
+        match server.call(("get", "leases"), CALL, api.get(id.name.as_str())).await {
             Ok(lease) => Ok(Some(LeaseFacts {
                 holder: lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default(),
                 version: lease.metadata.resource_version.unwrap_or_default(),
@@ -85,8 +85,8 @@ impl Cluster {
         };
         let params = PostParams::default();
         let written = match before {
-            Some(_) => server.call(CALL, api.replace(name, &params, &lease)).await,
-            None => server.call(CALL, api.create(&params, &lease)).await,
+            Some(_) => server.call(("update", "leases"), CALL, api.replace(name, &params, &lease)).await,
+            None => server.call(("create", "leases"), CALL, api.create(&params, &lease)).await,
         };
         match written {
             Ok(_) => Ok(true),

@@ -42,6 +42,7 @@ use self::known::Known;
 pub use self::lease::{LeaseFacts, LeaseName};
 use self::report::Reports;
 pub use self::written::WrittenStatuses;
+use crate::metrics::Api;
 use crate::names::{BadName, NadRef, ObjectName, PodRef};
 use crate::objects::{Network, Pod, annotation};
 
@@ -107,6 +108,12 @@ pub struct ClusterHealth {
     pub reports_retried: u64,
     /// Status annotations given up: the pod is gone or was re-created, or the queue was full.
     pub reports_dropped: u64,
+    /// Attempts that succeeded.
+    pub reports_written: u64,
+    /// Events not posted yet.
+    pub events_waiting: usize,
+    /// Resources that are watched, and for how long what is known of them may be outdated.
+    pub watches: Vec<(&'static str, Duration)>,
     /// Events not posted: queue full, or refused for good by the API server.
     pub events_dropped: u64,
     /// Single GETs of pods so far.
@@ -277,11 +284,19 @@ impl Cluster {
             reports_pending: inner.reports.pending(),
             reports_retried: inner.reports.retried(),
             reports_dropped: inner.reports.dropped(),
+            reports_written: inner.reports.written(),
+            events_waiting: inner.events.waiting(),
+            watches: inner.contact.watch_ages(),
             events_dropped: inner.events.dropped(),
             gets: inner.gets.load(Ordering::Relaxed),
             last_error: inner.contact.error(),
             refusals: inner.refusals.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
+    }
+
+    /// What was asked of the API server; all zeros without one.
+    pub fn calls(&self) -> Api {
+        self.0.server.as_ref().map(|server| server.calls.clone()).unwrap_or_default()
     }
 
     fn has_source(&self) -> bool {

@@ -109,7 +109,14 @@ impl Cluster {
             let mut listed = HashSet::new();
             let see = |event| see(&inner, &mut listed, event);
             let (config, stop) = (watcher::Config::default(), inner.stop.clone());
-            follow(Api::<NetworkAttachmentDefinition>::all, config, &server, stop, see).await;
+            follow(
+                ("network-attachment-definitions", Api::<NetworkAttachmentDefinition>::all),
+                config,
+                &server,
+                stop,
+                see,
+            )
+            .await;
         });
     }
 }

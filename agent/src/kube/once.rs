@@ -34,11 +34,12 @@ impl Cluster {
         let api: Api<NetworkAttachmentDefinition> = Api::namespaced(server.client(), id.namespace.as_str());
         loop {
             let limit = deadline.saturating_duration_since(Instant::now());
-            let error = match server.call(limit, api.get(id.name.as_str())).await {
-                Ok(object) => return object.trimmed().map(Arc::new).ok_or_else(not_found),
-                Err(CallError::Refused(404, _)) => return Err(not_found()),
-                Err(error) => error,
-            };
+            let error =
+                match server.call(("get", "network-attachment-definitions"), limit, api.get(id.name.as_str())).await {
+                    Ok(object) => return object.trimmed().map(Arc::new).ok_or_else(not_found),
+                    Err(CallError::Refused(404, _)) => return Err(not_found()),
+                    Err(error) => error,
+                };
             if !error.may_pass() || deadline.saturating_duration_since(Instant::now()) <= READ_PAUSE {
                 return Err(ClusterError::Unavailable {
                     action: format!("find {KIND} \"{id}\""),

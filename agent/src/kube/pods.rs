@@ -94,7 +94,7 @@ impl Cluster {
             let api: Api<PartialObjectMeta<v1::Pod>> = Api::namespaced(server.client(), pod.namespace.as_str());
             self.0.gets.fetch_add(1, Ordering::Relaxed);
             let limit = deadline.saturating_duration_since(Instant::now());
-            let error = match server.call(limit, api.get(pod.name.as_str())).await {
+            let error = match server.call(("get", "pods"), limit, api.get(pod.name.as_str())).await {
                 Ok(object) => return trimmed(object.metadata).ok_or_else(|| not_found(pod, true)),
                 Err(CallError::Refused(404, _)) => return Err(not_found(pod, true)),
                 Err(error) => error,
@@ -121,7 +121,8 @@ impl Cluster {
                 let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
                 let mut listed = HashSet::new();
                 let see = |event| see(&inner, &mut listed, event);
-                follow(Api::<PartialObjectMeta<v1::Pod>>::all, config, &server, inner.stop.clone(), see).await;
+                follow(("pods", Api::<PartialObjectMeta<v1::Pod>>::all), config, &server, inner.stop.clone(), see)
+                    .await;
             });
         }
         true

@@ -54,6 +54,7 @@ pub(super) struct Reports {
     news: Notify,
     retried: AtomicU64,
     dropped: AtomicU64,
+    written: AtomicU64,
 }
 
 /// How one attempt ended.
@@ -67,7 +68,8 @@ enum Outcome {
 
 impl Reports {
     pub(super) fn new() -> Self {
-        Self { pending: Mutex::default(), news: Notify::new(), retried: AtomicU64::new(0), dropped: AtomicU64::new(0) }
+        let zero = || AtomicU64::new(0);
+        Self { pending: Mutex::default(), news: Notify::new(), retried: zero(), dropped: zero(), written: zero() }
     }
 
     /// Queues `text`, in place of what the pod was to be told before.
@@ -94,6 +96,10 @@ impl Reports {
 
     pub(super) fn retried(&self) -> u64 {
         self.retried.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
     }
 
     pub(super) fn dropped(&self) -> u64 {
@@ -123,6 +129,7 @@ impl Reports {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(one) = pending.get_mut(key) else { return };
         one.is_under_way = false;
+        self.written.fetch_add(u64::from(outcome == Outcome::Written), Ordering::Relaxed);
         if one.version != version {
             one.due = Instant::now();
         } else if outcome == Outcome::Failed {
@@ -182,7 +189,7 @@ async fn write(server: &Server, report: &Report) -> Outcome {
 /// The uid did not fit, perhaps: what does the pod of this name have now?
 async fn second_look(server: &Server, report: &Report, code: u16) -> Outcome {
     let pod = &report.pod;
-    let metadata = match server.call(WRITE, pods(server, pod).get(pod.name.as_str())).await {
+    let metadata = match server.call(("get", "pods"), WRITE, pods(server, pod).get(pod.name.as_str())).await {
         Ok(found) => found.metadata,
         Err(CallError::Refused(404, _)) => return dropped(pod, "it is gone"),
         Err(_) => return Outcome::Failed,
@@ -212,7 +219,10 @@ async fn patch(server: &Server, report: &Report, uid: Option<&str>) -> Result<()
     let patch = Patch::Merge(json!({ "metadata": metadata }));
     let api = pods(server, &report.pod);
     let params = PatchParams::default();
-    server.call(WRITE, api.patch_status(report.pod.name.as_str(), &params, &patch)).await.map(drop)
+    server
+        .call(("patch", "pods/status"), WRITE, api.patch_status(report.pod.name.as_str(), &params, &patch))
+        .await
+        .map(drop)
 }
 
 fn pods(server: &Server, pod: &PodRef) -> Api<PartialObjectMeta<v1::Pod>> {

@@ -54,7 +54,10 @@ impl Cluster {
         let mut params = ListParams::default().fields(&format!("spec.nodeName={node}")).limit(PAGE);
         let mut written = WrittenStatuses::default();
         for _ in 0..MOST_PAGES {
-            let page = server.call(PAGE_TIME, api.list_metadata(&params)).await.map_err(|error| unavailable(&error))?;
+            let page = server
+                .call(("list", "pods"), PAGE_TIME, api.list_metadata(&params))
+                .await
+                .map_err(|error| unavailable(&error))?;
             for pod in page.items {
                 let annotations = pod.metadata.annotations.unwrap_or_default();
                 let is_static = is_static(&annotations);

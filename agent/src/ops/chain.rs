@@ -46,6 +46,7 @@ pub async fn attempt<R: Runner>(context: &Context, runner: &mut R, job: Job) -> 
     context.metrics.delegate_duration.get_or_create(&labels).observe(took.as_secs_f64());
     let ran = !matches!(outcome.problem, Some(Problem::NotFound(_)));
     let answer = read(outcome, plugin.as_str(), verb, timeout_ms);
+    context.metrics.delegate_failures.get_or_create(&labels).inc_by(u64::from(answer.is_err()));
     context.delegates.note(&labels, took, answer.as_ref().err());
     answer.map_err(|error| Failed { error, ran })
 }

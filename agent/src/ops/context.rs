@@ -12,12 +12,14 @@ use crate::datapath::Datapath;
 use crate::fault::{CniError, code};
 use crate::kube::Cluster;
 use crate::kubelet::Kubelet;
-use crate::metrics::Metrics;
+use crate::metrics::{Admission, Metrics, POOLS, PoolLabels};
 use crate::names::ContainerId;
+use crate::ops::capture::Captures;
 use crate::ops::default_network::DefaultNetwork;
 use crate::ops::delegate_tally::DelegateTally;
 use crate::ops::discovery::Discovery;
 use crate::ops::ledger::Ledger;
+use crate::ops::probe::Probes;
 use crate::ops::reflect::Reflection;
 use crate::ops::refusals::Refusals;
 use crate::ops::repair::Troubles;
@@ -39,6 +41,8 @@ pub struct Context {
     pub datapath_fault: Option<String>,
     /// Why nobody can scrape, where somebody should.
     pub metrics_fault: Mutex<Option<String>>,
+    /// Why nobody can see the web page, where somebody should.
+    pub page_fault: Mutex<Option<String>>,
     /// The cluster's own network, as far as it is known.
     pub default_network: DefaultNetwork,
     /// What is announced on parents.
@@ -61,6 +65,10 @@ pub struct Context {
     pub turns: Turns,
     /// Something was left over just now, by a shim that is gone: a reason to look before it is time.
     pub left_over: Notify,
+    /// How much may be captured at once.
+    pub captures: Captures,
+    /// Whose turn it is to ask who is there.
+    pub probes: Probes,
     /// What the relay decides, while somebody asks.
     pub witness: Witness,
 }
@@ -69,6 +77,11 @@ impl Context {
     /// Notes whether metrics can be scraped.
     pub fn metrics_are(&self, fault: Option<String>) {
         *self.metrics_fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
+    /// Notes whether the web page can be seen.
+    pub fn page_is(&self, fault: Option<String>) {
+        *self.page_fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 }
 
@@ -83,6 +96,19 @@ pub struct Turns {
     again: Mutex<HashMap<ContainerId, (Instant, Duration)>>,
     /// Somebody was at work since the last rest.
     worked: AtomicBool,
+    /// Who waits, and for how long.
+    counts: Admission,
+}
+
+/// How full a pool is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// The metrics' word for the pool.
+    pub pool: &'static str,
+    /// Requests that may be at work at once.
+    pub limit: usize,
+    /// Requests at work.
+    pub in_flight: usize,
 }
 
 /// First and longest pause between two tries to undo the same thing.
@@ -104,9 +130,16 @@ pub enum Pool {
     Others,
 }
 
+impl Pool {
+    fn labels(self) -> PoolLabels {
+        let [attach, other] = POOLS;
+        PoolLabels { pool: if self == Self::Attaching { attach } else { other } }
+    }
+}
+
 impl Turns {
-    /// `most` operations of either pool at once.
-    pub fn new(most: usize) -> Self {
+    /// `most` operations of either pool at once; who waits is counted in `counts`.
+    pub fn new(most: usize, counts: Admission) -> Self {
         Self {
             attaching: Arc::new(Semaphore::new(most)),
             others: Arc::new(Semaphore::new(most)),
@@ -114,6 +147,7 @@ impl Turns {
             containers: Mutex::default(),
             again: Mutex::default(),
             worked: AtomicBool::new(false),
+            counts,
         }
     }
 
@@ -123,7 +157,8 @@ impl Turns {
     /// Code 11 at the deadline.
     pub async fn take(&self, pool: Pool, container: Option<&ContainerId>, deadline: Instant) -> Result<Turn, CniError> {
         self.worked.store(true, Ordering::Relaxed);
-        let wait = deadline.saturating_duration_since(Instant::now());
+        let (began, labels) = (Instant::now(), pool.labels());
+        let wait = deadline.saturating_duration_since(began);
         let turn = async {
             // The container first: a second request for it must not occupy a place while it waits for the first.
             let container = match container {
@@ -140,7 +175,14 @@ impl Turns {
             CniError::new(code::TRY_LATER, format!("no turn within {} s: the node is busy", wait.as_secs()))
                 .remedy("try again later")
         };
-        tokio::time::timeout(wait, turn).await.ok().flatten().ok_or_else(busy)
+        let waiting = Waiting::begin(&self.counts, labels);
+        let turn = tokio::time::timeout(wait, turn).await.ok().flatten();
+        drop(waiting);
+        self.counts.waited.get_or_create(&labels).observe(began.elapsed().as_secs_f64());
+        if turn.is_none() {
+            self.counts.refused.get_or_create(&labels).inc();
+        }
+        turn.ok_or_else(busy)
     }
 
     /// Takes `container` if nobody has it.
@@ -197,9 +239,35 @@ impl Turns {
         rests
     }
 
+    /// How full the pools are.
+    pub fn rooms(&self) -> [Room; 2] {
+        let (attaching, others) = self.free();
+        [(Pool::Attaching, attaching), (Pool::Others, others)].map(|(pool, free)| Room {
+            pool: pool.labels().pool,
+            limit: self.most,
+            in_flight: self.most.saturating_sub(free),
+        })
+    }
+
     /// Operations at work and places, per pool: for the status.
     pub fn free(&self) -> (usize, usize) {
         (self.attaching.available_permits(), self.others.available_permits())
+    }
+}
+
+/// Counted as waiting while this lives: whoever waits may be dropped.
+struct Waiting<'a>(&'a Admission, PoolLabels);
+
+impl<'a> Waiting<'a> {
+    fn begin(counts: &'a Admission, labels: PoolLabels) -> Self {
+        counts.waiting.get_or_create(&labels).inc();
+        Self(counts, labels)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.get_or_create(&self.1).dec();
     }
 }
 

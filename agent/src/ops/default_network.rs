@@ -36,6 +36,8 @@ pub struct Known {
     pub file: Option<PathBuf>,
     /// Since when master and file are these, in seconds of the Unix epoch.
     pub since: u64,
+    /// Another conf sorts before ours, so that the runtime takes that one.
+    pub bypassed: bool,
     /// What an operator should look at.
     pub warnings: Vec<String>,
 }

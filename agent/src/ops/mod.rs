@@ -5,6 +5,7 @@
 pub mod add;
 pub mod anew;
 pub mod auxiliary;
+pub mod capture;
 pub mod chain;
 pub mod check;
 pub mod checks;
@@ -28,6 +29,7 @@ pub mod lint;
 pub mod owed_status;
 pub mod pods;
 pub mod preflight;
+pub mod probe;
 pub mod reconcile;
 mod recording;
 pub mod reflect;
@@ -40,6 +42,7 @@ pub mod status;
 pub mod takeover;
 pub mod undo;
 pub mod view;
+pub mod why;
 pub mod witness;
 
 use std::collections::BTreeMap;
@@ -58,20 +61,22 @@ use runner::Runner;
 
 /// Answers one call, counts it and logs it.
 pub async fn answer<R: Runner>(context: &Arc<Context>, call: Call, runner: &mut R) -> Step {
+    context.metrics.asked_by(&call.shim);
     let asked = asked_by(&call.env);
     counted(context, asked, async {
         let invocation = Invocation::read(call, &context.settings)?;
-        perform(context, &invocation, runner).await
+        Box::pin(perform(context, &invocation, runner)).await
     })
     .await
 }
 
 /// The same for a caller that converts results itself: whatever version it asks in, the answer is in the newest.
 pub async fn answer_in_newest<R: Runner>(context: &Arc<Context>, call: Call, runner: &mut R) -> Step {
+    context.metrics.asked_by(&call.shim);
     let asked = asked_by(&call.env);
     counted(context, asked, async {
         let invocation = Invocation::read(call, &context.settings)?;
-        perform(context, &Invocation { version: Version::NEWEST, ..invocation }, runner).await
+        Box::pin(perform(context, &Invocation { version: Version::NEWEST, ..invocation }, runner)).await
     })
     .await
 }

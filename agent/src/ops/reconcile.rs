@@ -50,8 +50,9 @@ pub async fn replay(context: &Context) {
         for line in &note.failed {
             tracing::warn!(container = %note.container, "left over by a DEL without the agent: {line}");
         }
-        if let Err(error) = context.spool.replayed(&path) {
-            tracing::error!("remove the note {}: {error}", path.display());
+        match context.spool.replayed(&path) {
+            Ok(()) => drop(context.metrics.replayed.inc()),
+            Err(error) => tracing::error!("remove the note {}: {error}", path.display()),
         }
     }
 }

@@ -5,7 +5,8 @@
 use std::time::{Duration, Instant};
 
 use crate::cni::{Command, RawObject};
-use crate::names::{NetnsPath, PluginName};
+use crate::metrics::OutcomeLabels;
+use crate::names::{ContainerId, NetnsPath, PluginName};
 use crate::ops::chain;
 use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::runner::{HostRunner, Runner};
@@ -205,7 +206,7 @@ pub async fn half_plugged(context: &Context, runner: &mut HostRunner) {
         };
         let (Some(at), true) = (record.half_plugged(), context.turns.is_due(container)) else { continue };
         let failed = one(context, &mut Record::clone(&record), at, runner, deadline).await;
-        context.turns.tried(container, failed.is_empty());
+        tried(context, container, failed.is_empty());
         for line in failed {
             tracing::warn!(%container, "still not undone: {line}");
         }
@@ -220,8 +221,15 @@ async fn leftover<R: Runner>(context: &Context, seen: &Record, runner: &mut R, d
     let mut record = Record::clone(&record);
     let netns = record.netns.clone().filter(|path| path.as_path().exists());
     let failed = undo(context, &mut record, netns.as_ref(), runner, deadline).await;
-    context.turns.tried(container, failed.is_empty());
+    tried(context, container, failed.is_empty());
     for line in failed {
         tracing::warn!(%container, "still not undone: {line}");
     }
+}
+
+/// Remembers how another try went: when the next one is due, and for the metrics.
+fn tried(context: &Context, container: &ContainerId, succeeded: bool) {
+    context.turns.tried(container, succeeded);
+    let outcome = if succeeded { "done" } else { "failed" };
+    context.metrics.undo.get_or_create(&OutcomeLabels { outcome }).inc();
 }

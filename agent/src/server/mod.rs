@@ -1,7 +1,12 @@
 //! The edge: sockets in, operations called, answers out. Translates and nothing else.
 
+pub mod body;
 pub mod conversation;
+mod log_level;
+mod looking;
 pub mod metrics_page;
+pub mod page;
+mod query;
 pub mod routes;
 pub mod socket;
 mod upstream;

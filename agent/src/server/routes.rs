@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
@@ -20,8 +20,10 @@ use crate::ops;
 use crate::ops::context::Context;
 use crate::ops::runner::HostRunner;
 use crate::ops::view;
+use crate::server::body::Body;
 use crate::server::conversation::Conversation;
-use crate::server::upstream;
+use crate::server::{log_level, looking, upstream};
+use crate::telemetry::log::Dial;
 use crate::wire::{self, Call, Outcome};
 
 /// How long a body may take to arrive.
@@ -34,6 +36,8 @@ pub struct Routes {
     pub context: Arc<Context>,
     /// Runs delegates for callers that cannot, where the agent may.
     pub host: Option<HostRunner>,
+    /// Turns the log's level.
+    pub dial: Dial,
     /// True once the agent is on its way out.
     pub stopping: AtomicBool,
 }
@@ -50,11 +54,18 @@ const QUERIES: &[&str] = &[
     "/v1/delegates",
     "/v1/programs",
     "/v1/refusals",
+    "/v1/version",
+    "/v1/config",
+    LOG_LEVEL,
     "/v1/explain",
     "/v1/check",
 ];
 
-type Answer = Response<Full<Bytes>>;
+/// Where the log's level is asked for, and turned.
+const LOG_LEVEL: &str = "/v1/log-level";
+
+/// An answer.
+pub type Answer = Response<Body>;
 
 impl Routes {
     /// Answers one request of a connection and counts it.
@@ -75,7 +86,8 @@ impl Routes {
         let path = request.uri().path().to_owned();
         let allowed: &[Method] = match path.as_str() {
             wire::CALL_PATH | wire::OUTCOME_PATH | "/cni" | "/delegate" => &[Method::POST],
-            "/healthz" | "/readyz" => &[Method::GET, Method::POST],
+            "/healthz" | "/readyz" | LOG_LEVEL => &[Method::GET, Method::POST],
+            path if looking::PATHS.contains(&path) => looking::methods(path),
             query if QUERIES.contains(&query) => &[Method::GET],
             _ => return text(StatusCode::NOT_FOUND, "no such path"),
         };
@@ -88,11 +100,16 @@ impl Routes {
             "/cni" => upstream::cni(self, request).await,
             "/delegate" => upstream::delegate(self, request).await,
             "/readyz" => self.ready(),
+            path if looking::PATHS.contains(&path) => looking::answer(&self.context, &request).await,
             "/v1/status" => json(&view::status(&self.context)),
             "/v1/attachments" => json(&view::attachments(&self.context)),
             "/v1/networks" => json(&view::networks(&self.context)),
             "/v1/relay" => json(&view::relay(&self.context)),
             "/v1/services" => json(&view::services(&self.context)),
+            LOG_LEVEL if request.method() == Method::POST => log_level::turn(&self.dial, request).await,
+            LOG_LEVEL => log_level::now(&self.dial),
+            "/v1/version" => json(&view::version()),
+            "/v1/config" => json(&view::config(&self.context)),
             "/v1/parents" => json(&view::parents(&self.context)),
             "/v1/delegates" => json(&view::delegates(&self.context)),
             "/v1/programs" => match view::programs(&self.context).await {
@@ -195,7 +212,7 @@ pub(super) async fn decode<T: serde::de::DeserializeOwned>(request: Request<Inco
 pub(super) fn json<T: Serialize>(value: &T) -> Answer {
     match serde_json::to_vec(value) {
         Ok(body) => {
-            let mut answer = Response::new(Full::new(Bytes::from(body)));
+            let mut answer = Response::new(Body::from(Bytes::from(body)));
             answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             answer
         }
@@ -204,14 +221,14 @@ pub(super) fn json<T: Serialize>(value: &T) -> Answer {
 }
 
 pub(super) fn text(status: StatusCode, body: &str) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::copy_from_slice(body.as_bytes())));
+    let mut answer = Response::new(Body::from(Bytes::copy_from_slice(body.as_bytes())));
     *answer.status_mut() = status;
     answer
 }
 
 fn label(path: &str) -> &'static str {
     const PATHS: [&str; 6] = ["/cni", "/delegate", "/healthz", "/readyz", wire::CALL_PATH, wire::OUTCOME_PATH];
-    PATHS.iter().chain(QUERIES).copied().find(|known| *known == path).unwrap_or("NotFound")
+    PATHS.iter().chain(QUERIES).chain(&looking::PATHS).copied().find(|known| *known == path).unwrap_or("NotFound")
 }
 
 fn method_label(method: &Method) -> &'static str {
@@ -228,7 +245,7 @@ mod tests {
 
     #[test]
     fn every_query_is_counted_under_its_own_path() {
-        for path in QUERIES {
+        for path in QUERIES.iter().chain(&looking::PATHS) {
             assert_eq!(label(path), *path);
         }
         assert_eq!(label("/v1/services/x"), "NotFound");

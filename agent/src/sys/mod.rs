@@ -29,6 +29,8 @@ pub mod netns;
 #[cfg(feature = "daemon")]
 pub mod packet;
 #[cfg(feature = "daemon")]
+pub mod process;
+#[cfg(feature = "daemon")]
 pub mod qdisc;
 #[cfg(feature = "daemon")]
 pub mod routes;

@@ -1,23 +1,26 @@
 //! The text a scrape gets: the registered families, and what the kernel's maps say at this moment.
 
+mod agent;
 mod discovery;
+mod samples;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use multus_ebpf_common::counters::{InterfaceCounters, PROTOCOLS, SIZE_BOUNDS};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
-use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::metrics::{
-    Described, GUARD_FRAMES, NETWORK_NAME, PACKET_SIZE, PROTOCOL_PACKETS, RECEIVE_BYTES, RECEIVE_PACKETS, RELAY_FRAMES,
+use crate::metrics::Described;
+use crate::metrics::catalogue::{
+    GUARD_FRAMES, NETWORK_NAME, PACKET_SIZE, PROTOCOL_PACKETS, RECEIVE_BYTES, RECEIVE_PACKETS, RELAY_FRAMES,
     TRANSMIT_BYTES, TRANSMIT_PACKETS,
 };
 use crate::ops::context::Context;
-use crate::ops::view::{self, CountedView, Interface, RelayView};
+use crate::ops::view::{self, CountedView, Interface, Looks, RelayView};
+use samples::begin;
 
 /// The content type of [`Exposition::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -33,7 +36,9 @@ impl Exposition {
     pub fn new(context: &Arc<Context>) -> Self {
         let mut registry = Registry::default();
         context.metrics.register(&mut registry);
+        context.cluster.calls().register(&mut registry);
         registry.register_collector(Box::new(Kernel(Arc::clone(context))));
+        registry.register_collector(Box::new(Agent { context: Arc::clone(context), looks: Mutex::default() }));
         Self { registry }
     }
 
@@ -48,6 +53,22 @@ impl Exposition {
 /// Interface and relay counters, read from the maps when asked.
 #[derive(Debug)]
 struct Kernel(Arc<Context>);
+
+/// The agent itself, and what it keeps.
+#[derive(Debug)]
+struct Agent {
+    context: Arc<Context>,
+    looks: Mutex<Looks>,
+}
+
+impl Collector for Agent {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        let figures = view::figures(&self.context, &mut looks);
+        drop(looks);
+        agent::encode(&figures, &mut encoder)
+    }
+}
 
 /// An attachment that is counted, and what it carried.
 type Counted<'a> = (&'a CountedView, &'a Interface);
@@ -105,7 +126,7 @@ fn casts(
     if items.is_empty() {
         return Ok(());
     }
-    let mut family = encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
+    let mut family = begin(encoder, family)?;
     for (item, counters) in items {
         for (cast, value) in ["unicast", "multicast", "broadcast"].into_iter().zip(of(counters)) {
             let labels = with(labels(item), [("cast", cast)]);
@@ -123,8 +144,7 @@ fn protocols(encoder: &mut DescriptorEncoder<'_>, items: &[Counted<'_>]) -> fmt:
     if items.is_empty() {
         return Ok(());
     }
-    let family = PROTOCOL_PACKETS;
-    let mut family = encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
+    let mut family = begin(encoder, PROTOCOL_PACKETS)?;
     for (item, counters) in items {
         for (direction, half) in halves(counters) {
             for (protocol, value) in PROTOCOLS.iter().zip(half.protocols) {
@@ -141,10 +161,9 @@ fn sizes(encoder: &mut DescriptorEncoder<'_>, items: &[Counted<'_>]) -> fmt::Res
     if items.is_empty() {
         return Ok(());
     }
-    let bounds = SIZE_BOUNDS.iter().map(|bound| f64::from(*bound)).chain([f64::MAX]);
+    let bounds = SIZE_BOUNDS.iter().map(|bound| f64::from(*bound)).chain([f64::INFINITY]);
     let bounds: Vec<f64> = bounds.collect();
-    let family = PACKET_SIZE;
-    let mut family = encoder.encode_descriptor(family.name, family.help, None, MetricType::Histogram)?;
+    let mut family = begin(encoder, PACKET_SIZE)?;
     for (item, counters) in items {
         for (direction, half) in halves(counters) {
             let buckets: Vec<(f64, u64)> = bounds.iter().copied().zip(half.sizes).collect();
@@ -163,8 +182,7 @@ fn names(encoder: &mut DescriptorEncoder<'_>, items: &[CountedView]) -> fmt::Res
     if secondary.is_empty() {
         return Ok(());
     }
-    let family = NETWORK_NAME;
-    let mut family = encoder.encode_descriptor(family.name, family.help, None, MetricType::Gauge)?;
+    let mut family = begin(encoder, NETWORK_NAME)?;
     for item in secondary {
         let labels = [
             ("pod", item.pod.as_str()),
@@ -181,8 +199,7 @@ fn relay(encoder: &mut DescriptorEncoder<'_>, relays: &[RelayView]) -> fmt::Resu
     if relays.iter().all(|relay| relay.frames.is_empty()) {
         return Ok(());
     }
-    let family = RELAY_FRAMES;
-    let mut family = encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
+    let mut family = begin(encoder, RELAY_FRAMES)?;
     for relay in relays {
         for count in &relay.frames {
             let labels = [
@@ -202,8 +219,7 @@ fn guard(encoder: &mut DescriptorEncoder<'_>, relays: &[RelayView]) -> fmt::Resu
     if relays.iter().all(|relay| relay.guard_frames.is_empty()) {
         return Ok(());
     }
-    let family = GUARD_FRAMES;
-    let mut family = encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
+    let mut family = begin(encoder, GUARD_FRAMES)?;
     for relay in relays {
         for count in &relay.guard_frames {
             let labels = [

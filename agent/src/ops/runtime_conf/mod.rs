@@ -244,6 +244,7 @@ impl Keeper {
             problem: look.problem,
             file,
             since: if is_same { before.since } else { now },
+            bypassed: self.standing.is_bypassed(),
             warnings: look.warnings,
         });
     }

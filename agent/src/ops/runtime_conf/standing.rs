@@ -43,16 +43,23 @@ pub(super) struct Standing {
     again: Option<(Instant, Duration)>,
     /// The last time somebody took it away, in words.
     taken: Option<(Instant, String)>,
+    /// Another file sorts before ours.
+    bypassed: bool,
 }
 
 impl Standing {
     pub(super) fn in_folder(folder: PathBuf) -> Self {
-        Self { folder, target: None, again: None, taken: None }
+        Self { folder, target: None, again: None, taken: None, bypassed: false }
     }
 
     /// Was anything written, or found to be right, by this agent?
     pub(super) fn is_there(&self) -> bool {
         self.target.is_some()
+    }
+
+    /// Does another file sort before ours, as of the last look?
+    pub(super) fn is_bypassed(&self) -> bool {
+        self.bypassed
     }
 
     /// How long until something is due here.
@@ -71,6 +78,7 @@ impl Standing {
         own: &str,
         warnings: &mut Vec<String>,
     ) -> Result<Option<PathBuf>, String> {
+        self.bypassed = false;
         let Some(target) = wanted.or_else(|| self.target.clone()) else { return Ok(None) };
         let path = self.folder.join(&target.file);
         let stands = self.stand(&target, &path);
@@ -131,7 +139,7 @@ impl Standing {
     }
 
     /// Files that a runtime would take in place of ours: a former Multus's are removed, others are told of.
-    fn clear_the_way(&self, kept: &str, own: &str, warnings: &mut Vec<String>) {
+    fn clear_the_way(&mut self, kept: &str, own: &str, warnings: &mut Vec<String>) {
         let files = match cluster_network::candidates(&self.folder) {
             Ok(files) => files,
             Err(error) => return warnings.push(format!("read cniConfigDir: {error}")),
@@ -143,6 +151,7 @@ impl Standing {
             }
         }
         for file in plan::shadowing(&files, kept, own) {
+            self.bypassed = true;
             let file = quote(file);
             warnings.push(format!(
                 "{file} in cniConfigDir sorts before {kept}: the runtime takes it, and pods get no further networks; rename it"

@@ -4,6 +4,8 @@ use serde::Serialize;
 
 use super::List;
 use crate::cni::NetworkConfig;
+use crate::fault::CniError;
+use crate::objects::Network;
 use crate::ops::context::Context;
 use crate::records::Attachment;
 
@@ -20,15 +22,22 @@ pub struct NetworkView {
     pub problem: Option<String>,
 }
 
+/// Can its configuration be used?
+pub(super) fn is_valid(network: &Network) -> bool {
+    parsed(network).is_ok()
+}
+
+/// What it is made of; none for one that is filled in from a file.
+fn parsed(network: &Network) -> Result<Option<NetworkConfig>, CniError> {
+    let parse = |config: &String| NetworkConfig::parse(config.as_bytes(), Some(network.id.name.as_str()));
+    network.config.as_ref().map(parse).transpose()
+}
+
 /// Every network that is known.
 pub fn networks(context: &Context) -> List<NetworkView> {
     let records = context.ledger.all();
     let items = context.cluster.networks().into_iter().map(|network| {
-        let parsed = match &network.config {
-            Some(config) => NetworkConfig::parse(config.as_bytes(), Some(network.id.name.as_str())).map(Some),
-            None => Ok(None),
-        };
-        let (config, problem) = match parsed {
+        let (config, problem) = match parsed(&network) {
             Ok(config) => (config, None),
             Err(error) => (None, Some(error.to_string())),
         };

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
-use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use super::samples::begin;
 use crate::fault::escape;
-use crate::metrics::{DISCOVERY_DATAGRAMS, DISCOVERY_RECORDS, DISCOVERY_SERVICES};
+use crate::metrics::catalogue::{DISCOVERY_DATAGRAMS, DISCOVERY_RECORDS, DISCOVERY_SERVICES};
 use crate::ops::discovery::{Discovery, OUTCOMES};
 
 /// The most types of a parent that have a series of their own.
@@ -25,21 +25,18 @@ pub(super) fn encode(discovery: &Discovery, encoder: &mut DescriptorEncoder<'_>)
         return Ok(());
     }
     let number = |count: usize| ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
-    let family = DISCOVERY_RECORDS;
-    let mut records = encoder.encode_descriptor(family.name, family.help, None, MetricType::Gauge)?;
+    let mut records = begin(encoder, DISCOVERY_RECORDS)?;
     for each in &figures {
         number(each.records).encode(records.encode_family(&[("parent", each.parent.as_str())].as_slice())?)?;
     }
-    let family = DISCOVERY_DATAGRAMS;
-    let mut datagrams = encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
+    let mut datagrams = begin(encoder, DISCOVERY_DATAGRAMS)?;
     for each in &figures {
         for (outcome, count) in OUTCOMES.iter().zip(each.datagrams) {
             let labels = [("parent", each.parent.as_str()), ("outcome", *outcome)];
             datagrams.encode_family(&labels.as_slice())?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
     }
-    let family = DISCOVERY_SERVICES;
-    let mut services = encoder.encode_descriptor(family.name, family.help, None, MetricType::Gauge)?;
+    let mut services = begin(encoder, DISCOVERY_SERVICES)?;
     for (parent, all) in discovery.services() {
         for (kind, count) in by_type(all.into_iter().map(|service| service.kind)) {
             let labels = [("parent", parent.as_str()), ("type", kind.as_str())];
