@@ -57,7 +57,10 @@ fn bridge(lab: &Lab) -> Value {
 }
 
 fn attached(cluster: &Cluster, namespace: &str, name: &str, networks: &str) -> Pod {
-    let pod = cluster.world.lab.pod(name).in_namespace(namespace).networks(networks);
+    let mut pod = cluster.world.lab.pod(name).in_namespace(namespace).networks(networks);
+    if namespace == "home" {
+        pod = pod.annotate("multus-ebpf.io/reflect", "mdns");
+    }
     cluster.api.put_pod(&pod.namespace, &pod.name, &pod.uid, "lab-node", &json!(pod.annotations));
     cluster.world.add(&pod).expect_ok();
     pod
