@@ -104,7 +104,9 @@ fn traffic(world: &World, pods: &[&Pod], over: &AtomicBool) {
             return;
         }
         for family in FAMILIES {
-            voices.iter().for_each(|voice| drop(voice.say(family)));
+            for voice in &voices {
+                voice.say(family);
+            }
             announcing.send(family, &service(round % SERVICES.len()));
         }
         for size in [10, 400, 1400] {
