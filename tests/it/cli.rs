@@ -1,5 +1,8 @@
 //! The operator's commands: exit codes, tables that name what is there, JSON documents with version and kind.
 
+mod agent_itself;
+mod lists;
+
 use lab::process::{self, Finished};
 use lab::{Lab, World, agent};
 use serde_json::Value;

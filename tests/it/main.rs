@@ -18,19 +18,24 @@ macro_rules! needs_programs {
     };
 }
 
+mod alerts;
 mod annotations;
 mod api;
 mod autoconf;
 mod auxiliary;
 mod avahi;
+mod broken;
 mod capture;
 mod cli;
 mod counters;
+mod dashboards;
 mod del;
 mod devices;
 mod discovery;
 mod disturbances;
+mod docs;
 mod events;
+mod explain;
 mod faults;
 mod fixtures;
 mod gc;
@@ -41,10 +46,13 @@ mod kube;
 mod lab_itself;
 mod load;
 mod log_file;
+mod manifests;
 mod metrics;
 mod networks;
 mod page;
 mod ping;
+mod privileges;
+mod prometheus;
 mod reflect;
 mod regressions;
 mod relay;

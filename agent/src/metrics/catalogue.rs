@@ -156,7 +156,7 @@ catalogue! {
     }
     "Datapath" {
         DATAPATH_READY: Gauge "multus_datapath_ready" []
-            "1 while the eBPF datapath works; 0 where it is wanted and cannot be opened, or is off";
+            "1 while the eBPF datapath works; 0 where it cannot be opened; absent where it is off";
         SLOTS: Gauge "multus_datapath_slots" []
             "Attachments that can be counted at once";
         SLOTS_USED: Gauge "multus_datapath_slots_used" []

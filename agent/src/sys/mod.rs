@@ -37,4 +37,6 @@ pub mod qdisc;
 #[cfg(feature = "daemon")]
 pub mod routes;
 #[cfg(feature = "daemon")]
+pub mod survey;
+#[cfg(feature = "daemon")]
 pub mod watch;

@@ -20,6 +20,8 @@ pub struct Figures {
     pub cluster: ClusterHealth,
     /// Networks that can be used, and that cannot.
     pub networks: (usize, usize),
+    /// Whether there should be a datapath.
+    pub datapath_wanted: bool,
     /// The datapath, where there is one.
     pub datapath: Option<Facts>,
     /// Whether the kernel measures programs.
@@ -57,6 +59,7 @@ pub fn figures(context: &Context, looks: &mut Looks) -> Figures {
         rooms: context.turns.rooms(),
         cluster: context.cluster.health(),
         networks: networks(context, looks),
+        datapath_wanted: context.datapath.is_some() || context.datapath_fault.is_some(),
         datapath: context.datapath.as_ref().map(|datapath| datapath.facts()),
         is_measured,
         costs: looks.costs.sums().to_vec(),

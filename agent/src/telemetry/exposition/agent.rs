@@ -49,7 +49,9 @@ fn cluster(figures: &Figures, encoder: &mut DescriptorEncoder<'_>) -> fmt::Resul
 #[expect(clippy::cast_precision_loss, reason = "as above")]
 fn datapath(figures: &Figures, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let facts = figures.datapath.as_ref();
-    gauge(encoder, all::DATAPATH_READY, number(facts.is_some()))?;
+    if figures.datapath_wanted {
+        gauge(encoder, all::DATAPATH_READY, number(facts.is_some()))?;
+    }
     let of = |pick: fn(&DatapathFacts) -> u32| facts.map_or(0.0, |facts| f64::from(pick(facts)));
     gauge(encoder, all::SLOTS, of(|facts| facts.slots))?;
     gauge(encoder, all::SLOTS_USED, of(|facts| facts.slots_used))?;
