@@ -63,6 +63,7 @@ mod routes;
 mod skew;
 mod storm;
 mod sweep;
+mod sysdump;
 mod takeover;
 mod thin;
 mod upstream;
