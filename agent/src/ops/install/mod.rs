@@ -142,5 +142,13 @@ impl InstallError {
 /// Is this our CNI plugin, of whatever version? Its own words say so.
 fn is_our_shim(bytes: &[u8]) -> bool {
     const WORDS: &[u8] = b"hands CNI requests to the multus-ebpf agent";
-    bytes.windows(WORDS.len()).any(|window| window == WORDS)
+    let mut rest = bytes;
+    while let Some(at) = rest.iter().position(|byte| WORDS.first() == Some(byte)) {
+        let (_, found) = rest.split_at(at);
+        if found.starts_with(WORDS) {
+            return true;
+        }
+        rest = found.get(1..).unwrap_or_default();
+    }
+    false
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::{InstallError, Kind, Report, Site, is_our_shim, look};
+use super::{InstallError, Kind, Places, Preset, Report, Site, is_our_shim, look};
 use crate::fault::quote;
 use crate::plan::runtime_conf;
 use crate::sys::files;
@@ -40,10 +40,30 @@ pub fn install(site: &Site, shim: &Path) -> Result<Report, InstallError> {
         make(folder, log.as_mut(), &mut report)?;
     }
     place(&target, &bytes, log.as_mut(), &mut report)?;
+    say_what_to_configure(site, &places, &mut report);
     let conf = quote(&conf_dir.join(runtime_conf::FILE).to_string_lossy());
     report.note(Kind::Left, format!("{conf} is written by the agent as soon as it serves"));
     report.places = Some(places);
     Ok(report)
+}
+
+/// The agent looks at its configuration alone, so what was found has to be in there.
+fn say_what_to_configure(site: &Site, places: &Places, report: &mut Report) {
+    if site.wishes.conf_dir.is_none() {
+        let path = quote(&places.conf_dir.path);
+        report.note(
+            Kind::Warning,
+            format!("the agent writes no conf yet: set cniConfigDir to {path} in its configuration"),
+        );
+    }
+    let usual = Preset::Kubeadm.bin_dir();
+    if site.wishes.bin_dir.is_none() && places.bin_dir.path != usual {
+        let path = quote(&places.bin_dir.path);
+        report.note(
+            Kind::Warning,
+            format!("the agent takes plugins to be in {usual}: set binDir to {path} in its configuration"),
+        );
+    }
 }
 
 fn make(folder: &Path, log: Option<&mut RevertLog>, report: &mut Report) -> Result<(), InstallError> {

@@ -114,11 +114,19 @@ impl Standing {
         Ok(())
     }
 
-    /// Notes what stands under this name before it is changed, so that it can be put back when we are taken off.
+    /// Notes what stands under this name before it is changed, so that it can be put back when we are taken off. A log
+    /// that cannot be read is no reason to leave the runtime without its conf.
     fn remember(&self, file: &str, left: Left, own: &str) -> io::Result<()> {
         let folder = std::fs::canonicalize(&self.folder)?;
         let is_ours = |bytes: &[u8]| plan::is_generated(bytes, own);
-        RevertLog::open(&self.cni_dir)?.about_to(&folder.join(file), left, is_ours)
+        let noted = RevertLog::open(&self.cni_dir).and_then(|mut log| log.about_to(&folder.join(file), left, is_ours));
+        match noted {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                tracing::warn!("{}: uninstall will not know what was there before: {error}", quote(file));
+                Ok(())
+            }
+            noted => noted,
+        }
     }
 
     /// At once the first time, then after ever longer pauses: who fights for the file shall not fill the disk's log.
