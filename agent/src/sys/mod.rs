@@ -35,6 +35,10 @@ pub mod process;
 #[cfg(feature = "daemon")]
 pub mod qdisc;
 #[cfg(feature = "daemon")]
+pub mod revert;
+#[cfg(feature = "daemon")]
+pub mod rooted;
+#[cfg(feature = "daemon")]
 pub mod routes;
 #[cfg(feature = "daemon")]
 pub mod survey;
