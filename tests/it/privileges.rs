@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use lab::agent::{CAPABILITIES, Home};
-use lab::{Agent, Builder, Lab, World, agent, wait_until};
+use lab::world::Builder;
+use lab::{Agent, Lab, World, agent, wait_until};
 use serde_json::Value;
 
 fn world_without(name: &str, capability: &'static str) -> World {
