@@ -19,6 +19,7 @@ pub mod relay;
 pub mod sections;
 pub mod shell;
 pub mod status;
+pub mod sysdump;
 pub mod version;
 
 use std::path::PathBuf;
@@ -88,6 +89,9 @@ pub enum Command {
         #[command(flatten)]
         show: Show,
     },
+    /// Write one archive with all that is known of this node, without secrets
+    #[command(after_long_help = sysdump::EXAMPLES)]
+    Sysdump(sysdump::Sysdump),
     /// Write what passes on an attachment, a parent or the relay to a pcapng file, with a comment for each frame
     #[command(after_long_help = capture::EXAMPLES)]
     Capture(capture::Capture),
@@ -230,6 +234,7 @@ impl Command {
             Self::Version { agent, show } => version::version(&agent.socket, show.output),
             Self::Completion { shell, folder } => shell::completion(shell, &folder),
             Self::Man { folder } => shell::man(&folder),
+            Self::Sysdump(asked) => sysdump::sysdump(&asked),
             Self::Capture(asked) => capture::capture(&asked),
             Self::Check { asked } => check::check(&asked),
             Self::Explain { what } => explain::explain(&what),

@@ -39,6 +39,7 @@ pub mod result_cache;
 pub mod runner;
 pub mod runtime_conf;
 pub mod status;
+pub mod sysdump;
 pub mod takeover;
 pub mod undo;
 pub mod view;

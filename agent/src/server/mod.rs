@@ -9,6 +9,7 @@ pub mod page;
 mod query;
 pub mod routes;
 pub mod socket;
+mod sysdump;
 mod upstream;
 
 use std::pin::pin;

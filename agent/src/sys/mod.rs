@@ -15,6 +15,8 @@ pub mod device_files;
 pub mod exec;
 pub mod files;
 #[cfg(feature = "daemon")]
+pub mod link_details;
+#[cfg(feature = "daemon")]
 pub mod link_watch;
 #[cfg(feature = "daemon")]
 pub mod links;
