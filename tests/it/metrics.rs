@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use lab::world::Builder;
-use lab::{Protocol, Voice, World, plugins, wait_until};
+use lab::{Family, Protocol, Voice, World, plugins, wait_until};
 use serde_json::json;
 use std::time::Duration;
 
@@ -54,6 +54,36 @@ fn families_have_their_types_and_labels() {
         world.agent.metrics(&world.lab).all.iter().all(|sample| sample.labels.get("pod").is_none_or(|pod| pod != "cam"))
     });
     assert!(gone, "series of a pod that is gone");
+}
+
+#[test]
+fn a_pod_that_is_there_twice_has_each_series_once() {
+    needs_programs!();
+    let world = World::new("twice");
+    // A StatefulSet's pod that was deleted by force: the next one of its name comes before the old one's DEL.
+    let old = world.attached("db-0", "lan");
+    let new = world.attached("db-0", "lan");
+    let metrics = world.agent.metrics(&world.lab);
+    let mut seen = BTreeSet::new();
+    for sample in &metrics.all {
+        assert!(seen.insert((&sample.name, &sample.labels)), "twice in one scrape: {sample:?}");
+    }
+    assert!(!metrics.matching("pod_network_name_info", &[("pod", "db-0")]).is_empty());
+    world.del(&old).expect_ok();
+    let of_pod = [("pod", "db-0"), ("interface", "net1"), ("cast", "multicast")];
+    let received = || {
+        let metrics = world.agent.metrics(&world.lab);
+        metrics.sum("multus_interface_receive_packets_total", &of_pod)
+    };
+    let lan = world.lab.lan();
+    let voice = Voice::new(&lan.netns, &lan.ifname, Protocol::Mdns);
+    let before = received();
+    let moves = wait_until(Duration::from_secs(5), || {
+        voice.say(Family::V4);
+        received() > before
+    });
+    assert!(moves, "the pod that is left is counted");
+    world.del(&new).expect_ok();
 }
 
 #[test]
