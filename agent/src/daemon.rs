@@ -28,6 +28,7 @@ use crate::ops::reflect::{self, Reflection};
 use crate::ops::refusals::Refusals;
 use crate::ops::repair::{self, Troubles};
 use crate::ops::runner::HostRunner;
+use crate::ops::traces::Traces;
 use crate::ops::runtime_conf::Keeper;
 use crate::ops::witness::Witness;
 use crate::records::Records;
@@ -182,6 +183,7 @@ pub(crate) fn context(
         ledger,
         reflection: Reflection::new(&settings.datapath.reflect),
         spool: Spool::at(cni_dir),
+        traces: Traces::at(cni_dir),
         turns: Turns::new((cores * 4).max(8), metrics.admission.clone()),
         metrics,
         delegates: DelegateTally::default(),

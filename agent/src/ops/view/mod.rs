@@ -14,6 +14,7 @@ mod relay;
 mod services;
 mod status;
 mod times;
+mod traces;
 
 use serde::Serialize;
 
@@ -32,6 +33,8 @@ pub use refusals::{RefusalView, refusals};
 pub use relay::{FramesView, GuardFramesView, MemberView, RelayView, relay};
 pub use services::{ServiceView, services};
 pub use status::{DatapathView, Health, Line, ParentView, ProgramView, RuntimeConfView, StatusView, status};
+
+pub use traces::{DeliveryView, StepView, TraceList, TraceView, trace_document, traces};
 
 /// The `apiVersion` of every document.
 pub const API_VERSION: &str = "multus-ebpf.io/v1";
