@@ -23,13 +23,14 @@ use crate::ops::discovery::{self, Discovery};
 use crate::ops::host_access;
 use crate::ops::ledger::Ledger;
 use crate::ops::owed_status;
+use crate::ops::probe::Probes;
 use crate::ops::reconcile;
 use crate::ops::reflect::{self, Reflection};
 use crate::ops::refusals::Refusals;
 use crate::ops::repair::{self, Troubles};
 use crate::ops::runner::HostRunner;
-use crate::ops::traces::Traces;
 use crate::ops::runtime_conf::Keeper;
+use crate::ops::traces::Traces;
 use crate::ops::witness::Witness;
 use crate::records::Records;
 use crate::server::routes::Routes;
@@ -114,7 +115,8 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     let ears = tokio::spawn(discovery::follow(Arc::clone(&context), stop.clone()));
     let reflection = tokio::spawn(reflect::follow(Arc::clone(&context), stop.clone()));
     let repairs = tokio::spawn(repair::follow(Arc::clone(&context), stop.clone()));
-    let page = metrics(&context, stop.clone());
+    let scrapes = metrics(&context, stop.clone());
+    let page = tokio::spawn(server::page::follow(Arc::clone(&context), stop.clone()));
     let statuses = tokio::spawn(owed_status::report(Arc::clone(&context)));
     let settings = &context.settings;
     let limit = settings.connection_limit.and_then(|limit| usize::try_from(limit).ok());
@@ -143,6 +145,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     ears.abort();
     let _ = tokio::time::timeout(LAST_WORDS, reflection).await;
     repairs.abort();
+    scrapes.abort();
     page.abort();
     conf.abort();
     statuses.abort();
@@ -189,9 +192,11 @@ pub(crate) fn context(
         delegates: DelegateTally::default(),
         refusals: Refusals::default(),
         metrics_fault: std::sync::Mutex::default(),
+        page_fault: std::sync::Mutex::default(),
         default_network: DefaultNetwork::default(),
         troubles: Troubles::default(),
         left_over: tokio::sync::Notify::new(),
+        probes: Probes::default(),
         witness: Witness::default(),
         settings,
     }

@@ -201,7 +201,7 @@ pub fn quote(value: &str) -> String {
 
 /// Is `c` invisible, does it break lines, or does it turn the direction of what follows?
 pub fn is_hidden(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    matches!(c, '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// `value` with control characters, quotes and direction marks escaped, uncut.

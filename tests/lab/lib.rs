@@ -18,6 +18,7 @@ pub mod apiserver;
 pub mod audience;
 pub mod avahi;
 pub mod bench;
+pub mod chromium;
 pub mod direct;
 pub mod frame;
 pub mod http;

@@ -121,7 +121,7 @@ fn compile(
         .arg(&target_dir)
         .args(features)
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &toolchain.linker)
-        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", "-Cdebuginfo=2 -Clink-arg=--btf")
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", flags(root))
         .output()
         .map_err(|e| format!("start the eBPF build with {}: {e}", toolchain.describe()))?;
     if !output.status.success() {
@@ -132,6 +132,14 @@ fn compile(
     let object = out.join(format!("{BIN}-{variant}.o"));
     fs::copy(&built, &object).map_err(|e| format!("copy {} to {}: {e}", built.display(), object.display()))?;
     Ok(object)
+}
+
+/// Debug information becomes BTF, with names that are the same wherever the sources lie.
+fn flags(root: &Path) -> String {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
+    let flags = format!("-Cdebuginfo=2 -Clink-arg=--btf --remap-path-prefix={}=/multus-ebpf", root.display());
+    home.map_or(flags.clone(), |home| format!("{flags} --remap-path-prefix={}=/cargo", home.display()))
 }
 
 /// A command without what the outer cargo, rustc and rustup put into the environment.

@@ -3,6 +3,7 @@
 #[allow(unreachable_pub, reason = "the agent's build script includes this file too")]
 mod ebpf;
 mod elf;
+mod image;
 mod lab;
 mod lint;
 mod manifests;
@@ -25,7 +26,7 @@ struct Task {
     run: fn(&[String]) -> Outcome,
 }
 
-const TASKS: [Task; 12] = [
+const TASKS: [Task; 13] = [
     Task {
         name: "setup",
         arguments: "[--check]",
@@ -75,6 +76,12 @@ const TASKS: [Task; 12] = [
         arguments: "",
         about: "deploy/manifests and each overlay's difference from the base, anew from deploy/kustomize",
         run: manifests::run,
+    },
+    Task {
+        name: "image",
+        arguments: "[--programs FOLDER]",
+        about: "the programs as an OCI archive in target/image, with digest and bill of materials; needs no engine",
+        run: image::run,
     },
     Task {
         name: "vm",

@@ -1,6 +1,9 @@
-//! The manifests that are applied without kustomize, and what each overlay changes: written anew from `deploy/kustomize`.
+//! The manifests that are applied without kustomize, what each overlay changes, and what the chart has copies of: written
+//! anew from `deploy`.
 //!
 //! Judges nothing; that the files are up to date and right, the tests say.
+
+mod chart;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,6 +35,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         wanted.extend([format!("install-{overlay}.yaml"), format!("uninstall-{overlay}.yaml")]);
     }
     place.remove_others(&wanted)?;
+    chart::copy(&place.root)?;
     println!("manifests: {} files in deploy/manifests", wanted.len());
     Ok(())
 }

@@ -4,10 +4,11 @@
 //! the target keeps the flag away from them.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::project::{capture, cargo, run, target};
+use crate::project::{capture, cargo, cargo_home, root, run, target};
 use crate::{Outcome, elf, only};
 
 /// The shim is read from disk for every request of the runtime.
@@ -54,6 +55,10 @@ pub(crate) fn build(arguments: &[String]) -> Outcome {
 fn compile(host: &str, which: &[&str]) -> Outcome {
     let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();
     flags.push_str(" -Ctarget-feature=+crt-static");
+    // The same sources give the same programs, wherever they lie.
+    for (place, name) in [(root(), "/multus-ebpf"), (cargo_home(), "/cargo")] {
+        let _ = write!(flags, " --remap-path-prefix={}={name}", place.display());
+    }
     let command = &mut cargo();
     command.args(["build", "--locked", "--package", "multus-agent", "--target", host]).args(which);
     run(command.env("RUSTFLAGS", flags.trim()))

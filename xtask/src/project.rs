@@ -25,6 +25,12 @@ pub(crate) fn target() -> Outcome<PathBuf> {
     }
 }
 
+/// Where cargo keeps the sources of crates.
+pub(crate) fn cargo_home() -> PathBuf {
+    let home = || PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cargo");
+    env::var_os("CARGO_HOME").map_or_else(home, PathBuf::from)
+}
+
 /// Cargo in the workspace, with the environment the person started us from.
 ///
 /// `cargo run` adds variables for the package it runs. Build scripts that watch those (ring's does) would otherwise be

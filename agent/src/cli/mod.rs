@@ -2,6 +2,7 @@
 //!
 //! Never reads kernel state itself. Exit codes: 0 fine, 1 problem found, 2 usage, 3 agent not reachable, 4 timed out.
 
+pub mod describe;
 pub mod get;
 pub mod help;
 pub mod listing;
@@ -9,7 +10,10 @@ pub mod output;
 pub mod pcapng;
 pub mod query;
 pub mod relay;
+pub mod sections;
 pub mod status;
+pub mod top;
+pub mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -78,6 +82,49 @@ pub enum Command {
         #[command(flatten)]
         show: Show,
     },
+    /// Say all that is known about one attachment, network, parent, service and more
+    #[command(after_long_help = DESCRIBE_EXAMPLES)]
+    Describe {
+        /// What it is
+        what: listing::What,
+        /// Its name, as `get -o name` has it; a beginning means all below it, an end is enough if only one has it
+        name: String,
+        /// Where the agent is.
+        #[command(flatten)]
+        agent: Agent,
+        /// How to print it.
+        #[command(flatten)]
+        show: Show,
+    },
+    /// Show what the last requests did, step by step, and how long each step took
+    #[command(after_long_help = TRACE_EXAMPLES)]
+    Trace {
+        /// Where the agent is.
+        #[command(flatten)]
+        agent: Agent,
+        /// How to print it.
+        #[command(flatten)]
+        show: Show,
+        /// Which requests.
+        #[command(flatten)]
+        wanted: trace::Wanted,
+    },
+    /// Show live rates and percentiles of interfaces, networks, relay or plugins
+    #[command(after_long_help = TOP_EXAMPLES)]
+    Top {
+        /// What to look at
+        #[arg(default_value = "attachments")]
+        what: top::What,
+        /// Where the agent is.
+        #[command(flatten)]
+        agent: Agent,
+        /// How to print it.
+        #[command(flatten)]
+        show: Show,
+        /// How to look.
+        #[command(flatten)]
+        look: top::Look,
+    },
     /// Look at the relay at work
     Relay {
         /// In which way.
@@ -91,10 +138,28 @@ const STATUS_EXAMPLES: &str = "Examples:
   multus-agent status --brief                 one line, for a probe
   multus-agent status --wait --timeout 2m     in a script, after a roll-out";
 
+const TRACE_EXAMPLES: &str = "Examples:
+  multus-agent trace --pod default/cam        what was done for one pod
+  multus-agent trace --failed                 what failed, with cause and remedy; also before a restart
+  multus-agent trace --verb add --follow      every ADD as it comes
+  multus-agent trace --last 1 -o json";
+
+const TOP_EXAMPLES: &str = "Examples:
+  multus-agent top                            interfaces of pods, the busiest first
+  multus-agent top networks --sort group      networks by their share of multicast and broadcast
+  multus-agent top delegates --interval 10s   which plugin is slow right now
+  multus-agent top relay --once -o json";
+
 const GET_EXAMPLES: &str = "Examples:
   multus-agent get attachments -o wide
   multus-agent get networks -o json
   multus-agent get attachments -o name        one name on each line, as describe takes it";
+
+const DESCRIBE_EXAMPLES: &str = "Examples:
+  multus-agent describe attachment default/camera/net1
+  multus-agent describe attachment default/camera      every interface of the pod
+  multus-agent describe network lan -o yaml
+  multus-agent describe parent eth0";
 
 impl Command {
     /// Does what an operator's command says. `Run` is the daemon's, and not of them.
@@ -105,7 +170,10 @@ impl Command {
                 let look = status::Look { format: show.output, brief, patience: wait.then_some(timeout) };
                 status::status(&agent.socket, look)
             }
+            Self::Trace { agent, show, wanted } => trace::trace(&agent, show.output, &wanted),
+            Self::Top { what, agent, show, look } => top::top(&agent, what, show.output, &look),
             Self::Relay { what } => relay::relay(&what),
+            Self::Describe { what, name, agent, show } => describe::describe(&agent.socket, what, &name, show.output),
             Self::Get { what, agent, show } => get::get(&agent.socket, what, show.output),
         }
     }
@@ -145,6 +213,8 @@ pub enum Ending {
     Fine,
     /// Exit code 1: what was asked for was told, and it is not well.
     Problem,
+    /// Exit code 2: what was asked for makes no sense.
+    Usage(String),
     /// Exit code 3.
     NotReachable(String),
     /// Exit code 4.
@@ -160,6 +230,7 @@ impl Ending {
             Self::Fine => (0, None),
             Self::Problem => (1, None),
             Self::Failed(text) => (1, Some(text)),
+            Self::Usage(text) => (2, Some(text)),
             Self::NotReachable(text) => (3, Some(text)),
             Self::TimedOut(text) => (4, Some(text)),
         };

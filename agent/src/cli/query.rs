@@ -1,5 +1,6 @@
 //! One question to the agent over its socket.
 
+use std::fmt::Write as _;
 use std::io::{BufReader, ErrorKind};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -19,18 +20,26 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// The ending that says why there is none.
 pub fn document(socket: &Path, path: &str) -> Result<Value, Ending> {
+    ask(socket, "GET", path, PATIENCE)
+}
+
+/// The same with another method, or for what takes longer than usual.
+///
+/// # Errors
+/// As [`document`].
+pub fn ask(socket: &Path, method: &str, path: &str, patience: Duration) -> Result<Value, Ending> {
     let shown = quote(&socket.to_string_lossy());
     let broken = |error: std::io::Error| match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-            Ending::TimedOut(format!("the agent at {shown} did not answer within {} s", PATIENCE.as_secs()))
+            Ending::TimedOut(format!("the agent at {shown} did not answer within {} s", patience.as_secs()))
         }
         _ => Ending::NotReachable(format!(
             "the agent cannot be reached at {shown}: {error}; is it running, and is --socket (MULTUS_SOCKET) its socket?"
         )),
     };
     let mut stream = UnixStream::connect(socket).map_err(broken)?;
-    stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_write_timeout(Some(PATIENCE))).map_err(broken)?;
-    http::write_request(&mut stream, "GET", path, b"").map_err(broken)?;
+    stream.set_read_timeout(Some(patience)).and_then(|()| stream.set_write_timeout(Some(patience))).map_err(broken)?;
+    http::write_request(&mut stream, method, path, b"").map_err(broken)?;
     let answer = http::read_response(&mut BufReader::new(stream), 64 << 20).map_err(broken)?;
     if answer.status != 200 {
         let text = escape(&String::from_utf8_lossy(&answer.body));
@@ -38,4 +47,34 @@ pub fn document(socket: &Path, path: &str) -> Result<Value, Ending> {
     }
     serde_json::from_slice(&answer.body)
         .map_err(|error| Ending::Failed(format!("the agent's answer to {path} is not JSON: {error}")))
+}
+
+/// A path with names and values behind it; what has no value is left out.
+pub fn with(path: &str, values: &[(&str, Option<String>)]) -> String {
+    let mut target = path.to_owned();
+    for (name, value) in values {
+        let Some(value) = value else { continue };
+        target.push(if target.contains('?') { '&' } else { '?' });
+        target.push_str(name);
+        target.push('=');
+        for byte in value.bytes() {
+            if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+                target.push(char::from(byte));
+            } else {
+                let _infallible = write!(target, "%{byte:02x}");
+            }
+        }
+    }
+    target
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_written_so_that_nothing_in_them_counts() {
+        let values = [("name", Some("a b&c=ü".to_owned())), ("pod", None), ("parent", Some("eth0".to_owned()))];
+        assert_eq!(with("/v1/x", &values), "/v1/x?name=a%20b%26c%3d%c3%bc&parent=eth0");
+    }
 }

@@ -1,5 +1,8 @@
 //! `relay`: the relay at work, frame by frame.
 
+pub mod ping;
+pub mod why;
+
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -33,6 +36,12 @@ pub enum What {
         #[arg(long, value_name = "N")]
         count: Option<u64>,
     },
+    /// Say why a service is, or is not, seen by a pod; exit code 1 if it is not
+    #[command(after_long_help = why::EXAMPLES)]
+    Why(why::Why),
+    /// Ask everybody on a parent one harmless question, and say who answers by which way
+    #[command(after_long_help = ping::EXAMPLES)]
+    Ping(ping::Ping),
     /// Write the frames with what was decided about each to a pcapng file.
     Capture {
         /// Where the agent is.
@@ -83,6 +92,8 @@ pub enum Verdict {
 pub fn relay(what: &What) -> Ending {
     match what {
         What::Watch { agent, show, filter, count } => watch(agent, show.output, filter, count.unwrap_or(u64::MAX)),
+        What::Why(asked) => why::why(asked),
+        What::Ping(asked) => ping::ping(asked),
         What::Capture { agent, filter, write, seconds, count } => {
             capture(agent, filter, write, Duration::from_secs(*seconds), *count)
         }

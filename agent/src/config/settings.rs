@@ -26,8 +26,10 @@ pub struct Settings {
     pub node_name: Option<String>,
     /// `metricsAddress`, or every address at `metricsPort`.
     pub metrics_address: Option<SocketAddr>,
-    /// `pageAddress`.
+    /// `pageAddress`: where the web page is served.
     pub page_address: Option<SocketAddr>,
+    /// `pageHosts`: names by which the page may be asked for, besides the node's own.
+    pub page_hosts: Vec<String>,
     /// `requestTimeout`: one deadline per request; more than nothing, at most an hour.
     pub request_timeout: Duration,
     /// `socketDir`: the folder of our socket.
@@ -162,7 +164,8 @@ impl Settings {
             kubeconfig: top.folder("kubeconfig")?,
             node_name: top.text("nodeName")?,
             metrics_address: read_metrics_address(&mut top)?,
-            page_address: top.word("pageAddress", LISTEN, words::listen_address)?,
+            page_address: read_page_address(&mut top, &mut warnings)?,
+            page_hosts: top.list("pageHosts", "names of hosts, without ports", words::host)?.unwrap_or_default(),
             request_timeout: read_timeout(&mut top)?,
             socket_dir: top.folder("socketDir")?.unwrap_or_else(|| "/run/multus/".to_owned()),
             kubelet_dir: top.folder("kubeletDir")?.unwrap_or_else(|| "/var/lib/kubelet".to_owned()),
@@ -192,6 +195,17 @@ fn read_metrics_address(top: &mut Section) -> Result<Option<SocketAddr>, ConfigE
     let address = top.word("metricsAddress", LISTEN, words::listen_address)?;
     let port = top.number("metricsPort", 1, 65535)?.and_then(|port| u16::try_from(port).ok());
     Ok(address.or(port.map(words::every_address)))
+}
+
+fn read_page_address(top: &mut Section, warnings: &mut Vec<String>) -> Result<Option<SocketAddr>, ConfigError> {
+    let address = top.word("pageAddress", LISTEN, words::listen_address)?;
+    if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
+        warnings.push(format!(
+            "pageAddress {address} is not a loopback address: whoever reaches it reads the names and addresses of pods \
+             and of the services on their networks"
+        ));
+    }
+    Ok(address)
 }
 
 fn read_host_exec(top: &mut Section) -> Result<HostExec, ConfigError> {
@@ -313,6 +327,17 @@ mod tests {
 
     fn parse(text: &str) -> (Settings, Vec<String>) {
         Settings::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_page_for_others_is_a_warning() {
+        for (address, warned) in [("127.0.0.1:9092", 0), ("[::1]:9092", 0), ("192.168.1.9:80", 1), (":9092", 1)] {
+            let (settings, warnings) = parse(&format!(r#"{{"pageAddress":"{address}","pageHosts":["a.home.arpa"]}}"#));
+            assert_eq!((settings.page_address.is_some(), warnings.len()), (true, warned), "{address}: {warnings:?}");
+            assert_eq!(settings.page_hosts, ["a.home.arpa"]);
+        }
+        let refusal = Settings::parse(r#"{"pageHosts":["a:80"]}"#).unwrap_err().to_string();
+        assert!(refusal.contains("pageHosts is \"a:80\": write a list: names of hosts"), "{refusal}");
     }
 
     #[test]

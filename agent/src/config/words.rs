@@ -51,6 +51,12 @@ pub(super) fn every_address(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)
 }
 
+/// The name of a host, without a port.
+pub(super) fn host(text: &str) -> Option<String> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    (!text.is_empty() && text.len() <= 253 && text.chars().all(is_name)).then(|| text.to_owned())
+}
+
 /// A `cniVersion`, and whether it was clamped because it is newer than any there is.
 pub(super) fn version(text: &str) -> Option<(Version, bool)> {
     Version::clamped(text)

@@ -16,12 +16,12 @@ use crate::ops::cluster_network;
 use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::invocation::{Invocation, Sandbox};
 use crate::ops::runner::Runner;
+use crate::ops::steps::Stage as Step;
 use crate::ops::{
     auxiliary, chain, default_network, default_route, device_info, devices, links, pods, preflight, recording, reflect,
     result_cache, undo,
 };
 use crate::plan::{self, Attachment, Choice, Demand, Plan, Wanted};
-use crate::ops::steps::Stage as Step;
 use crate::records::{Record, Stage, State};
 use crate::sys;
 use crate::wire::Job;
@@ -44,10 +44,11 @@ pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R
         return answer;
     }
     steps.attempt(Step::Undo, clear_leftover(context, call, &sandbox, runner)).await?;
-    let pod = match steps.attempt(Step::Pod, pods::find(context, call)).await.map_err(|error| error.within(about(call)))? {
-        pods::Found::Known(pod) => pod,
-        pods::Found::Gone => return pods::nothing_attached(call),
-    };
+    let pod =
+        match steps.attempt(Step::Pod, pods::find(context, call)).await.map_err(|error| error.within(about(call)))? {
+            pods::Found::Known(pod) => pod,
+            pods::Found::Gone => return pods::nothing_attached(call),
+        };
     let reflected = plan::reflect::protocols(&pod.annotations).map_err(refused)?;
     let plan = steps.attempt(Step::Plan, feasible_plan(context, call, &sandbox, &pod)).await.map_err(refused)?;
     let recorded = steps.at_once(Step::Record, || recording::begin(context, call, &sandbox, &plan));

@@ -18,6 +18,7 @@ use crate::ops::default_network::DefaultNetwork;
 use crate::ops::delegate_tally::DelegateTally;
 use crate::ops::discovery::Discovery;
 use crate::ops::ledger::Ledger;
+use crate::ops::probe::Probes;
 use crate::ops::reflect::Reflection;
 use crate::ops::refusals::Refusals;
 use crate::ops::repair::Troubles;
@@ -40,6 +41,8 @@ pub struct Context {
     pub datapath_fault: Option<String>,
     /// Why nobody can scrape, where somebody should.
     pub metrics_fault: Mutex<Option<String>>,
+    /// Why nobody can see the web page, where somebody should.
+    pub page_fault: Mutex<Option<String>>,
     /// The cluster's own network, as far as it is known.
     pub default_network: DefaultNetwork,
     /// What is announced on parents.
@@ -64,6 +67,8 @@ pub struct Context {
     pub turns: Turns,
     /// Something was left over just now, by a shim that is gone: a reason to look before it is time.
     pub left_over: Notify,
+    /// Whose turn it is to ask who is there.
+    pub probes: Probes,
     /// What the relay decides, while somebody asks.
     pub witness: Witness,
 }
@@ -72,6 +77,11 @@ impl Context {
     /// Notes whether metrics can be scraped.
     pub fn metrics_are(&self, fault: Option<String>) {
         *self.metrics_fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
+    /// Notes whether the web page can be seen.
+    pub fn page_is(&self, fault: Option<String>) {
+        *self.page_fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 }
 

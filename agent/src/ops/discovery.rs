@@ -4,6 +4,7 @@
 //! Only for parents with pods that have mdns relayed. Never sends: a pod is told through the parent's receive path, where
 //! the relay's copies go. What was heard is a copy: nothing is asked and nothing answered.
 
+mod asked;
 mod ear;
 mod retell;
 
@@ -45,6 +46,7 @@ struct Known {
     table: Table,
     joins: Joins,
     parents: BTreeMap<u32, Figures>,
+    notes: asked::Notes,
 }
 
 /// What happened on one parent since it was first heard.
@@ -159,10 +161,12 @@ impl Ears {
             known.table.forget_link(link);
             known.joins.keep(link, &[]);
             known.parents.remove(&link);
+            known.notes.forget(link);
         }
         for (link, (parent, pods)) in wanted {
             known.table.keep_pods(link, &pods);
             known.joins.keep(link, &pods);
+            known.notes.keep(link, &pods, discovery.now());
             known.parents.entry(link).or_default().parent.clone_from(&parent.name);
             let hear = || (parent.mac, tokio::spawn(ear::hear(Arc::clone(context), parent)));
             self.0.entry(link).or_insert_with(hear);

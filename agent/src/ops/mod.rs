@@ -25,6 +25,7 @@ pub mod links;
 pub mod owed_status;
 pub mod pods;
 pub mod preflight;
+pub mod probe;
 pub mod reconcile;
 mod recording;
 pub mod reflect;
@@ -39,6 +40,7 @@ pub mod takeover;
 pub mod traces;
 pub mod undo;
 pub mod view;
+pub mod why;
 pub mod witness;
 
 use std::collections::BTreeMap;

@@ -492,7 +492,10 @@ mod tests {
         assert_eq!(sum, finished.took);
         let of = |stage| finished.times.iter().find(|(one, _)| *one == stage).map(|(_, time)| *time);
         for stage in [Stage::Rest, Stage::Network, Stage::Record] {
-            assert!(of(stage).is_some_and(|time| time >= Duration::from_millis(3) && time * 2 < finished.took), "{stage:?}");
+            assert!(
+                of(stage).is_some_and(|time| time >= Duration::from_millis(3) && time * 2 < finished.took),
+                "{stage:?}"
+            );
         }
         assert_eq!(of(Stage::Pod), None);
     }

@@ -25,6 +25,43 @@ pub fn protocols(network: Option<&str>, pod: Option<&str>, policy: &RelayPolicy)
     Ok(relayed.cloned().collect())
 }
 
+/// What settles whether one protocol is relayed for an attachment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// Nothing is in its way.
+    Relayed,
+    /// `datapath.relay.protocols` leaves it out, and the network does not ask for it.
+    Configuration,
+    /// `datapath.relay.allowed` does not allow it.
+    Ceiling,
+    /// The network's annotation leaves it out.
+    Network,
+    /// The pod's annotation leaves it out.
+    Pod,
+}
+
+/// What settles whether `protocol` is relayed, by the same rules as [`protocols`].
+///
+/// # Errors
+/// As [`protocols`].
+pub fn settled(
+    protocol: &str,
+    network: Option<&str>,
+    pod: Option<&str>,
+    policy: &RelayPolicy,
+) -> Result<Settled, CniError> {
+    let chosen = words(network, policy).map_err(|error| error.within("network"))?;
+    let narrowed = words(pod, policy).map_err(|error| error.within("pod"))?;
+    let has = |names: &[String]| names.iter().any(|name| name == protocol);
+    Ok(match (&chosen, &narrowed) {
+        (Some(names), _) if !names.contains(&protocol) => Settled::Network,
+        (None, _) if !has(&policy.protocols) => Settled::Configuration,
+        _ if !policy.allowed.as_deref().is_none_or(has) => Settled::Ceiling,
+        (_, Some(names)) if !names.contains(&protocol) => Settled::Pod,
+        _ => Settled::Relayed,
+    })
+}
+
 /// The names an annotation lists; `None` when it leaves the choice to others.
 fn words<'a>(text: Option<&'a str>, policy: &RelayPolicy) -> Result<Option<Vec<&'a str>>, CniError> {
     let Some(text) = text.map(str::trim).filter(|text| !text.is_empty() && *text != "default") else { return Ok(None) };
@@ -74,6 +111,19 @@ mod tests {
         ];
         for (network, pod, wanted) in table {
             assert_eq!(protocols(network, pod, &policy).unwrap(), wanted, "{network:?} {pod:?}");
+            for name in &policy.known {
+                let settled = settled(name, network, pod, &policy).unwrap() == Settled::Relayed;
+                assert_eq!(settled, wanted.contains(&name.as_str()), "{name}: {network:?} {pod:?}");
+            }
+        }
+        for (name, network, pod, wanted) in [
+            ("mdns", Some("none"), Some("none"), Settled::Network),
+            ("mdns", Some("ssdp"), None, Settled::Network),
+            ("wsd", None, None, Settled::Configuration),
+            ("wsd", Some("wsd"), None, Settled::Ceiling),
+            ("mdns", None, Some("ssdp"), Settled::Pod),
+        ] {
+            assert_eq!(settled(name, network, pod, &policy).unwrap(), wanted, "{name}: {network:?} {pod:?}");
         }
         let many = "mdns,".repeat(100);
         for (network, pod, whose, word) in [

@@ -3,6 +3,7 @@
 //! IPv4 and IPv6 are two worlds (RFC 6762 section 20), and so is every link. Never asks and never answers: what is said
 //! again is a copy of what its owner said, without what is no longer true. Pure: time is an argument.
 
+pub mod announced;
 mod plane;
 mod recall;
 pub mod reports;

@@ -5,4 +5,6 @@
 pub mod discovery;
 pub mod dns;
 pub mod head;
+pub mod probe;
 pub mod reflect;
+pub mod why;

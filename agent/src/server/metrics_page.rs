@@ -58,7 +58,7 @@ pub async fn serve(
 }
 
 /// Every address is that of IPv6, which has IPv4 too; but a kernel may have no IPv6 (`ipv6.disable=1`).
-async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+pub(super) async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     match TcpListener::bind(address).await {
         Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) && address.ip() == Ipv6Addr::UNSPECIFIED => {
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await

@@ -1,7 +1,11 @@
 //! The edge: sockets in, operations called, answers out. Translates and nothing else.
 
+pub mod body;
 pub mod conversation;
+mod looking;
 pub mod metrics_page;
+pub mod page;
+mod query;
 pub mod routes;
 pub mod socket;
 mod upstream;

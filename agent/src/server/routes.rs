@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
@@ -19,7 +19,9 @@ use crate::ops;
 use crate::ops::context::Context;
 use crate::ops::runner::HostRunner;
 use crate::ops::view;
+use crate::server::body::Body;
 use crate::server::conversation::Conversation;
+use crate::server::looking;
 use crate::server::upstream;
 use crate::wire::{self, Call, Outcome};
 
@@ -49,9 +51,11 @@ const QUERIES: &[&str] = &[
     "/v1/delegates",
     "/v1/programs",
     "/v1/refusals",
+    "/v1/traces",
 ];
 
-type Answer = Response<Full<Bytes>>;
+/// An answer.
+pub type Answer = Response<Body>;
 
 impl Routes {
     /// Answers one request of a connection and counts it.
@@ -73,6 +77,7 @@ impl Routes {
         let allowed: &[Method] = match path.as_str() {
             wire::CALL_PATH | wire::OUTCOME_PATH | "/cni" | "/delegate" => &[Method::POST],
             "/healthz" | "/readyz" => &[Method::GET, Method::POST],
+            path if looking::PATHS.contains(&path) => looking::methods(path),
             query if QUERIES.contains(&query) => &[Method::GET],
             _ => return text(StatusCode::NOT_FOUND, "no such path"),
         };
@@ -85,6 +90,7 @@ impl Routes {
             "/cni" => upstream::cni(self, request).await,
             "/delegate" => upstream::delegate(self, request).await,
             "/readyz" => self.ready(),
+            path if looking::PATHS.contains(&path) => looking::answer(&self.context, &request).await,
             "/v1/status" => json(&view::status(&self.context)),
             "/v1/attachments" => json(&view::attachments(&self.context)),
             "/v1/networks" => json(&view::networks(&self.context)),
@@ -97,6 +103,7 @@ impl Routes {
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error),
             },
             "/v1/refusals" => json(&view::refusals(&self.context)),
+            "/v1/traces" => self.traces(request.uri().query()).await,
             "/v1/relay/events" => self.relay_events(request.uri().query()).await,
             _ => text(StatusCode::OK, ""),
         }
@@ -112,6 +119,15 @@ impl Routes {
         match view::relay_events(&self.context, since).await {
             Ok(events) => json(&events),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        }
+    }
+
+    /// `since=NUMBER`: what is new from that number on; without it all, also what is on disk alone.
+    async fn traces(&self, query: Option<&str>) -> Answer {
+        let since = query.map_or(Some(0), |query| query.strip_prefix("since=").and_then(|number| number.parse().ok()));
+        match since {
+            Some(since) => json(&view::traces(&self.context, since).await),
+            None => text(StatusCode::BAD_REQUEST, "the query is since=NUMBER"),
         }
     }
 
@@ -170,7 +186,7 @@ pub(super) async fn decode<T: serde::de::DeserializeOwned>(request: Request<Inco
 pub(super) fn json<T: Serialize>(value: &T) -> Answer {
     match serde_json::to_vec(value) {
         Ok(body) => {
-            let mut answer = Response::new(Full::new(Bytes::from(body)));
+            let mut answer = Response::new(Body::from(Bytes::from(body)));
             answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             answer
         }
@@ -179,14 +195,14 @@ pub(super) fn json<T: Serialize>(value: &T) -> Answer {
 }
 
 pub(super) fn text(status: StatusCode, body: &str) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::copy_from_slice(body.as_bytes())));
+    let mut answer = Response::new(Body::from(Bytes::copy_from_slice(body.as_bytes())));
     *answer.status_mut() = status;
     answer
 }
 
 fn label(path: &str) -> &'static str {
     const PATHS: [&str; 6] = ["/cni", "/delegate", "/healthz", "/readyz", wire::CALL_PATH, wire::OUTCOME_PATH];
-    PATHS.iter().chain(QUERIES).copied().find(|known| *known == path).unwrap_or("NotFound")
+    PATHS.iter().chain(QUERIES).chain(&looking::PATHS).copied().find(|known| *known == path).unwrap_or("NotFound")
 }
 
 fn method_label(method: &Method) -> &'static str {
@@ -203,7 +219,7 @@ mod tests {
 
     #[test]
     fn every_query_is_counted_under_its_own_path() {
-        for path in QUERIES {
+        for path in QUERIES.iter().chain(&looking::PATHS) {
             assert_eq!(label(path), *path);
         }
         assert_eq!(label("/v1/services/x"), "NotFound");

@@ -7,19 +7,16 @@ use std::future::Future;
 use std::sync::Arc;
 
 use base64::Engine;
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::{Request, StatusCode};
 use tokio::sync::oneshot;
 
-use super::routes::{Routes, decode, json, text};
+use super::routes::{Answer, Routes, decode, json, text};
 use crate::fault::{CniError, code};
 use crate::ops;
 use crate::ops::hotplug::Asked;
 use crate::ops::runner::HostRunner;
 use crate::wire::{self, Call, InterfaceAttributes, MOST_STDIN, Step, UpstreamRequest};
-
-type Answer = Response<Full<Bytes>>;
 
 /// What a request carries, once decoded.
 struct Plain {

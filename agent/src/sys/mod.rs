@@ -35,4 +35,6 @@ pub mod qdisc;
 #[cfg(feature = "daemon")]
 pub mod routes;
 #[cfg(feature = "daemon")]
+pub mod terminal;
+#[cfg(feature = "daemon")]
 pub mod watch;

@@ -17,7 +17,10 @@ pub(crate) fn page(page: &str, blocks: &[(&str, String)]) {
         return;
     }
     if std::env::var_os("MULTUS_REGENERATE").is_some() {
-        fs::write(&path, wanted).unwrap();
+        // Other tests read the page meanwhile: they see it whole, before or after.
+        let beside = path.with_extension("new");
+        fs::write(&beside, wanted).unwrap();
+        fs::rename(&beside, &path).unwrap();
         return;
     }
     let (at, (is, should)) = found

@@ -60,7 +60,9 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) {
     if path.is_dir() {
         let mut entries: Vec<_> = fs::read_dir(path).unwrap().flatten().map(|entry| entry.path()).collect();
         entries.sort();
-        entries.iter().for_each(|entry| collect(entry, files));
+        for entry in &entries {
+            collect(entry, files);
+        }
     } else if path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known)) {
         files.push(path.to_owned());
     }
@@ -79,9 +81,9 @@ fn anchors(text: &str) -> BTreeSet<String> {
             continue;
         }
         let slug = slug(title.trim());
-        let times = (1..).find(|n| !anchors.contains(&format!("{slug}-{n}"))).unwrap_or(1);
         if !anchors.insert(slug.clone()) {
-            anchors.insert(format!("{slug}-{times}"));
+            let next = (1..100).find(|n| !anchors.contains(&format!("{slug}-{n}"))).unwrap_or(100);
+            anchors.insert(format!("{slug}-{next}"));
         }
     }
     anchors
@@ -97,12 +99,12 @@ fn documents(line: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, _) in line.match_indices("docs/") {
         let is_part = |c: char| c.is_alphanumeric() || matches!(c, '/' | '_' | '.' | '#' | '-');
-        let link: String = line[at..].chars().take_while(|c| is_part(*c)).collect();
-        let link = link.trim_end_matches('.');
+        let address: String = line[at..].chars().take_while(|c| is_part(*c)).collect();
+        let address = address.trim_end_matches('.');
         // What follows `../` is seen as a relative link; names with a hole in them are no links.
-        if link.contains(".md") && !line[..at].ends_with("../") && !line[at + link.len()..].starts_with(['<', '{', '*'])
-        {
-            found.push(link.to_owned());
+        let after = &line[at + address.len()..];
+        if address.contains(".md") && !line[..at].ends_with("../") && !after.starts_with(['<', '{', '*']) {
+            found.push(address.to_owned());
         }
     }
     found

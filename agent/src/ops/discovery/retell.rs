@@ -62,12 +62,18 @@ async fn tell(context: &Arc<Context>, link: u32, member: &Member, family: Family
     let discovery = &context.discovery;
     let said = discovery.known().table.recall(link, family, discovery.now(), &listener, MOST);
     let frames: Vec<Vec<u8>> = said.iter().filter_map(|said| frame(said, member.mac)).collect();
+    let mut told = 0;
     for some in frames.chunks(AT_ONCE) {
         let delivered = deliver(context, link, some.to_vec()).await;
         let failed = some.len().saturating_sub(delivered);
+        told += u64::try_from(delivered).unwrap_or_default();
         discovery.count(link, Outcome::Replayed, u64::try_from(delivered).unwrap_or_default());
         discovery.count(link, Outcome::Failed, u64::try_from(failed).unwrap_or_default());
         sleep(PAUSE).await;
+    }
+    let now = discovery.now();
+    if told > 0 {
+        discovery.known().notes.told(link, member.mac, now, told);
     }
 }
 

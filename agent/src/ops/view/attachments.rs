@@ -1,17 +1,20 @@
 //! Every attachment of this node: the record, joined with its counters.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, UNIX_EPOCH};
 
 use multus_ebpf_common::counters::{InterfaceCounters, PROTOCOLS, SIZE_BUCKETS};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::List;
-use crate::cni::CniResult;
+use super::times::written;
+use crate::cni::{CniResult, Route};
 use crate::datapath::{Interface, InterfaceCounts};
 use crate::names::mac_text;
 use crate::ops::context::Context;
-use crate::records::{Attachment, Origin, Record, State};
+use crate::records::{Attachment, Delegate, Origin, Record, Stage, State};
 
 /// One attachment.
 #[derive(Debug, Clone, Serialize)]
@@ -28,6 +31,9 @@ pub struct AttachmentView {
     pub origin: Origin,
     pub mac: Option<String>,
     pub ips: Vec<String>,
+    pub routes: Vec<RouteView>,
+    pub plugins: Vec<PluginView>,
+    pub since: Option<String>,
     pub kind: Option<String>,
     pub parent: Option<String>,
     pub slot: Option<u32>,
@@ -39,6 +45,25 @@ pub struct AttachmentView {
     pub network_status: Option<Value>,
     pub receive: Option<Traffic>,
     pub transmit: Option<Traffic>,
+}
+
+/// A route that a plugin set.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the document's own words; docs/reference/cli.md describes them")]
+pub struct RouteView {
+    pub dst: String,
+    pub gw: Option<IpAddr>,
+}
+
+/// One plugin of the attachment's chain, and how far it is.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the document's own words; docs/reference/cli.md describes them")]
+pub struct PluginView {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub cni_version: String,
+    pub stage: Stage,
 }
 
 /// What one direction of an attachment carried; the pod's view.
@@ -153,6 +178,9 @@ fn attachment_view(counts: &InterfaceCounts, record: &Record, attachment: &Attac
         origin: record.origin,
         mac: link.map(|link| mac_text(link.mac)).or(mac),
         ips,
+        routes: result.iter().flat_map(|result| &result.routes).map(route).collect(),
+        plugins: attachment.delegates.iter().map(plugin).collect(),
+        since: (record.since > 0).then(|| written(UNIX_EPOCH + Duration::from_secs(record.since))),
         kind: link.map(|link| link.kind.clone()),
         parent: link.and_then(|link| link.parent.as_ref()).map(|parent| parent.name.clone()),
         slot,
@@ -167,6 +195,14 @@ fn attachment_view(counts: &InterfaceCounts, record: &Record, attachment: &Attac
         receive,
         transmit,
     }
+}
+
+fn route(route: &Route) -> RouteView {
+    RouteView { dst: route.dst.to_string(), gw: route.gw }
+}
+
+fn plugin(delegate: &Delegate) -> PluginView {
+    PluginView { kind: delegate.plugin.to_string(), cni_version: delegate.cni_version.clone(), stage: delegate.stage }
 }
 
 fn addresses(attachment: &Attachment, result: Option<&CniResult>) -> (Option<String>, Vec<String>) {

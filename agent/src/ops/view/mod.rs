@@ -8,6 +8,7 @@ mod events;
 mod figures;
 mod networks;
 mod parents;
+mod ping;
 mod programs;
 mod refusals;
 mod relay;
@@ -15,6 +16,7 @@ mod services;
 mod status;
 mod times;
 mod traces;
+mod why;
 
 use serde::Serialize;
 
@@ -22,19 +24,20 @@ use serde::Serialize;
 pub use crate::datapath::Facts as DatapathFacts;
 /// Both directions of an attachment, as the maps have them.
 pub use crate::datapath::Interface;
-pub use attachments::{AttachmentView, CountedView, Traffic, attachments, counted};
+pub use attachments::{AttachmentView, CountedView, PluginView, RouteView, Traffic, attachments, counted};
 pub use delegates::{DelegateView, ErrorView, delegates};
 pub use events::{RelayEvent, RelayEvents, relay_events};
 pub use figures::{Figures, Looks, figures};
 pub use networks::{NetworkView, networks};
 pub use parents::{ParentListView, parents};
+pub use ping::{AnswerView, PingView, ping, probe_question};
 pub use programs::{PlacedProgramView, programs};
 pub use refusals::{RefusalView, refusals};
 pub use relay::{FramesView, GuardFramesView, MemberView, RelayView, relay};
 pub use services::{ServiceView, services};
 pub use status::{DatapathView, Health, Line, ParentView, ProgramView, RuntimeConfView, StatusView, status};
-
-pub use traces::{DeliveryView, StepView, TraceList, TraceView, trace_document, traces};
+pub use traces::{DeliveryView, TakenView, TraceList, TraceView, trace_document, traces};
+pub use why::{ChainView, StepView, WhyView, why};
 
 /// The `apiVersion` of every document.
 pub const API_VERSION: &str = "multus-ebpf.io/v1";

@@ -136,6 +136,7 @@ pub fn status(context: &Context) -> StatusView {
     let runtime_conf = context.settings.generator.on.then(|| runtime_conf(context));
     subsystems.extend(runtime_conf.as_ref().map(runtime_conf_line));
     subsystems.extend(metrics(context));
+    subsystems.extend(page(context));
     subsystems.sort_by_key(|line| std::cmp::Reverse(line.health));
     StatusView {
         api_version: API_VERSION,
@@ -201,6 +202,12 @@ fn runtime_conf_line(view: &RuntimeConfView) -> Line {
 fn metrics(context: &Context) -> Option<Line> {
     let fault = context.metrics_fault.lock().unwrap_or_else(PoisonError::into_inner).clone();
     fault.map(|text| Line { name: "metrics", health: Health::Warning, text })
+}
+
+/// The same for the web page.
+fn page(context: &Context) -> Option<Line> {
+    let fault = context.page_fault.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    fault.map(|text| Line { name: "web page", health: Health::Warning, text })
 }
 
 fn records(context: &Context) -> Line {

@@ -32,7 +32,7 @@ pub struct TraceView {
     pub took_us: u64,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub runner: String,
-    pub steps: Vec<StepView>,
+    pub steps: Vec<TakenView>,
     #[serde(default)]
     pub omitted: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,7 +43,7 @@ pub struct TraceView {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the document's own words; docs/reference/cli.md describes them")]
-pub struct StepView {
+pub struct TakenView {
     pub stage: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub network: String,
@@ -62,7 +62,7 @@ pub struct StepView {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub steps: Vec<StepView>,
+    pub steps: Vec<TakenView>,
 }
 
 /// The pod's network-status, written beside the operation.
@@ -124,7 +124,7 @@ pub fn trace_document(trace: &Trace) -> serde_json::Result<Vec<u8>> {
 
 fn view(trace: &Trace) -> TraceView {
     let ((namespace, pod), (container, interface), (error, remedy)) = (trace.pod(), trace.sandbox(), trace.error());
-    let mut steps = trace.steps.iter().peekable();
+    let mut steps = &*trace.steps;
     TraceView {
         number: trace.number,
         time: written(trace.began()),
@@ -152,13 +152,10 @@ fn view(trace: &Trace) -> TraceView {
 }
 
 /// The steps of one depth, each with those inside it.
-fn inside<'a>(
-    trace: &Trace,
-    steps: &mut std::iter::Peekable<impl Iterator<Item = &'a Taken>>,
-    depth: u8,
-) -> Vec<StepView> {
+fn inside(trace: &Trace, steps: &mut &[Taken], depth: u8) -> Vec<TakenView> {
     let mut found = Vec::new();
-    while let Some(step) = steps.next_if(|step| step.depth >= depth) {
+    while let Some((step, rest)) = steps.split_first().filter(|(step, _)| step.depth >= depth) {
+        *steps = rest;
         let mut shown = step_view(trace, step);
         shown.steps = inside(trace, steps, step.depth.saturating_add(1));
         found.push(shown);
@@ -166,10 +163,10 @@ fn inside<'a>(
     found
 }
 
-fn step_view(trace: &Trace, step: &Taken) -> StepView {
+fn step_view(trace: &Trace, step: &Taken) -> TakenView {
     let what = trace.text(step.what).to_owned();
     let is_plugin = step.stage == Stage::Delegate;
-    StepView {
+    TakenView {
         stage: step.stage.as_str().to_owned(),
         plugin: if is_plugin { what.clone() } else { String::new() },
         network: if is_plugin { String::new() } else { what },
