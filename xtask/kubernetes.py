@@ -4,6 +4,8 @@
     kubernetes.py json FOLDER              the same, as one JSON list
     kubernetes.py chart FOLDER RELEASE NAMESPACE VALUES    a chart with the values of a JSON file, as JSON: template -> text
     kubernetes.py lint FOLDER VALUES       what helm lint says of it, as JSON
+    kubernetes.py serve                    any of these, as a JSON list of words in each line of standard input; each answer
+                                           is a line, {"text": …} or {"refused": …}
 
 Decides nothing and writes no file. The libraries are in target/kubernetes, where `cargo xtask setup` puts them; PYTHONPATH
 says where that is. Exit code 1: the sentence of the library is on standard error.
@@ -68,4 +70,16 @@ def main(words):
     raise SystemExit(__doc__)
 
 
-print(main(sys.argv[1:]), end="")
+def serve():
+    for line in sys.stdin:
+        try:
+            answer = {"text": main(json.loads(line))}
+        except SystemExit as refusal:
+            answer = {"refused": str(refusal)}
+        print(json.dumps(answer), flush=True)
+
+
+if sys.argv[1:] == ["serve"]:
+    serve()
+else:
+    print(main(sys.argv[1:]), end="")

@@ -11,11 +11,12 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::config::{ConfigError, DatapathMode, DatapathSettings, Settings};
+use crate::config::{ConfigError, DatapathMode, DatapathSettings, Origin, Settings};
 use crate::datapath::{self, Datapath, DatapathError, ProtocolSet};
 use crate::kube::{Cluster, ClusterError, ClusterSettings, Source};
 use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
+use crate::ops::capture::Captures;
 use crate::ops::context::{Context, Turns};
 use crate::ops::default_network::DefaultNetwork;
 use crate::ops::delegate_tally::DelegateTally;
@@ -78,11 +79,12 @@ pub fn run(file: &Path) -> Result<(), StartError> {
     crate::sys::memory::start_frugal();
     let shown = || file.display().to_string();
     let text = fs::read_to_string(file).map_err(|error| StartError::Unreadable(shown(), error))?;
-    let (settings, warnings) = Settings::parse(&text).map_err(|error| StartError::Config(shown(), error))?;
-    start_log(&settings)?;
-    for warning in warnings {
+    let (mut settings, warnings) = Settings::parse(&text).map_err(|error| StartError::Config(shown(), error))?;
+    let dial = start_log(&settings)?;
+    for warning in &warnings {
         tracing::warn!("configuration: {warning}");
     }
+    settings.origin = Origin { file: Some(shown()), warnings, ..settings.origin };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(64)
@@ -90,7 +92,7 @@ pub fn run(file: &Path) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(|error| StartError::Needs("start threads", error))?;
-    let done = runtime.block_on(serve(settings));
+    let done = runtime.block_on(serve(settings, dial));
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
 }
@@ -99,11 +101,11 @@ pub fn run(file: &Path) -> Result<(), StartError> {
 ///
 /// # Errors
 /// The file cannot be opened.
-pub(crate) fn start_log(settings: &Settings) -> Result<(), StartError> {
+pub(crate) fn start_log(settings: &Settings) -> Result<log::Dial, StartError> {
     log::start(&settings.log).map_err(|error| StartError::Needs("start the log", error))
 }
 
-async fn serve(settings: Settings) -> Result<(), StartError> {
+async fn serve(settings: Settings, dial: log::Dial) -> Result<(), StartError> {
     let (stopper, stop) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| StartError::Needs("hear SIGTERM", error))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| StartError::Needs("hear SIGINT", error))?;
@@ -126,7 +128,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
         Some(keeper) => tokio::spawn(keeper.keep(stop.clone())),
         None => tokio::spawn(async {}),
     };
-    let routes = Arc::new(Routes { context: Arc::clone(&context), host, stopping: AtomicBool::new(false) });
+    let routes = Arc::new(Routes { context: Arc::clone(&context), host, dial, stopping: AtomicBool::new(false) });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), socket_dir = settings.socket_dir, "serving");
     let serving = tokio::spawn(server::serve(socket, Arc::clone(&routes), stop));
     tokio::select! {
@@ -196,6 +198,7 @@ pub(crate) fn context(
         default_network: DefaultNetwork::default(),
         troubles: Troubles::default(),
         left_over: tokio::sync::Notify::new(),
+        captures: Captures::default(),
         probes: Probes::default(),
         witness: Witness::default(),
         settings,
@@ -223,6 +226,7 @@ pub(crate) fn cluster_settings(settings: &Settings, cni_dir: &Path) -> ClusterSe
 
 /// The datapath, or why there is none: without it the agent is still a complete Multus.
 fn open_datapath(settings: &DatapathSettings) -> (Option<Arc<Datapath>>, Option<String>) {
+    crate::sys::memory::lock_as_needed();
     match datapath_settings(settings).and_then(|settings| settings.map(|s| Datapath::open(&s)).transpose()) {
         Ok(datapath) => (datapath.map(Arc::new), None),
         Err(error) => {

@@ -19,6 +19,8 @@ pub mod wire;
 
 // Decide: pure functions over words.
 #[cfg(feature = "daemon")]
+pub mod diagnosis;
+#[cfg(feature = "daemon")]
 pub mod plan;
 #[cfg(feature = "daemon")]
 pub mod relay;

@@ -141,6 +141,13 @@ name!(
     }
 );
 
+impl IfName {
+    /// What every runtime calls a pod's first interface.
+    pub fn eth0() -> Self {
+        Self("eth0".to_owned())
+    }
+}
+
 impl ObjectName {
     /// The namespace of the cluster's own pods, where Multus looks for networks unless told otherwise.
     pub fn kube_system() -> Self {

@@ -133,7 +133,7 @@ fn whereabouts(config: &str) -> String {
 fn settings(config: &str) -> Result<Settings, CniError> {
     let (mut settings, warnings) = Settings::parse(config).map_err(CniError::from)?;
     settings.log.level.get_or_insert(LogLevel::Panic);
-    daemon::start_log(&settings).map_err(|error| CniError::new(code::IO, error.to_string()))?;
+    let _dial = daemon::start_log(&settings).map_err(|error| CniError::new(code::IO, error.to_string()))?;
     for warning in warnings {
         tracing::debug!("configuration: {warning}");
     }

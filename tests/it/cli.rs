@@ -1,5 +1,7 @@
 //! The operator's commands: exit codes, tables that name what is there, JSON documents with version and kind.
 
+mod lists;
+
 use lab::process::{self, Finished};
 use lab::{Lab, World, agent};
 use serde_json::Value;

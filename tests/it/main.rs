@@ -18,18 +18,23 @@ macro_rules! needs_programs {
     };
 }
 
+mod alerts;
 mod annotations;
 mod api;
 mod autoconf;
 mod auxiliary;
 mod avahi;
+mod broken;
+mod capture;
 mod cli;
 mod counters;
+mod dashboards;
 mod del;
 mod devices;
 mod discovery;
 mod disturbances;
 mod events;
+mod explain;
 mod faults;
 mod fixtures;
 mod gc;
@@ -40,9 +45,13 @@ mod kube;
 mod lab_itself;
 mod load;
 mod log_file;
+mod manifests;
 mod metrics;
 mod networks;
 mod page;
+mod ping;
+mod privileges;
+mod prometheus;
 mod reflect;
 mod regressions;
 mod relay;

@@ -48,11 +48,11 @@ fn announce(world: &World, service: &str, instance: &[u8], host: &str, last: u8)
         let instance = String::from_utf8_lossy(instance);
         told["items"].as_array().is_some_and(|all| all.iter().any(|one| one["instance"] == *instance))
     };
-    let known = wait_until(PATIENCE, || {
+    let heard = wait_until(PATIENCE, || {
         voice.send(Family::V4, &payload);
         wait_until(Duration::from_millis(300), knows)
     });
-    assert!(known, "the agent never heard of it");
+    assert!(heard, "the agent never heard of it");
 }
 
 /// A home: three pods, some devices on the LAN, and a pod that announces itself.
@@ -69,6 +69,8 @@ fn home(world: &World) -> Vec<Pod> {
     ] {
         announce(world, service, instance.as_bytes(), host, last);
     }
+    let typo = world.lab.pod("frigate").networks("nowhere");
+    world.add(&typo).expect_error(101);
     let own = pods[0].netns.addresses("net1");
     let own: Ipv4Addr = own.iter().find_map(|a| a.split('/').next()?.parse().ok()).expect("an IPv4 address");
     let voice = Voice::new(&pods[0].netns, "net1", Protocol::Mdns);
@@ -107,6 +109,7 @@ fn a_browser_shows_what_goes_on_and_keeps_up() {
     ] {
         assert!(drawn.contains(sentence), "{drawn}");
     }
+    assert!(browser.text("#refusals tbody").contains("default/nowhere"), "{}", browser.text("#refusals"));
     let lines = browser.value("document.querySelectorAll('#relay svg path.mdns').length");
     assert_eq!(lines, 3, "a line of mDNS for each pod that has it");
     assert!(browser.texts("#relay tbody tr").iter().any(|row| row.starts_with("mdnsnode → pods")));
@@ -120,7 +123,7 @@ fn a_browser_shows_what_goes_on_and_keeps_up() {
     let sends = "#attachments tbody tr:nth-child(2) td:nth-child(6)";
     let voice = Voice::new(&pods[0].netns, "net1", Protocol::Mdns);
     let saying =
-        std::thread::spawn(move || traffic::blast(&voice, Protocol::Mdns, Family::V4, 500, Duration::from_secs(7)));
+        std::thread::spawn(move || traffic::blast(&voice, Protocol::Mdns, Family::V4, 500, Duration::from_secs(5)));
     let moves = wait_until(PATIENCE, || {
         std::thread::sleep(Duration::from_millis(200));
         browser.text(sends).contains(" kB/s")
@@ -166,13 +169,18 @@ fn looks_well(browser: &mut Chromium) {
 fn pictures(browser: &mut Chromium) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/how-to/web-page");
     fs::create_dir_all(&folder).expect("make the folder of pictures");
-    for (name, width, height, is_phone, is_dark) in
-        [("light", 960, 1400, false, false), ("dark", 960, 1400, false, true), ("phone", 390, 1300, true, false)]
-    {
+    for (name, from, (width, height), scale, is_phone, is_dark) in [
+        ("light", "header", (960, 960), 1.0, false, false),
+        ("dark", "#relay", (960, 1150), 0.85, false, true),
+        ("phone", "header", (390, 1100), 0.6, true, false),
+    ] {
         browser.look(width, is_phone, is_dark);
         std::thread::sleep(Duration::from_millis(300));
-        let picture = browser.picture(width, height);
-        assert!(picture.len() < 1_500_000, "{name} takes {} bytes", picture.len());
+        let top = browser.value(&format!("Math.max(0, document.querySelector({from:?}).offsetTop - 20)"));
+        // The lab's folder is nobody's.
+        browser.value("document.querySelectorAll('#status dd').forEach((d) => d.textContent = d.textContent.replace(/\\/tmp\\/[^/]+\\/net.d/, '/etc/cni/net.d'))");
+        let picture = browser.picture((top.as_u64().expect("a place"), width, height), scale);
+        assert!(picture.len() < 150_000, "{name} takes {} bytes", picture.len());
         fs::write(folder.join(format!("{name}.png")), picture).expect("write a picture");
     }
 }
@@ -229,6 +237,9 @@ fn hostile_names_stay_text() {
     for (at, (instance, _)) in hostile.iter().enumerate() {
         announce(&world, "_http._tcp", instance, "h<b>o</b>st", u8::try_from(at).expect("few") + 30);
     }
+    let victim = world.lab.pod("victim").networks("lan");
+    let args = format!("IgnoreUnknown=true;K8S_POD_NAMESPACE=<b>;K8S_POD_NAME={script}");
+    assert!(!world.runtime.call("ADD", Some(&victim)).var("CNI_ARGS", args).run(&world.lab.node).ok());
     let mut browser = Chromium::start(&world.lab);
     browser.open(&url());
     let settled = wait_until(PATIENCE, || {
@@ -242,6 +253,8 @@ fn hostile_names_stay_text() {
         assert!(shown.iter().any(|one| one == text), "{text} is not among {shown:?}");
     }
     assert!(browser.texts("#services tbody td").iter().any(|host| host.starts_with("h<b>o</b>st.local")));
+    let refused = browser.texts("#refusals tbody th");
+    assert_eq!(refused, [format!("{script}<b>")], "whoever asks chooses the name of the pod");
     let page = browser.value("document.body.textContent");
     let page = page.as_str().expect("text");
     assert!(page.contains("\\u{202e}") && !page.contains('\u{202e}'), "{page}");
@@ -309,7 +322,7 @@ fn who_dawdles_or_crowds_keeps_nobody_out() {
     needs_programs!();
     let world = with_page(Lab::new("page-slow"));
     let connect = || world.lab.node.enter(|| TcpStream::connect(ADDRESS)).expect("connect");
-    let mut slow: Vec<TcpStream> = (0..100).map(|_| connect()).collect();
+    let mut slow: Vec<TcpStream> = (0..40).map(|_| connect()).collect();
     for stream in &mut slow {
         let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: loc");
     }
@@ -317,7 +330,7 @@ fn who_dawdles_or_crowds_keeps_nobody_out() {
     let (head, _) = said(&world, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(head.starts_with("http/1.1 200"), "{head:?} after {:?}", began.elapsed());
     let threads_and_files = world.agent.descriptors_and_threads();
-    assert!(threads_and_files.0 < 150, "{threads_and_files:?}");
+    assert!(threads_and_files.0 < 100, "{threads_and_files:?}");
     drop(slow);
     let long = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(100_000));
     let (head, _) = said(&world, &long);

@@ -45,15 +45,32 @@ pub fn config(lab: &Lab) -> Value {
     })
 }
 
+/// The capabilities that the manifests give the agent, by their numbers in `linux/capability.h`.
+pub const CAPABILITIES: [(&str, u32); 3] = [("NET_ADMIN", 12), ("NET_RAW", 13), ("SYS_ADMIN", 21)];
+/// What the host-exec component adds.
+pub const HOST_EXEC_CAPABILITIES: [(&str, u32); 2] = [("SYS_PTRACE", 19), ("SYS_CHROOT", 18)];
+
 /// Where the agent lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Home {
-    /// In a mount namespace of its own, as in its pod: it may not run plugins by itself.
+    /// In a mount namespace of its own and with the capabilities of the manifests, as in its pod: it may not run plugins
+    /// by itself.
     Pod,
+    /// The same without one of its capabilities.
+    PodWithout(&'static str),
     /// On the host: it may.
     Host,
     /// In its pod, with the right to enter the host's mount namespace: the host-exec component.
     HostExec,
+}
+
+impl Home {
+    /// The capabilities there, as a set of bits.
+    fn capabilities(self) -> u64 {
+        let more = if self == Self::HostExec { &HOST_EXEC_CAPABILITIES[..] } else { &[] };
+        let has = |name: &&'static str| self != Self::PodWithout(name);
+        CAPABILITIES.iter().chain(more).filter(|(name, _)| has(name)).map(|(_, number)| 1 << number).sum()
+    }
 }
 
 /// A running agent.
@@ -89,7 +106,7 @@ impl Agent {
         match home {
             Home::Host => {}
             // Whoever runs the tests may well have the right to enter process 1's namespaces.
-            Home::Pod => config["hostExec"] = "off".into(),
+            Home::Pod | Home::PodWithout(_) => config["hostExec"] = "off".into(),
             // Process 1 may hide its namespaces from us; this process lives on the same host.
             Home::HostExec => config["hostExec"] = format!("/proc/{}/ns/mnt", std::process::id()).into(),
         }
@@ -105,6 +122,7 @@ impl Agent {
         let mut command = if keep { lab.node.lasting_command(program_path) } else { lab.node.command(program_path) };
         if home != Home::Host {
             sys::own_mounts(&mut command);
+            sys::only_capabilities(&mut command, home.capabilities());
         }
         command.args(["run", "--config"]).arg(&config).env("MULTUS_NODE_NAME", "lab-node");
         command.stdin(Stdio::null()).stdout(out.try_clone().expect("a second handle")).stderr(out);

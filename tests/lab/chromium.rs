@@ -148,9 +148,9 @@ impl Chromium {
         self.ask("Emulation.setEmulatedMedia", &json!({"features": [scheme]}));
     }
 
-    /// The page from its top, `height` pixels of it, as PNG.
-    pub fn picture(&mut self, width: u32, height: u32) -> Vec<u8> {
-        let clip = json!({"x": 0, "y": 0, "width": width, "height": height, "scale": 1});
+    /// A piece of the page as PNG, smaller by `scale`: its whole width, from `top` down.
+    pub fn picture(&mut self, (top, width, height): (u64, u32, u32), scale: f64) -> Vec<u8> {
+        let clip = json!({"x": 0, "y": top, "width": width, "height": height, "scale": scale});
         let wanted = json!({"format": "png", "captureBeyondViewport": true, "clip": clip});
         from_base64(self.ask("Page.captureScreenshot", &wanted)["data"].as_str().expect("a picture"))
     }
@@ -188,7 +188,7 @@ impl Chromium {
             if left.is_zero() || !sys::readable(&[self.from.as_raw_fd()], left)[0] {
                 return None;
             }
-            let mut bytes = [0; 65_536];
+            let mut bytes = [0; 16_384];
             let read = self.from.read(&mut bytes).ok()?;
             self.received.extend_from_slice(&bytes[..read]);
         }

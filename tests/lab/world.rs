@@ -75,6 +75,13 @@ impl Builder {
         self
     }
 
+    /// The agent in its pod, without one of the capabilities of the manifests.
+    #[must_use]
+    pub fn without_capability(mut self, name: &'static str) -> Self {
+        self.home = Home::PodWithout(name);
+        self
+    }
+
     /// Starts the agent.
     pub fn start(self) -> World {
         let agent = Agent::start_at(self.home, &self.lab, &self.config);

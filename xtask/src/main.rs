@@ -1,5 +1,6 @@
 //! Which tasks there are, what each takes, and how a task ends. Does no work itself.
 
+mod dashboards;
 #[allow(unreachable_pub, reason = "the agent's build script includes this file too")]
 mod ebpf;
 mod elf;
@@ -26,7 +27,7 @@ struct Task {
     run: fn(&[String]) -> Outcome,
 }
 
-const TASKS: [Task; 13] = [
+const TASKS: [Task; 14] = [
     Task {
         name: "setup",
         arguments: "[--check]",
@@ -70,6 +71,12 @@ const TASKS: [Task; 13] = [
         arguments: "[--layers]",
         about: "house rules; --layers prints the layer table",
         run: tidy::run,
+    },
+    Task {
+        name: "dashboards",
+        arguments: "",
+        about: "write deploy/dashboards from xtask/src/dashboards",
+        run: dashboards::run,
     },
     Task {
         name: "manifests",

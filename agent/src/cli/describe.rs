@@ -104,10 +104,13 @@ impl Beside {
 /// The document of one: what its list says, and what belongs to it.
 fn described(what: What, name: &str, item: &Value, beside: &Beside) -> Value {
     let mut document = Map::new();
+    document.extend(item.as_object().cloned().unwrap_or_default());
+    // The kind of an attachment's link, where the document's own must be.
+    if let Some(link) = document.remove("kind") {
+        document.insert("linkKind".into(), link);
+    }
     document.insert("apiVersion".into(), json!("multus-ebpf.io/v1"));
     document.insert("kind".into(), json!(kind(what)));
-    document.insert("name".into(), json!(name));
-    document.extend(item.as_object().cloned().unwrap_or_default());
     // A network's own name is without its namespace.
     document.insert("name".into(), json!(name));
     let same = |at: &'static str, wanted: String| move |each: &&Value| cell(each, at) == wanted;

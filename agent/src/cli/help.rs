@@ -16,9 +16,14 @@ pub const GROUPS: [(&str, &[&str]); 5] = [
     ("On a node", &["run", "install", "uninstall", "completion", "man"]),
 ];
 
+/// The tree of commands without what a terminal needs.
+pub fn plain_tree() -> Command {
+    Cli::command()
+}
+
 /// The whole tree of commands, as it is parsed, completed and documented.
 pub fn tree() -> Command {
-    let tree = Cli::command();
+    let tree = plain_tree();
     let template = format!(
         "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{}{}\n{{options}}{{after-help}}",
         groups(&tree),

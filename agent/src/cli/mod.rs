@@ -2,18 +2,26 @@
 //!
 //! Never reads kernel state itself. Exit codes: 0 fine, 1 problem found, 2 usage, 3 agent not reachable, 4 timed out.
 
+pub mod capture;
+pub mod check;
+pub mod config;
 pub mod describe;
+pub mod explain;
 pub mod get;
 pub mod help;
+pub mod lint;
 pub mod listing;
+pub mod log_level;
 pub mod output;
-pub mod pcapng;
+pub mod pour;
 pub mod query;
 pub mod relay;
 pub mod sections;
+pub mod shell;
 pub mod status;
 pub mod top;
 pub mod trace;
+pub mod version;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -82,6 +90,32 @@ pub enum Command {
         #[command(flatten)]
         show: Show,
     },
+    /// Write what passes on an attachment, a parent or the relay to a pcapng file, with a comment for each frame
+    #[command(after_long_help = capture::EXAMPLES)]
+    Capture(capture::Capture),
+    /// Check this node: what is wrong with it, and what to do; exit code 3 without an agent
+    #[command(after_long_help = CHECK_EXAMPLES)]
+    Check {
+        /// What to check.
+        #[command(flatten)]
+        asked: check::Asked,
+    },
+    /// Say what would be attached to a pod and why, or what its ADD would be refused with
+    Explain {
+        /// Whose networks.
+        #[command(subcommand)]
+        what: explain::What,
+    },
+    /// Find what is wrong with manifests of pods, workloads and networks, without an agent
+    #[command(after_long_help = LINT_EXAMPLES)]
+    Lint {
+        /// The manifests.
+        #[command(flatten)]
+        files: explain::Files,
+        /// Print for each pod what would be attached, too
+        #[arg(long)]
+        plan: bool,
+    },
     /// Say all that is known about one attachment, network, parent, service and more
     #[command(after_long_help = DESCRIBE_EXAMPLES)]
     Describe {
@@ -95,6 +129,44 @@ pub enum Command {
         /// How to print it.
         #[command(flatten)]
         show: Show,
+    },
+    /// Show, check and explain the agent's configuration
+    #[command(after_long_help = CONFIG_EXAMPLES)]
+    Config {
+        /// What to do with it.
+        #[command(subcommand)]
+        what: config::What,
+    },
+    /// Say how much the agent logs, and turn it for a while
+    LogLevel {
+        /// What to do about it.
+        #[command(subcommand)]
+        what: log_level::What,
+    },
+    /// Say this program's version and the running agent's; exit code 1 if they differ
+    Version {
+        /// Where the agent is.
+        #[command(flatten)]
+        agent: Agent,
+        /// How to print it.
+        #[command(flatten)]
+        show: Show,
+    },
+    /// Print what a shell needs to complete commands
+    #[command(after_long_help = COMPLETION_EXAMPLES)]
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+        /// Where to put it.
+        #[command(flatten)]
+        folder: shell::Folder,
+    },
+    /// Print the manual for man(1), or put its pages into a folder
+    #[command(after_long_help = MAN_EXAMPLES)]
+    Man {
+        /// Where to put it.
+        #[command(flatten)]
+        folder: shell::Folder,
     },
     /// Show what the last requests did, step by step, and how long each step took
     #[command(after_long_help = TRACE_EXAMPLES)]
@@ -161,6 +233,32 @@ const DESCRIBE_EXAMPLES: &str = "Examples:
   multus-agent describe network lan -o yaml
   multus-agent describe parent eth0";
 
+const CONFIG_EXAMPLES: &str = "Examples:
+  multus-agent config view --changed                 what differs from the defaults, and why
+  multus-agent config validate daemon-config.json    before the agent is restarted with it";
+
+const COMPLETION_EXAMPLES: &str = "Examples:
+  source <(multus-agent completion bash)
+  multus-agent completion zsh --dir ~/.zfunc";
+
+const MAN_EXAMPLES: &str = "Examples:
+  multus-agent man --dir /usr/local/share/man/man1
+  multus-agent man | man -l -";
+const CHECK_EXAMPLES: &str = "Examples:
+  multus-agent check
+  multus-agent check --pre                            before an installation
+  multus-agent check --category networks,ipam -o short
+  multus-agent check --wait 30s                       in a script, after a roll-out
+
+Every check is explained in docs/reference/checks.md.";
+
+const LINT_EXAMPLES: &str = "Examples:
+  multus-agent lint manifests/
+  multus-agent lint --config daemon-config.json --partial web.yaml
+  kubectl get net-attach-def,pods -A -o yaml | multus-agent lint -
+
+Every finding has a code, explained in docs/reference/lint.md. Exit code 1: an ADD would fail.";
+
 impl Command {
     /// Does what an operator's command says. `Run` is the daemon's, and not of them.
     pub fn perform(self) -> Ending {
@@ -170,6 +268,15 @@ impl Command {
                 let look = status::Look { format: show.output, brief, patience: wait.then_some(timeout) };
                 status::status(&agent.socket, look)
             }
+            Self::Config { what } => config::config(&what),
+            Self::LogLevel { what } => log_level::log_level(&what),
+            Self::Version { agent, show } => version::version(&agent.socket, show.output),
+            Self::Completion { shell, folder } => shell::completion(shell, &folder),
+            Self::Man { folder } => shell::man(&folder),
+            Self::Capture(asked) => capture::capture(&asked),
+            Self::Check { asked } => check::check(&asked),
+            Self::Explain { what } => explain::explain(&what),
+            Self::Lint { files, plan } => lint::lint(&files, plan),
             Self::Trace { agent, show, wanted } => trace::trace(&agent, show.output, &wanted),
             Self::Top { what, agent, show, look } => top::top(&agent, what, show.output, &look),
             Self::Relay { what } => relay::relay(&what),

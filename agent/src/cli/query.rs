@@ -23,11 +23,23 @@ pub fn document(socket: &Path, path: &str) -> Result<Value, Ending> {
     ask(socket, "GET", path, PATIENCE)
 }
 
+/// Has the agent do what `body` says at `path`; the answer is a document too.
+///
+/// # Errors
+/// The ending that says why not.
+pub fn order(socket: &Path, path: &str, body: &Value) -> Result<Value, Ending> {
+    talk(socket, ("POST", path, body.to_string().as_bytes()), PATIENCE)
+}
+
 /// The same with another method, or for what takes longer than usual.
 ///
 /// # Errors
 /// As [`document`].
 pub fn ask(socket: &Path, method: &str, path: &str, patience: Duration) -> Result<Value, Ending> {
+    talk(socket, (method, path, b""), patience)
+}
+
+fn talk(socket: &Path, (method, path, body): (&str, &str, &[u8]), patience: Duration) -> Result<Value, Ending> {
     let shown = quote(&socket.to_string_lossy());
     let broken = |error: std::io::Error| match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
@@ -39,7 +51,7 @@ pub fn ask(socket: &Path, method: &str, path: &str, patience: Duration) -> Resul
     };
     let mut stream = UnixStream::connect(socket).map_err(broken)?;
     stream.set_read_timeout(Some(patience)).and_then(|()| stream.set_write_timeout(Some(patience))).map_err(broken)?;
-    http::write_request(&mut stream, method, path, b"").map_err(broken)?;
+    http::write_request(&mut stream, method, path, body).map_err(broken)?;
     let answer = http::read_response(&mut BufReader::new(stream), 64 << 20).map_err(broken)?;
     if answer.status != 200 {
         let text = escape(&String::from_utf8_lossy(&answer.body));

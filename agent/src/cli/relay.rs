@@ -4,19 +4,15 @@ pub mod ping;
 pub mod why;
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
 use crate::cli::output::{self, Format, cell};
-use crate::cli::pcapng::{Frame, Writer};
-use crate::cli::{Agent, Ending, Show, query};
-use crate::fault::{escape, quote};
+use crate::cli::{Agent, Ending, Show, capture, query};
 
 /// Ways to look.
 #[derive(Debug, Subcommand)]
@@ -42,7 +38,7 @@ pub enum What {
     /// Ask everybody on a parent one harmless question, and say who answers by which way
     #[command(after_long_help = ping::EXAMPLES)]
     Ping(ping::Ping),
-    /// Write the frames with what was decided about each to a pcapng file.
+    /// Write the frames with what was decided about each to a pcapng file, as capture --relay does.
     Capture {
         /// Where the agent is.
         #[command(flatten)]
@@ -54,10 +50,10 @@ pub enum What {
         #[arg(long, short, value_name = "FILE")]
         write: PathBuf,
         /// End after so many seconds
-        #[arg(long, value_name = "N", default_value_t = 30)]
+        #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
         seconds: u64,
         /// End after so many frames
-        #[arg(long, value_name = "N", default_value_t = 10_000)]
+        #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
         count: u64,
     },
 }
@@ -88,15 +84,22 @@ pub enum Verdict {
     Skipped,
 }
 
+impl Verdict {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Relayed => "relayed",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
 /// Looks at the relay.
 pub fn relay(what: &What) -> Ending {
     match what {
         What::Watch { agent, show, filter, count } => watch(agent, show.output, filter, count.unwrap_or(u64::MAX)),
         What::Why(asked) => why::why(asked),
         What::Ping(asked) => ping::ping(asked),
-        What::Capture { agent, filter, write, seconds, count } => {
-            capture(agent, filter, write, Duration::from_secs(*seconds), *count)
-        }
+        What::Capture { agent, filter, write, seconds, count } => capture(agent, filter, write, *seconds, *count),
     }
 }
 
@@ -184,58 +187,27 @@ fn print(text: &str) -> Option<Ending> {
     }
 }
 
-fn capture(agent: &Agent, filter: &Filter, file: &Path, long: Duration, count: u64) -> Ending {
-    let failed = |error: io::Error| Ending::Failed(format!("write {}: {error}", quote(&file.to_string_lossy())));
-    let mut writer = match File::create(file).and_then(|file| Writer::new(BufWriter::new(file))) {
-        Ok(writer) => writer,
-        Err(error) => return failed(error),
-    };
-    let (began, mut written) = (Instant::now(), 0);
-    let ending = follow(agent, filter, |item| {
-        if let Some(item) = item {
-            if let Err(error) = writer.frame(&frame(item)) {
-                return Some(failed(error));
-            }
-            written += 1;
-        } else if let Err(error) = writer.flush() {
-            // Whoever interrupts has what there was so far.
-            return Some(failed(error));
-        }
-        (written >= count || began.elapsed() >= long).then_some(Ending::Fine)
-    });
-    if let Err(error) = writer.flush() {
-        return failed(error);
-    }
-    output::complain(&format!("{written} frames in {}", quote(&file.to_string_lossy())));
-    ending
-}
-
-fn frame(item: &Value) -> Frame {
-    let number = |key: &str| item.get(key).and_then(Value::as_u64).unwrap_or(0);
-    let time: Option<Timestamp> = cell(item, "/time").parse().ok();
-    let head = cell(item, "/head");
-    let byte = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
-    Frame {
-        interface: cell(item, "/parent"),
-        nanos: time.and_then(|time| u64::try_from(time.as_nanosecond()).ok()).unwrap_or(0),
-        length: u32::try_from(number("length")).unwrap_or(u32::MAX),
-        head: head.as_bytes().chunks(2).filter_map(byte).collect(),
-        comment: format!(
-            "{} ({}, {}, from {})",
-            verdict(item),
-            cell(item, "/protocol"),
-            cell(item, "/path"),
-            escape(&cell(item, "/from"))
-        ),
-    }
+/// The same as `capture --relay`, with a filter for more.
+fn capture(agent: &Agent, filter: &Filter, file: &Path, seconds: u64, count: u64) -> Ending {
+    let verdict = filter.verdict.map(|verdict| verdict.name().to_owned());
+    let path = query::with(
+        "/v1/capture",
+        &[
+            ("of", Some("relay".to_owned())),
+            ("parent", filter.parent.clone()),
+            ("protocol", filter.protocol.clone()),
+            ("verdict", verdict),
+            ("from", filter.from.clone()),
+            ("frames", Some(count.to_string())),
+            ("for", Some((seconds * 1000).to_string())),
+        ],
+    );
+    capture::write_to(&agent.socket, &path, file, Duration::from_secs(seconds))
 }
 
 impl Filter {
     fn passes(&self, item: &Value) -> bool {
-        let verdict = self.verdict.map(|verdict| match verdict {
-            Verdict::Relayed => "relayed",
-            Verdict::Skipped => "skipped",
-        });
+        let verdict = self.verdict.map(Verdict::name);
         let is = |pointer: &str, wanted: Option<&str>| wanted.is_none_or(|wanted| cell(item, pointer) == wanted);
         is("/parent", self.parent.as_deref())
             && is("/protocol", self.protocol.as_deref())

@@ -81,19 +81,50 @@ const SHEETS: &[Sheet] = &[
     ),
 ];
 
+/// Fields that a reader looks for first; the others follow by name.
+const FIRST: &[&str] = &[
+    "namespace",
+    "pod",
+    "interface",
+    "network",
+    "state",
+    "note",
+    "problem",
+    "ips",
+    "mac",
+    "linkKind",
+    "parent",
+    "program",
+    "id",
+    "on",
+    "type",
+    "instance",
+    "host",
+    "port",
+    "addresses",
+    "verb",
+    "code",
+    "message",
+    "object",
+    "field",
+    "remedy",
+];
+
 /// Plain fields first, then objects, then lists; what is long or of no use to a reader only with `wide`.
 pub fn sections(document: &Value, wide: bool) -> String {
     let empty = Map::new();
     let fields = document.as_object().unwrap_or(&empty);
     let is_sheet = |key: &str| SHEETS.iter().any(|(sheet, ..)| *sheet == key);
-    let plain = fields.iter().filter(|(key, value)| !is_sheet(key) && !value.is_object());
+    let is_plain = |key: &str, value: &Value| !is_sheet(key) && !value.is_object() && (wide || key != "networkStatus");
+    let mut plain: Vec<_> = fields.iter().filter(|(key, value)| is_plain(key, value)).collect();
+    plain.sort_by_key(|(key, _)| FIRST.iter().position(|first| first == key).unwrap_or(FIRST.len()));
     let heads = [("kind", "/kind"), ("name", "/name")].map(|(_, at)| cell(document, at));
     let mut text = format!("{}\n", paint(&safe(&heads.join(" ")), Ink::Strong));
-    text += &lines(plain.filter(|(key, _)| !matches!(key.as_str(), "apiVersion" | "kind" | "name")));
-    for (key, value) in fields.iter().filter(|(key, value)| value.is_object() && (wide || *key != "networkStatus")) {
+    text += &lines(plain.into_iter().filter(|(key, _)| !matches!(key.as_str(), "apiVersion" | "kind" | "name")));
+    for (key, value) in fields.iter().filter(|(_, value)| value.is_object()) {
         let inner = value.as_object().unwrap_or(&empty);
         // Zeros of a long list of counters say nothing.
-        let counted = inner.iter().filter(|(_, value)| wide || **value != json!(0));
+        let counted = inner.iter().filter(|(_, value)| wide || !is_nothing(value));
         let _infallible = write!(text, "\n{}\n{}", paint(&title(key), Ink::Strong), lines(counted));
     }
     for (key, title, columns) in SHEETS {
@@ -123,6 +154,11 @@ fn lines<'a>(fields: impl Iterator<Item = (&'a String, &'a Value)>) -> String {
         let _infallible = writeln!(text, "  {:width$} {}", format!("{key}:"), safe(said));
     }
     text
+}
+
+/// Zero, or zeros alone.
+fn is_nothing(value: &Value) -> bool {
+    *value == json!(0) || value.as_array().is_some_and(|list| list.iter().all(|each| *each == json!(0)))
 }
 
 /// An object on one line, without what is zero.

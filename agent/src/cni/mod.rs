@@ -11,6 +11,8 @@ pub mod object;
 pub mod passthru;
 pub mod request;
 pub mod result;
+#[cfg(feature = "daemon")]
+pub mod secrets;
 pub mod version;
 
 pub use config::{NetworkConfig, PluginConfig};

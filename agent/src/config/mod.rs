@@ -5,7 +5,9 @@
 
 mod datapath;
 mod delegation;
+pub mod keys;
 mod reflect;
+pub mod schema;
 mod section;
 mod settings;
 mod words;
@@ -15,5 +17,5 @@ pub use datapath::{
 };
 pub use delegation::{Delegation, NetConf, Policy, RelayPolicy};
 pub use reflect::{Election, REFLECTED, ReflectSettings};
-pub use section::ConfigError;
-pub use settings::{Generator, HostExec, LogLevel, LogSettings, NodeCertificate, Settings};
+pub use section::{ConfigError, distance};
+pub use settings::{Generator, HostExec, LogLevel, LogSettings, NodeCertificate, Origin, Settings};

@@ -185,7 +185,7 @@ fn wrong(key: String, json: &str, fits: &str) -> ConfigError {
 }
 
 /// How many letters must be inserted, removed or replaced to get from one word to another (Levenshtein), case aside.
-fn distance(from: &str, to: &str) -> usize {
+pub fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.to_lowercase().chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (i, a) in from.to_lowercase().chars().take(64).enumerate() {

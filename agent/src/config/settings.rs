@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::datapath::DatapathSettings;
 use super::delegation::Delegation;
+use super::keys;
 use super::section::{ConfigError, Section};
 use super::words;
 use crate::cni::{RawObject, Version};
@@ -15,9 +16,29 @@ use crate::fault::quote;
 /// The longest time a request may be given.
 const MOST_TIME: Duration = Duration::from_hours(1);
 
+/// Where the settings are from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The file they were read from, where there is one.
+    pub file: Option<String>,
+    /// The keys that are written there.
+    pub written: Vec<&'static str>,
+    /// What was odd about it.
+    pub warnings: Vec<String>,
+}
+
+impl Origin {
+    /// Is `key` written there?
+    pub fn has(&self, key: &str) -> bool {
+        self.written.contains(&key)
+    }
+}
+
 /// The daemon's settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
+    /// Where they are from.
+    pub origin: Origin,
     /// `objects`: a folder of manifests instead of an API server.
     pub objects: Option<String>,
     /// `kubeconfig`; `None` is the in-cluster one.
@@ -70,6 +91,22 @@ pub enum LogLevel {
     Error,
     Verbose,
     Debug,
+}
+
+impl LogLevel {
+    /// Every level by its word, from quiet to loud.
+    pub const ALL: [(&str, Self); 4] =
+        [("panic", Self::Panic), ("error", Self::Error), ("verbose", Self::Verbose), ("debug", Self::Debug)];
+
+    /// Reads a level's word, in any case.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, level)| level)
+    }
+
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.into_iter().find(|(_, level)| *level == self).map_or("", |(name, _)| name)
+    }
 }
 
 /// `hostExec`: where the agent may run delegates by itself, for callers that cannot.
@@ -160,6 +197,7 @@ impl Settings {
         let alias = top.folder("cniBinDir")?;
         delegation.bin_dir = delegation.bin_dir.or(alias);
         let settings = Self {
+            origin: Origin { written: keys::written(text), ..Origin::default() },
             objects: top.folder("objects")?,
             kubeconfig: top.folder("kubeconfig")?,
             node_name: top.text("nodeName")?,
@@ -254,13 +292,7 @@ fn read_certificate(top: &mut Section, warnings: &mut Vec<String>) -> Result<Opt
 
 fn read_log(top: &mut Section, warnings: &mut Vec<String>) -> Result<LogSettings, ConfigError> {
     let level = top.text("logLevel")?.and_then(|text| {
-        let known = [
-            ("panic", LogLevel::Panic),
-            ("error", LogLevel::Error),
-            ("verbose", LogLevel::Verbose),
-            ("debug", LogLevel::Debug),
-        ];
-        let level = known.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(&text)).map(|(_, level)| level);
+        let level = LogLevel::parse(&text);
         if level.is_none() {
             warnings.push(format!(
                 "logLevel {} is not known and ignored; use panic, error, verbose or debug",
@@ -365,7 +397,7 @@ mod tests {
     fn every_key_is_read() {
         let (settings, warnings) = parse(
             r#"{"name":"x","type":"multus-shim","objects":"/o","kubeconfig":"/k","nodeName":"n1","metricsAddress":"127.0.0.1:9091",
-            "metricsPort":9092,"pageAddress":":8080","requestTimeout":"1m30s","socketDir":"/s","chrootDir":"/host","hostExec":"/proc/1/ns/mnt",
+            "metricsPort":9092,"pageAddress":"[::1]:8080","pageHosts":["a.home.arpa"],"requestTimeout":"1m30s","socketDir":"/s","chrootDir":"/host","hostExec":"/proc/1/ns/mnt",
             "kubeletDir":"/kub","deviceInfoDir":"/dev",
             "connectionLimit":10,"enablePprof":true,"retryDeleteOnError":true,"readinessindicatorfile":"/r",
             "perNodeCertificate":{"enabled":true,"bootstrapKubeconfig":"/b","certDir":"/c","certDuration":"24h"},
@@ -384,7 +416,8 @@ mod tests {
         let [certificate] = warnings.as_slice() else { panic!("{warnings:?}") };
         assert!(certificate.starts_with("perNodeCertificate is enabled and has no effect"), "{certificate}");
         assert_eq!(settings.metrics_address.unwrap().to_string(), "127.0.0.1:9091");
-        assert_eq!(settings.page_address.unwrap().to_string(), "[::]:8080");
+        assert_eq!(settings.page_address.unwrap().to_string(), "[::1]:8080");
+        assert_eq!(settings.page_hosts, ["a.home.arpa"]);
         assert_eq!(settings.request_timeout, Duration::from_secs(90));
         assert_eq!((settings.connection_limit, settings.log.level), (Some(10), Some(LogLevel::Debug)));
         assert_eq!((settings.kubelet_dir.as_str(), settings.device_info_dir.as_str()), ("/kub", "/dev"));

@@ -12,7 +12,7 @@ use crate::names::{NadRef, ObjectName, PodRef};
 use crate::objects::{Network, Pod};
 
 /// Most documents in one file, list items included.
-const MOST_DOCUMENTS: usize = 4096;
+pub(super) const MOST_DOCUMENTS: usize = 4096;
 /// Most bytes of annotations on one object, as the API server allows (`TotalAnnotationSizeLimitB`).
 const MOST_ANNOTATION_BYTES: usize = 256 << 10;
 /// Most bytes of a NAD's `spec.config`: what an API server can store in one object.
@@ -57,7 +57,7 @@ pub(super) fn read(text: &str, json: bool) -> Documents {
     out
 }
 
-fn json_documents(text: &str) -> Vec<Result<Value, String>> {
+pub(super) fn json_documents(text: &str) -> Vec<Result<Value, String>> {
     serde_json::Deserializer::from_str(text)
         .into_iter::<Value>()
         .take(MOST_DOCUMENTS + 1)
@@ -98,7 +98,7 @@ fn take_items(list: &Value, place: &str, depth: usize, out: &mut Documents) {
     }
 }
 
-fn pod(value: &Value) -> Result<Pod, String> {
+pub(super) fn pod(value: &Value) -> Result<Pod, String> {
     let (namespace, name) = identity(value)?;
     let annotations = annotations(value)?;
     Ok(Pod {
@@ -108,7 +108,7 @@ fn pod(value: &Value) -> Result<Pod, String> {
     })
 }
 
-fn network(value: &Value) -> Result<Network, String> {
+pub(super) fn network(value: &Value) -> Result<Network, String> {
     let (namespace, name) = identity(value)?;
     if let Some(other) = value.get("spec").filter(|spec| !spec.is_object() && !spec.is_null()) {
         return Err(format!("spec: {} is not a mapping", shown(other)));

@@ -18,6 +18,7 @@ mod networks;
 mod once;
 mod pods;
 mod report;
+pub mod sheets;
 mod shelf;
 mod told;
 mod written;

@@ -49,6 +49,19 @@ impl Cluster {
         checked((*found).clone(), pod).ok()
     }
 
+    /// The pod as it can be found without following anything from then on: in memory, else one GET.
+    ///
+    /// # Errors
+    /// As [`Cluster::pod`].
+    pub async fn peek_pod(&self, pod: &PodRef, deadline: Instant) -> Result<Pod, ClusterError> {
+        match (self.known_pod(pod), &self.0.settings.source, &self.0.server) {
+            (_, Source::Folder(_), _) => self.pod_of_folder(pod, deadline).await,
+            (Some(known), ..) => Ok(known),
+            (None, _, Some(server)) => self.read_pod(server, pod, deadline).await,
+            _ => Err(not_found(pod, false)),
+        }
+    }
+
     async fn pod_of_folder(&self, pod: &PodRef, deadline: Instant) -> Result<Pod, ClusterError> {
         let key = super::key(pod);
         // Not there, or another one of the name: its file may have been written since the last look.

@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 
 use crate::cni::{CniResult, Command, passthru};
 use crate::fault::{CniError, code, quote};
-use crate::kube::EventKind;
-use crate::names::NadRef;
+use crate::kube::{ClusterError, EventKind};
+use crate::names::{NadRef, PodRef};
 use crate::objects::{Allocated, Network};
 use crate::ops::cluster_network;
 use crate::ops::context::{Context, Pool, left_ms};
@@ -44,11 +44,11 @@ pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R
         return answer;
     }
     steps.attempt(Step::Undo, clear_leftover(context, call, &sandbox, runner)).await?;
-    let pod =
-        match steps.attempt(Step::Pod, pods::find(context, call)).await.map_err(|error| error.within(about(call)))? {
-            pods::Found::Known(pod) => pod,
-            pods::Found::Gone => return pods::nothing_attached(call),
-        };
+    let pod = steps.attempt(Step::Pod, pods::find(context, call)).await;
+    let pod = match pod.map_err(|error| error.within(about(call.request.pod.as_ref())))? {
+        pods::Found::Known(pod) => pod,
+        pods::Found::Gone => return pods::nothing_attached(call),
+    };
     let reflected = plan::reflect::protocols(&pod.annotations).map_err(refused)?;
     let plan = steps.attempt(Step::Plan, feasible_plan(context, call, &sandbox, &pod)).await.map_err(refused)?;
     let recorded = steps.at_once(Step::Record, || recording::begin(context, call, &sandbox, &plan));
@@ -154,14 +154,17 @@ async fn feasible_plan(
     let plan = make_plan(context, call, sandbox, pod).await?;
     for attachment in &plan.attachments {
         let free = preflight::name_is_free(sandbox.netns, attachment).await;
-        free.map_err(|error| failure(call, attachment, error))?;
+        free.map_err(|error| failure(call.request.pod.as_ref(), attachment, error))?;
     }
     preflight::parents_are_there(&plan).await?;
     Ok(plan)
 }
 
 /// Everything that is decided before anything is touched.
-async fn make_plan(
+///
+/// # Errors
+/// What an ADD of `pod` would be refused with.
+pub(super) async fn make_plan(
     context: &Context,
     call: &Invocation,
     sandbox: &Sandbox<'_>,
@@ -203,18 +206,18 @@ async fn fetch(
         let found = context.cluster.find_network(id, call.deadline).await;
         let network = match found {
             Ok(network) => cluster_network::filled(&call.conf, network)?,
-            Err(error) => {
-                let text = format!(
-                    "cannot find a network-attachment-definition ({}) in namespace ({}): {error}",
-                    id.name, id.namespace
-                );
-                let known = CniError::from(error);
-                return Err(CniError { msg: text, ..known });
-            }
+            Err(error) => return Err(unfound(id, error)),
         };
         networks.insert(id.clone(), network);
     }
     Ok(networks)
+}
+
+/// A network that a pod names and that is not there, or cannot be looked for.
+pub(super) fn unfound(id: &NadRef, error: ClusterError) -> CniError {
+    let text =
+        format!("cannot find a network-attachment-definition ({}) in namespace ({}): {error}", id.name, id.namespace);
+    CniError { msg: text, ..CniError::from(error) }
 }
 
 /// What a failed DEL left of an ADD that failed, too: the names were free before, so the links are ours to remove.
@@ -302,11 +305,15 @@ pub(super) async fn attach<R: Runner>(
                 if !failed.ran {
                     record.mark((at, index), Stage::Planned);
                 }
-                return Err(failure(call, attachment, failed.error));
+                return Err(failure(call.request.pod.as_ref(), attachment, failed.error));
             }
         };
         let unreadable = |error: CniError| {
-            failure(call, attachment, error.within(format_args!("result of plugin {}", quote(plugin.plugin.as_str()))))
+            failure(
+                call.request.pod.as_ref(),
+                attachment,
+                error.within(format_args!("result of plugin {}", quote(plugin.plugin.as_str()))),
+            )
         };
         result = Some(CniResult::parse(said.as_bytes()).map_err(unreadable)?);
     }
@@ -318,8 +325,8 @@ pub(super) async fn attach<R: Runner>(
 }
 
 /// A delegate's failure in upstream's own words, its code kept; the details name the object, where there is one.
-fn failure(call: &Invocation, attachment: &Attachment, error: CniError) -> CniError {
-    let (namespace, name, uid) = match &call.request.pod {
+pub(super) fn failure(pod: Option<&PodRef>, attachment: &Attachment, error: CniError) -> CniError {
+    let (namespace, name, uid) = match pod {
         Some(pod) => (pod.namespace.as_str(), pod.name.as_str(), pod.uid.as_deref().unwrap_or_default()),
         None => ("", "", ""),
     };
@@ -333,8 +340,9 @@ fn failure(call: &Invocation, attachment: &Attachment, error: CniError) -> CniEr
     error
 }
 
-fn about(call: &Invocation) -> String {
-    match &call.request.pod {
+/// Whose request it is, as a refusal begins.
+pub(super) fn about(pod: Option<&PodRef>) -> String {
+    match pod {
         Some(pod) => format!("Multus: [{pod}/{}]", pod.uid.as_deref().unwrap_or_default()),
         None => "Multus: [//]".to_owned(),
     }
@@ -343,7 +351,7 @@ fn about(call: &Invocation) -> String {
 /// Nothing was touched; the pod is told why.
 fn refused(context: &Context, call: &Invocation, error: CniError) -> CniError {
     pods::event(context, call, EventKind::Warning, reason(&error), &error.to_string());
-    error.within(about(call))
+    error.within(about(call.request.pod.as_ref()))
 }
 
 /// The reason of the event that tells of a refusal.

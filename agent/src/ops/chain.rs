@@ -61,10 +61,7 @@ fn read(outcome: Outcome, plugin: &str, verb: Command, timeout_ms: u64) -> Resul
     match outcome.problem {
         None if outcome.exit == Some(0) => Ok(outcome.stdout),
         None => Err(said(&outcome, &name)),
-        Some(Problem::NotFound(folders)) => {
-            Err(fault(format!("find plugin {name}: no such file in {}", escape(&folders)))
-                .remedy("install the plugin there, or set binDir to the folder that has it"))
-        }
+        Some(Problem::NotFound(folders)) => Err(not_found(plugin, &folders)),
         Some(Problem::NotStarted(why)) => Err(fault(format!("plugin {name} could not be run: {}", escape(&why)))),
         Some(Problem::TimedOut) => {
             let text = format!("plugin {name} did not finish its {verb} within {timeout_ms} ms and was ended");
@@ -74,6 +71,12 @@ fn read(outcome: Outcome, plugin: &str, verb: Command, timeout_ms: u64) -> Resul
         Some(Problem::TooMuchOutput) => Err(fault(format!("plugin {name} printed more than a result can be"))),
         Some(Problem::Refused(why)) => Err(fault(format!("the CNI plugin refused to run {name}: {}", escape(&why)))),
     }
+}
+
+/// A plugin that is in none of `folders`, which are joined by colons.
+pub fn not_found(plugin: &str, folders: &str) -> CniError {
+    let text = format!("find plugin {}: no such file in {}", quote(plugin), escape(folders));
+    CniError::new(code::DELEGATE, text).remedy("install the plugin there, or set binDir to the folder that has it")
 }
 
 /// The failure of a plugin in its own words: the error object of CNI SPEC 1.1, else the end of its standard error.

@@ -67,14 +67,7 @@ async fn named(
     deadline: Instant,
 ) -> Result<KnownNetwork, CniError> {
     if name.contains('/') {
-        let found = of_path(context, Path::new(name)).map_err(|why| unreadable(key, name, &why))?;
-        let config = parse(&found, name, None)?;
-        if let Some(plugin) = master::multus_of(&config, &context.settings.generator.plugin) {
-            let file = found.path.to_string_lossy();
-            let why = format!("{} calls {}, which would call itself for ever", quote(&file), plugin.plugin);
-            return Err(unreadable(key, name, &why));
-        }
-        return Ok(KnownNetwork::from_config(config));
+        return at_path(&context.settings.generator.plugin, key, name);
     }
     let of_file = || Ok::<_, CniError>(from_folder(conf, name)?.map(KnownNetwork::from_config));
     let folder = quote(&conf.conf_dir);
@@ -99,12 +92,27 @@ async fn named(
     }
 }
 
+/// The network in the file or folder that `key` names by its path; `own` is the plugin that the runtime calls.
+///
+/// # Errors
+/// Code 101 when it is not there, 7 for what is wrong with it.
+pub fn at_path(own: &str, key: &str, name: &str) -> Result<KnownNetwork, CniError> {
+    let found = of_path(own, Path::new(name)).map_err(|why| unreadable(key, name, &why))?;
+    let config = parse(&found, name, None)?;
+    if let Some(plugin) = master::multus_of(&config, own) {
+        let file = found.path.to_string_lossy();
+        let why = format!("{} calls {}, which would call itself for ever", quote(&file), plugin.plugin);
+        return Err(unreadable(key, name, &why));
+    }
+    Ok(KnownNetwork::from_config(config))
+}
+
 /// The file at `path`, or the first of the folder there that can be a cluster's own network.
-fn of_path(context: &Context, path: &Path) -> Result<conf_files::Found, String> {
+fn of_path(own: &str, path: &Path) -> Result<conf_files::Found, String> {
     if !path.is_dir() {
         return conf_files::at(path).map_err(|error| error.to_string());
     }
-    let rules = Rules { own: &context.settings.generator.plugin, named: None, forced: None };
+    let rules = Rules { own, named: None, forced: None };
     let search = search(path, rules).map_err(|error| error.to_string())?;
     let why = search.why_none(&path.to_string_lossy(), rules).unwrap_or_default();
     let chosen = search.master.ok_or(why)?;

@@ -14,6 +14,7 @@ use crate::kube::Cluster;
 use crate::kubelet::Kubelet;
 use crate::metrics::{Admission, Metrics, POOLS, PoolLabels};
 use crate::names::ContainerId;
+use crate::ops::capture::Captures;
 use crate::ops::default_network::DefaultNetwork;
 use crate::ops::delegate_tally::DelegateTally;
 use crate::ops::discovery::Discovery;
@@ -67,6 +68,8 @@ pub struct Context {
     pub turns: Turns,
     /// Something was left over just now, by a shim that is gone: a reason to look before it is time.
     pub left_over: Notify,
+    /// How much may be captured at once.
+    pub captures: Captures,
     /// Whose turn it is to ask who is there.
     pub probes: Probes,
     /// What the relay decides, while somebody asks.

@@ -22,6 +22,9 @@ use crate::sys::links;
 use crate::sys::netns;
 use crate::sys::packet::{Cast, Hears, Inbox, Kind, LONGEST_FRAME, PacketSocket, PacketType};
 
+/// How long types of services are waited for, before it is asked who has them: answers come within 120 ms (RFC 6762
+/// section 6).
+const SECOND: Duration = Duration::from_millis(400);
 /// The shortest and the longest time that answers are waited for.
 pub const TIMES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 /// How long opening sockets and finding addresses may take.
@@ -117,10 +120,28 @@ pub async fn probe(context: &Arc<Context>, wanted: &Wanted) -> Result<Told, Prob
     let asker = Asker::open(&place, wanted.question).await.map_err(|error| refused("open sockets", error))?;
     let mut answers = Answers::to(wanted.question, seats(&records, &place));
     let began = std::time::Instant::now();
-    asker.ask(&sources, place.ifindex).map_err(|error| refused("send a question", error))?;
-    asker.listen(&mut answers, began, Instant::now() + wanted.long).await;
+    let end = Instant::now() + wanted.long;
+    let known = known_types(context, wanted.question, place.parent.ifindex);
+    asker.ask(&sources, place.ifindex, &known).map_err(|error| refused("send a question", error))?;
+    if wanted.question == Question::Mdns {
+        asker.listen(&mut answers, began, end.min(Instant::now() + SECOND.min(wanted.long / 2))).await;
+        let news: Vec<String> = answers.types().filter(|kind| !known.contains(kind)).cloned().collect();
+        if !news.is_empty() {
+            asker.ask(&sources, place.ifindex, &news).map_err(|error| refused("send a question", error))?;
+        }
+    }
+    asker.listen(&mut answers, began, end).await;
     let left_out = answers.left_out;
     Ok(Told { parent: place.parent.name, from: place.from, sources, answers: answers.told(), left_out })
+}
+
+/// The types of services that are announced on a parent already.
+fn known_types(context: &Context, question: Question, parent: u32) -> Vec<String> {
+    let all = context.discovery.announced(parent).into_iter().filter(|_| question == Question::Mdns);
+    let mut types: Vec<String> = all.filter_map(|announced| announced.kind).collect();
+    types.sort();
+    types.dedup();
+    types
 }
 
 /// Attachments on parents, of pods that are attached.
@@ -230,10 +251,10 @@ impl Asker {
         Ok(Self { question, inbox: Inbox::new(socket)?, speaker, ports })
     }
 
-    fn ask(&self, sources: &[IpAddr], ifindex: u32) -> io::Result<()> {
+    fn ask(&self, sources: &[IpAddr], ifindex: u32, types: &[String]) -> io::Result<()> {
         for source in sources {
             let is_v6 = source.is_ipv6();
-            let (group, payload) = (self.question.group(is_v6), self.question.payload(is_v6));
+            let (group, payload) = (self.question.group(is_v6), self.question.payload(is_v6, types));
             match &self.speaker {
                 Some(speaker) => {
                     let source = SocketAddr::new(*source, MDNS);
@@ -284,7 +305,9 @@ fn sockets(ifindex: u32, question: Question) -> io::Result<(PacketSocket, Option
     let hears = Hears { kind: Kind::Ports, cast: Cast::Any, outgoing: true, waiting: WAITING, ..Hears::default() };
     match question {
         Question::Mdns => {
-            let hears = Hears { from: vec![MDNS], ..hears };
+            // A macvlan interface lets in only groups that somebody in the pod is in.
+            let groups = [false, true].map(|is_v6| datagram::group_mac(question.group(is_v6).ip())).into();
+            let hears = Hears { from: vec![MDNS], groups, ..hears };
             Ok((PacketSocket::open(ifindex, &hears)?, Some(Speaker::open(ifindex)?), Vec::new()))
         }
         Question::Ssdp => {

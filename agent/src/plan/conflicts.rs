@@ -18,7 +18,11 @@ pub(super) fn refuse(attachments: &[Attachment]) -> Result<(), CniError> {
     refuse_many_default_routes(attachments)
 }
 
-fn refuse_shared_names(attachments: &[Attachment]) -> Result<(), CniError> {
+/// No two networks ask for the same interface.
+///
+/// # Errors
+/// Code 100 naming both.
+pub fn refuse_shared_names(attachments: &[Attachment]) -> Result<(), CniError> {
     let mut taken: BTreeMap<&IfName, &str> = BTreeMap::new();
     for attachment in attachments {
         if let Some(other) = taken.insert(&attachment.ifname, &attachment.network) {
@@ -38,7 +42,10 @@ fn refuse_shared_names(attachments: &[Attachment]) -> Result<(), CniError> {
 }
 
 /// The kernel lets one link carry macvlan or ipvlan children, not both (`IFF_MACVLAN_PORT`, `IFF_IPVLAN_MASTER`).
-fn refuse_shared_parents(attachments: &[Attachment]) -> Result<(), CniError> {
+///
+/// # Errors
+/// Code 7 naming both networks and the link.
+pub fn refuse_shared_parents(attachments: &[Attachment]) -> Result<(), CniError> {
     let mut seen: BTreeMap<String, (&str, &str)> = BTreeMap::new();
     for attachment in attachments {
         let Some((kind, parent)) = attachment.parent_in_question() else { continue };
@@ -60,7 +67,10 @@ fn refuse_shared_parents(attachments: &[Attachment]) -> Result<(), CniError> {
 }
 
 /// One gateway per family over all networks.
-fn refuse_many_default_routes(attachments: &[Attachment]) -> Result<(), CniError> {
+///
+/// # Errors
+/// Code 100 naming both gateways and their networks.
+pub fn refuse_many_default_routes(attachments: &[Attachment]) -> Result<(), CniError> {
     for is_v4 in [true, false] {
         let mut owners = attachments.iter().flat_map(|attachment| {
             let gateways = attachment.default_route.iter().flatten().filter(move |gateway| gateway.is_ipv4() == is_v4);

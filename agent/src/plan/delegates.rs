@@ -175,9 +175,7 @@ impl Attachment {
     pub fn parent_on_node(&self) -> Option<(&str, String)> {
         self.parent_in_question().filter(|(_, parent)| !parent.is_empty())
     }
-}
 
-impl Attachment {
     /// The links of the node that its plugins make where they are missing: bridges, by the plugins' own default name.
     pub fn bridges(&self) -> impl Iterator<Item = String> {
         let makers = self.config.plugins.iter().filter(|plugin| matches!(plugin.plugin.as_str(), "bridge" | "flannel"));
@@ -198,7 +196,17 @@ pub fn parent_in_question(plugin: &PluginConfig) -> Option<(&str, String)> {
 /// # Errors
 /// Code 101 for an unknown network, 102 for isolation, 100 for annotations, 7 for configurations; each names the
 /// network, the field and the value.
-pub fn plan(mut wanted: Wanted<'_>, network: impl Fn(&NadRef) -> Option<Network>) -> Result<Plan, CniError> {
+pub fn plan(wanted: Wanted<'_>, network: impl Fn(&NadRef) -> Option<Network>) -> Result<Plan, CniError> {
+    let plan = draft(wanted, network)?;
+    conflicts::refuse(&plan.attachments)?;
+    Ok(plan)
+}
+
+/// The same without a look at what cannot stand side by side ([`conflicts`]).
+///
+/// # Errors
+/// As [`plan`].
+pub fn draft(mut wanted: Wanted<'_>, network: impl Fn(&NadRef) -> Option<Network>) -> Result<Plan, CniError> {
     if wanted.cluster.is_empty() {
         // Also where the pod chooses networks: none of them may become its master unasked.
         return Err(CniError::new(code::INVALID_CONFIG, "at least one delegate/clusterNetwork must be specified")
@@ -237,7 +245,6 @@ pub fn plan(mut wanted: Wanted<'_>, network: impl Fn(&NadRef) -> Option<Network>
         plan.attachments.push(attachment);
     }
     plan.warnings.truncate(MOST_WARNINGS);
-    conflicts::refuse(&plan.attachments)?;
     Ok(plan)
 }
 

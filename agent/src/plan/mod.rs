@@ -2,13 +2,15 @@
 //!
 //! Pure functions over words. Nothing here performs I/O, looks at a clock or at the process's environment.
 
-mod conflicts;
+pub mod conflicts;
 pub mod delegates;
 pub mod device_info;
 pub mod host_access;
 pub mod hotplug;
+pub mod ipam;
 pub mod isolation;
 mod item;
+pub mod judged;
 pub mod master;
 pub mod reflect;
 pub mod relay;
@@ -18,6 +20,6 @@ pub mod status;
 pub mod stdin;
 mod wishes;
 
-pub use delegates::{Attachment, KnownNetwork, Plan, Wanted, Warning, parent_in_question, plan};
+pub use delegates::{Attachment, KnownNetwork, Plan, Wanted, Warning, draft, parent_in_question, plan};
 pub use selection::{Choice, Selection};
 pub use wishes::Demand;

@@ -8,10 +8,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::discovery::Mac;
+use super::discovery::services::service_type;
 use super::dns::{self, Builder, CLASS_IN, Message, Name, kind};
 
 /// The most who answer that are told apart.
 pub const MOST_ANSWERERS: usize = 256;
+/// The name that lists all types of services, without its domain.
+const TYPES: &str = "_services._dns-sd._udp";
+/// The most types that are asked about, and the most bytes of such a question: one packet.
+const MOST_TYPES: usize = 32;
+const LONGEST_QUESTION: usize = 1200;
 /// The most that one of them says, and the most bytes of each.
 const MOST_SAID: usize = 16;
 const LONGEST_SAID: usize = 128;
@@ -53,12 +59,14 @@ impl Question {
         }
     }
 
-    /// What is asked.
-    pub fn payload(self, is_v6: bool) -> Vec<u8> {
+    /// What is asked; of mDNS also who has services of these types. Which types there are is answered once for all who
+    /// have one (RFC 6762 section 7.4), so only the second question tells them apart.
+    pub fn payload(self, is_v6: bool, types: &[String]) -> Vec<u8> {
         match self {
             Self::Mdns => {
-                let mut query = Builder::query();
-                if let Ok(name) = Name::of(["_services", "_dns-sd", "_udp", "local"]) {
+                let mut query = Builder::query().at_most(LONGEST_QUESTION);
+                let names = std::iter::once(TYPES).chain(types.iter().map(String::as_str).take(MOST_TYPES));
+                for name in names.filter_map(|name| format!("{name}.local").parse::<Name>().ok()) {
                     let _fits = query.question(&name, kind::PTR, CLASS_IN, false);
                 }
                 query.finish()
@@ -74,15 +82,23 @@ impl Question {
     }
 
     /// What an answer says; `None`: it is none.
-    pub fn read(self, payload: &[u8]) -> Option<Vec<String>> {
+    pub fn read(self, payload: &[u8]) -> Option<Said> {
         match self {
             Self::Mdns => {
                 let message = Message::read(payload).ok().filter(Message::is_sane_response)?;
-                let types =
-                    message.records.iter().filter(|record| record.kind == kind::PTR && is_type_list(&record.name()));
-                let said: Vec<String> =
-                    types.filter_map(dns::Record::target).map(|name| cut(&name.to_string())).take(MOST_SAID).collect();
-                (!said.is_empty()).then_some(said)
+                let mut said = Said::default();
+                let pointers = message.records.iter().filter(|record| record.kind == kind::PTR && record.ttl > 0);
+                for (owner, target) in pointers.filter_map(|record| Some((record.name(), record.target()?))) {
+                    if is_type_list(&owner) {
+                        said.types.extend(service_type(&target));
+                    } else if service_type(&owner).is_some() {
+                        let full = target.to_string();
+                        said.names.push(cut(full.strip_suffix(".local").unwrap_or(&full)));
+                    }
+                }
+                said.types.truncate(MOST_SAID);
+                said.names.truncate(MOST_SAID);
+                (said != Said::default()).then_some(said)
             }
             Self::Ssdp => {
                 let text = String::from_utf8_lossy(payload.get(..payload.len().min(4096))?).into_owned();
@@ -92,14 +108,23 @@ impl Question {
                     let (name, value) = line.split_once(':')?;
                     name.trim().eq_ignore_ascii_case("st").then(|| cut(value.trim()))
                 };
-                Some(lines.find_map(header).into_iter().collect())
+                Some(Said { types: Vec::new(), names: lines.find_map(header).into_iter().collect() })
             }
         }
     }
 }
 
 fn is_type_list(name: &Name) -> bool {
-    name.to_string().eq_ignore_ascii_case("_services._dns-sd._udp.local")
+    name.to_string().eq_ignore_ascii_case(&format!("{TYPES}.local"))
+}
+
+/// What one answer says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Said {
+    /// Types of services that somebody has.
+    pub types: Vec<String>,
+    /// The answerer's own: names of services, or the type of a device.
+    pub names: Vec<String>,
 }
 
 fn cut(text: &str) -> String {
@@ -195,6 +220,7 @@ pub struct Answers {
     question: Question,
     seats: Seats,
     seen: BTreeMap<Mac, Seen>,
+    types: BTreeSet<String>,
     /// Answers of whom there was no room for.
     pub left_out: u64,
 }
@@ -202,12 +228,12 @@ pub struct Answers {
 impl Answers {
     /// None yet.
     pub fn to(question: Question, seats: Seats) -> Self {
-        Self { question, seats, seen: BTreeMap::new(), left_out: 0 }
+        Self { question, seats, seen: BTreeMap::new(), types: BTreeSet::new(), left_out: 0 }
     }
 
     /// Takes a frame in, if it is an answer.
     pub fn hear(&mut self, heard: &Heard<'_>) {
-        let Some(says) = self.question.read(heard.payload) else { return };
+        let Some(said) = self.question.read(heard.payload) else { return };
         if self.seen.len() >= MOST_ANSWERERS && !self.seen.contains_key(&heard.mac) {
             self.left_out += 1;
             return;
@@ -225,11 +251,21 @@ impl Answers {
         if seen.addresses.len() < MOST_SAID {
             seen.addresses.insert(heard.source);
         }
-        for said in says {
+        for name in said.types.iter().chain(&said.names) {
             if seen.says.len() < MOST_SAID {
-                seen.says.insert(said);
+                seen.says.insert(name.clone());
             }
         }
+        for kind in said.types {
+            if self.types.len() < MOST_TYPES {
+                self.types.insert(kind);
+            }
+        }
+    }
+
+    /// The types of services that were heard of.
+    pub fn types(&self) -> impl Iterator<Item = &String> {
+        self.types.iter()
     }
 
     /// Who answered, the quickest first.
@@ -309,10 +345,12 @@ mod tests {
                 let source = [10, 0, 0, 1].into();
                 answers.hear(&Heard { mac, source, outgoing: *outgoing, after, payload: &payload });
             }
-            let [answer] = &answers.told()[..] else { panic!("{what}") };
+            assert_eq!(answers.types().count(), 2, "{what}");
+            let told = answers.told();
+            let [answer] = &told[..] else { panic!("{what}") };
             assert_eq!((answer.path, answer.who.as_str()), (path, who), "{what}");
             assert_eq!((answer.after, answer.datagrams), (Duration::from_millis(20), ways.len() as u64), "{what}");
-            assert_eq!(answer.says, ["_http._tcp.local", "_ipp._tcp.local"], "{what}");
+            assert_eq!(answer.says, ["_http._tcp", "_ipp._tcp"], "{what}");
         }
     }
 
@@ -323,7 +361,7 @@ mod tests {
             let (source, after) = ([10, 0, 0, 1].into(), Duration::ZERO);
             answers.hear(&Heard { mac, source, outgoing: false, after, payload });
         };
-        hear(POD, &Question::Mdns.payload(false));
+        hear(POD, &Question::Mdns.payload(false, &[]));
         hear(POD, &types(&[]));
         hear(POD, b"nonsense");
         for n in 0..=u16::try_from(MOST_ANSWERERS).unwrap() {
@@ -336,7 +374,7 @@ mod tests {
 
     #[test]
     fn devices_say_what_they_are() {
-        let read = |text: &str| Question::Ssdp.read(text.as_bytes());
+        let read = |text: &str| Question::Ssdp.read(text.as_bytes()).map(|said| said.names);
         let long = "x".repeat(1000);
         assert_eq!(read("HTTP/1.1 200 OK\r\nst: upnp:rootdevice\r\n\r\n"), Some(vec!["upnp:rootdevice".to_owned()]));
         assert_eq!(read("HTTP/1.1 200 OK\r\n\r\n"), Some(vec![]));
@@ -344,13 +382,16 @@ mod tests {
         for odd in ["", "NOTIFY * HTTP/1.1\r\nST: x\r\n", "HTTP/1.1 404 no\r\nST: x\r\n"] {
             assert_eq!(read(odd), None, "{odd}");
         }
-        let asked = String::from_utf8(Question::Ssdp.payload(true)).unwrap();
+        let asked = String::from_utf8(Question::Ssdp.payload(true, &[])).unwrap();
         assert!(
             asked.contains("HOST: [FF02::C]:1900\r\n") && asked.ends_with("MX: 1\r\nST: ssdp:all\r\n\r\n"),
             "{asked}"
         );
-        let asked = Question::Mdns.payload(false);
-        let asked = Message::read(&asked).unwrap();
-        assert_eq!(asked.questions[0].name().to_string(), "_services._dns-sd._udp.local");
+        let many: Vec<String> = (0..100).map(|n| format!("_a-rather-long-type-{n}._tcp")).collect();
+        let asked = Question::Mdns.payload(false, &many);
+        let read = Message::read(&asked).unwrap();
+        assert_eq!(read.questions[0].name().to_string(), "_services._dns-sd._udp.local");
+        assert_eq!(read.questions[1].name().to_string(), "_a-rather-long-type-0._tcp.local");
+        assert!(read.questions.len() == 1 + MOST_TYPES && asked.len() <= LONGEST_QUESTION, "{}", asked.len());
     }
 }

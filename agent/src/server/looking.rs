@@ -6,17 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::{Method, Request, StatusCode};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
 
+use super::body::Body;
 use super::query::Query;
 use super::routes::{Answer, json, text};
+use crate::ops::capture::{self, CaptureError, Decisions, Of, Wanted};
 use crate::ops::context::Context;
-use crate::ops::probe::{ProbeError, TIMES, Wanted};
+use crate::ops::probe::{self, ProbeError, TIMES};
 use crate::ops::view;
 use crate::ops::why;
 
 /// The paths that are answered here.
-pub(super) const PATHS: [&str; 2] = [WHY, PING];
+pub(super) const PATHS: [&str; 3] = [WHY, PING, CAPTURE];
+const CAPTURE: &str = "/v1/capture";
 const PING: &str = "/v1/relay/ping";
 const WHY: &str = "/v1/relay/why";
 
@@ -37,6 +41,7 @@ pub(super) async fn answer(context: &Arc<Context>, request: &Request<Incoming>) 
     match request.uri().path() {
         WHY => answer_why(context, query).await,
         PING => ping(context, query).await,
+        CAPTURE => pour(context, query).await,
         _ => text(StatusCode::NOT_FOUND, "no such path"),
     }
 }
@@ -76,7 +81,7 @@ async fn ping(context: &Arc<Context>, mut query: Query) -> Answer {
     let Some(long) = millis.filter(|long| (TIMES.0..=TIMES.1).contains(long)) else {
         return refused("for is not a number of milliseconds from 200 to 10000");
     };
-    let wanted = Wanted { question, pod, parent: query.take("parent"), long };
+    let wanted = probe::Wanted { question, pod, parent: query.take("parent"), long };
     if let Some(odd) = query.rest() {
         return refused(&format!("{} means nothing here", crate::fault::quote(odd)));
     }
@@ -86,6 +91,58 @@ async fn ping(context: &Arc<Context>, mut query: Query) -> Answer {
         Err(error @ ProbeError::NoPlace(_)) => refused(&error.to_string()),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
+}
+
+async fn pour(context: &Arc<Context>, mut query: Query) -> Answer {
+    let wanted = match wanted(&mut query) {
+        Ok(wanted) => wanted,
+        Err(why) => return refused(why),
+    };
+    if let Some(odd) = query.rest() {
+        return refused(&format!("{} means nothing here", crate::fault::quote(odd)));
+    }
+    match capture::begin(context, wanted).await {
+        Ok(pieces) => {
+            let mut answer = Response::new(Body::Poured(pieces));
+            answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-pcapng"));
+            answer
+        }
+        Err(busy @ CaptureError::Busy) => text(StatusCode::TOO_MANY_REQUESTS, &busy.to_string()),
+        Err(error @ CaptureError::Unknown(_)) => refused(&error.to_string()),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+fn wanted(query: &mut Query) -> Result<Wanted, &'static str> {
+    let mut number = |name: &str, usual: u64, (least, most): (u64, u64)| {
+        let value = query.take(name).map_or(Some(usual), |text| text.parse().ok());
+        value.filter(|value| (least..=most).contains(value))
+    };
+    let most_millis = u64::try_from(capture::MOST_TIME.as_millis()).unwrap_or(u64::MAX);
+    let snaps = (capture::LEAST_SNAP as u64, capture::MOST_SNAP as u64);
+    let millis = number("for", 60_000, (1, most_millis)).ok_or("for is not a number of milliseconds up to an hour")?;
+    let bytes = number("size", 16 << 20, (4096, capture::MOST_BYTES)).ok_or("size is not from 4 KiB to 256 MiB")?;
+    let frames = number("frames", 10_000, (1, capture::MOST_FRAMES)).ok_or("frames is not from 1 to 1000000")?;
+    let snap = number("snaplen", snaps.1, snaps).ok_or("snaplen is not from 64 to 9216")?;
+    let of = match (query.take("attachment"), query.take("of").as_deref()) {
+        (Some(attachment), None) => {
+            let parts: Vec<&str> = attachment.split('/').collect();
+            let [namespace, pod, interface] = parts[..] else {
+                return Err("attachment is not NAMESPACE/POD/INTERFACE");
+            };
+            Of::Attachment(namespace.to_owned(), pod.to_owned(), interface.to_owned())
+        }
+        (None, Some("parent")) => Of::Parent(query.take("parent").ok_or("parent is missing")?),
+        (None, Some("relay")) => Of::Relay(Decisions {
+            parent: query.take("parent"),
+            protocol: query.take("protocol"),
+            verdict: query.take("verdict"),
+            from: query.take("from"),
+        }),
+        _ => return Err("name an attachment, or say of=parent or of=relay"),
+    };
+    let snap = usize::try_from(snap).unwrap_or(usize::MAX);
+    Ok(Wanted { of, long: Duration::from_millis(millis), bytes, frames, snap })
 }
 
 fn split_pod(text: &str) -> Option<(String, String)> {

@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod conversation;
+mod log_level;
 mod looking;
 pub mod metrics_page;
 pub mod page;

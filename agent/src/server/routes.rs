@@ -15,14 +15,15 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 
 use crate::metrics::ServerLabels;
+use crate::names::{NadRef, PodRef};
 use crate::ops;
 use crate::ops::context::Context;
 use crate::ops::runner::HostRunner;
 use crate::ops::view;
 use crate::server::body::Body;
 use crate::server::conversation::Conversation;
-use crate::server::looking;
-use crate::server::upstream;
+use crate::server::{log_level, looking, upstream};
+use crate::telemetry::log::Dial;
 use crate::wire::{self, Call, Outcome};
 
 /// How long a body may take to arrive.
@@ -35,6 +36,8 @@ pub struct Routes {
     pub context: Arc<Context>,
     /// Runs delegates for callers that cannot, where the agent may.
     pub host: Option<HostRunner>,
+    /// Turns the log's level.
+    pub dial: Dial,
     /// True once the agent is on its way out.
     pub stopping: AtomicBool,
 }
@@ -52,7 +55,15 @@ const QUERIES: &[&str] = &[
     "/v1/programs",
     "/v1/refusals",
     "/v1/traces",
+    "/v1/version",
+    "/v1/config",
+    LOG_LEVEL,
+    "/v1/explain",
+    "/v1/check",
 ];
+
+/// Where the log's level is asked for, and turned.
+const LOG_LEVEL: &str = "/v1/log-level";
 
 /// An answer.
 pub type Answer = Response<Body>;
@@ -76,7 +87,7 @@ impl Routes {
         let path = request.uri().path().to_owned();
         let allowed: &[Method] = match path.as_str() {
             wire::CALL_PATH | wire::OUTCOME_PATH | "/cni" | "/delegate" => &[Method::POST],
-            "/healthz" | "/readyz" => &[Method::GET, Method::POST],
+            "/healthz" | "/readyz" | LOG_LEVEL => &[Method::GET, Method::POST],
             path if looking::PATHS.contains(&path) => looking::methods(path),
             query if QUERIES.contains(&query) => &[Method::GET],
             _ => return text(StatusCode::NOT_FOUND, "no such path"),
@@ -96,6 +107,10 @@ impl Routes {
             "/v1/networks" => json(&view::networks(&self.context)),
             "/v1/relay" => json(&view::relay(&self.context)),
             "/v1/services" => json(&view::services(&self.context)),
+            LOG_LEVEL if request.method() == Method::POST => log_level::turn(&self.dial, request).await,
+            LOG_LEVEL => log_level::now(&self.dial),
+            "/v1/version" => json(&view::version()),
+            "/v1/config" => json(&view::config(&self.context)),
             "/v1/parents" => json(&view::parents(&self.context)),
             "/v1/delegates" => json(&view::delegates(&self.context)),
             "/v1/programs" => match view::programs(&self.context).await {
@@ -105,7 +120,29 @@ impl Routes {
             "/v1/refusals" => json(&view::refusals(&self.context)),
             "/v1/traces" => self.traces(request.uri().query()).await,
             "/v1/relay/events" => self.relay_events(request.uri().query()).await,
+            "/v1/check" => self.check(request.uri().query()).await,
+            "/v1/explain" => self.explain(request.uri().query()).await,
             _ => text(StatusCode::OK, ""),
+        }
+    }
+
+    /// `category=A,B`; none: all of them.
+    async fn check(&self, query: Option<&str>) -> Answer {
+        let names = query.and_then(|query| query.strip_prefix("category=")).unwrap_or_default();
+        let names: Vec<String> = names.split(',').map(str::to_owned).collect();
+        json(&ops::checks::check(&self.context, &ops::checks::named(&names)).await)
+    }
+
+    /// `pod=NAMESPACE/NAME`.
+    async fn explain(&self, query: Option<&str>) -> Answer {
+        let named = query.and_then(|query| query.strip_prefix("pod=")?.split_once('/'));
+        let Some(pod) = named.and_then(|(namespace, name)| NadRef::new(namespace, name).ok()) else {
+            return text(StatusCode::BAD_REQUEST, "the query is pod=NAMESPACE/NAME");
+        };
+        let pod = PodRef { namespace: pod.namespace, name: pod.name, uid: None };
+        match ops::explain::explain(&self.context, &pod).await {
+            Ok(told) => json(&told),
+            Err(error) => text(StatusCode::NOT_FOUND, &error.to_string()),
         }
     }
 

@@ -48,6 +48,8 @@ pub struct Facts {
     pub master: Option<u32>,
     /// Administratively up?
     pub up: bool,
+    /// Is there something at the other end (`IFF_LOWER_UP`)?
+    pub carrier: bool,
     /// A macvlan in bridge mode: it and its siblings of that mode hear each other?
     pub bridged: bool,
 }
@@ -205,6 +207,7 @@ fn facts(message: &LinkMessage) -> Facts {
         below: None,
         master: None,
         up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
         bridged: false,
     };
     let mut elsewhere = false;

@@ -1,4 +1,4 @@
-//! How does memory that was only needed once go back to the system, and how is little of it needed?
+//! How does memory that was only needed once go back to the system, how is little of it needed, and may maps have theirs?
 
 /// What glibc's allocator reads, once, before `main` (glibc manual, "Memory Allocation Tunables").
 #[cfg(target_env = "gnu")]
@@ -41,4 +41,13 @@ pub fn trim() {
         // SAFETY: malloc_trim(3) is thread-safe and takes no pointer.
         let _released = unsafe { libc::malloc_trim(0) };
     }
+}
+
+/// Lifts the limit of locked memory, which kernels before 5.11 hold eBPF maps against. Takes `CAP_SYS_RESOURCE` where the
+/// limit is lower; where that is missing it stays, and maps that do not fit are refused later (setrlimit(2)).
+pub fn lock_as_needed() {
+    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    #[expect(unsafe_code, reason = "std has no call for it")]
+    // SAFETY: `limit` is a whole structure that lives through the call.
+    let _refused = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
 }

@@ -35,6 +35,8 @@ pub mod qdisc;
 #[cfg(feature = "daemon")]
 pub mod routes;
 #[cfg(feature = "daemon")]
+pub mod survey;
+#[cfg(feature = "daemon")]
 pub mod terminal;
 #[cfg(feature = "daemon")]
 pub mod watch;

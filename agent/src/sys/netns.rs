@@ -7,7 +7,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
 
@@ -41,6 +41,12 @@ pub fn open(path: &Path) -> Result<File, NetnsError> {
         Ok(_) => Err(NetnsError::NotNetns(shown())),
         Err(error) => Err(NetnsError::Refused("inspect", shown(), error)),
     }
+}
+
+/// Which namespace the file at `path` is, to be compared; `None`: there is none any more.
+pub fn identity(path: &Path) -> Option<(u64, u64)> {
+    let about = open(path).ok()?.metadata().ok()?;
+    Some((about.dev(), about.ino()))
 }
 
 /// Runs `work` inside the namespace at `path`, on a thread of its own, and waits for it.

@@ -10,6 +10,7 @@ mod kinds;
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -26,6 +27,11 @@ const ETHERNET: u16 = 1;
 const CHECKSUM_NOT_READY: u32 = 1 << 3;
 /// `TP_STATUS_CSUM_VALID` of linux/if_packet.h (kernel 4.0).
 const CHECKSUM_VALID: u32 = 1 << 7;
+/// `TP_STATUS_VLAN_VALID` and `TP_STATUS_VLAN_TPID_VALID` of linux/if_packet.h.
+const TAG_VALID: u32 = 1 << 4;
+const TAG_PROTOCOL_VALID: u32 = 1 << 6;
+/// `ETH_P_8021Q` of linux/if_ether.h.
+const TAGGED: u16 = 0x8100;
 /// `PACKET_IGNORE_OUTGOING` of linux/if_packet.h (kernel 4.20).
 const IGNORE_OUTGOING: libc::c_int = 23;
 
@@ -51,6 +57,8 @@ pub enum Kind {
     /// and those to one interface's MAC with a packet mark that has this value under this mask, the relay's copies. And
     /// what this machine sends about the groups it is in: IGMP and MLD reports.
     Discovery(u32, u32),
+    /// Every frame, each cut after so many bytes.
+    Everything(u32),
 }
 
 /// What a socket hears.
@@ -66,6 +74,8 @@ pub struct Hears {
     pub cast: Cast,
     /// Also what this machine sends on the interface, but for what this very socket sends.
     pub outgoing: bool,
+    /// Groups' MACs that the interface lets in while the socket lives. Nobody on the link is told (no IGMP, no MLD).
+    pub groups: Vec<[u8; 6]>,
     /// How many bytes may wait; the kernel doubles them for its own needs. Zero: as the system has it.
     pub waiting: u32,
 }
@@ -107,6 +117,12 @@ pub struct Received {
     pub packet_type: PacketType,
     /// Whether its checksum is to be checked.
     pub checksum: Checksum,
+    /// How long it is on the link, without a tag that was taken off.
+    pub full_length: usize,
+    /// When the kernel had it, since the Unix epoch.
+    pub time: Option<Duration>,
+    /// Protocol and contents of the VLAN tag that was taken off its bytes.
+    pub tag: Option<(u16, u16)>,
 }
 
 /// Frames of a socket since the last time it was asked (`PACKET_STATISTICS`).
@@ -147,8 +163,20 @@ impl PacketSocket {
         socket.limit(&match hears.kind {
             Kind::Ports => filter::program(&hears.to, &hears.from, hears.cast),
             Kind::Discovery(value, mask) => kinds::discovery(value, mask),
+            Kind::Everything(cut) => filter::everything(cut, hears.cast),
         })?;
         socket.set(libc::SOL_PACKET, libc::PACKET_AUXDATA, &1i32)?;
+        if matches!(hears.kind, Kind::Everything(_)) {
+            socket.set(libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1i32)?;
+        }
+        for group in &hears.groups {
+            let mut address = [0; 8];
+            address.iter_mut().zip(group).for_each(|(to, from)| *to = *from);
+            let ifindex = i32::try_from(ifindex).unwrap_or(-1);
+            let kind = u16::try_from(libc::PACKET_MR_MULTICAST).unwrap_or_default();
+            let request = libc::packet_mreq { mr_ifindex: ifindex, mr_type: kind, mr_alen: 6, mr_address: address };
+            socket.set(libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)?;
+        }
         if !hears.outgoing && hears.kind == Kind::Ports {
             socket.set(libc::SOL_PACKET, IGNORE_OUTGOING, &1i32)?;
         }
@@ -182,11 +210,11 @@ impl PacketSocket {
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
         let mut from = zeroed_address();
         let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-        let mut control = Control([0; 64]);
+        let mut control = Control([0; 128]);
         #[expect(unsafe_code, reason = "std has no recvmsg")]
         // SAFETY: every pointer is to memory of the length given beside it that lives through the call; the rest of the
         // structure is zero, which is valid for it.
-        let (length, flags, auxiliary) = unsafe {
+        let (length, flags, beside) = unsafe {
             let mut message: libc::msghdr = MaybeUninit::zeroed().assume_init();
             message.msg_name = (&raw mut from).cast();
             message.msg_namelen = length_of::<libc::sockaddr_ll>();
@@ -196,7 +224,7 @@ impl PacketSocket {
             message.msg_controllen = control.0.len();
             let length = libc::recvmsg(self.fd.as_raw_fd(), &raw mut message, 0);
             let Ok(length) = usize::try_from(length) else { return Err(io::Error::last_os_error()) };
-            (length, message.msg_flags, auxiliary_status(&message))
+            (length, message.msg_flags, Beside::read(&message))
         };
         let packet_type = match from.sll_pkttype {
             libc::PACKET_BROADCAST => PacketType::Broadcast,
@@ -205,12 +233,21 @@ impl PacketSocket {
             libc::PACKET_OUTGOING => PacketType::Outgoing,
             _ => PacketType::Host,
         };
-        let checksum = match auxiliary {
+        let checksum = match beside.status {
             status if status & CHECKSUM_NOT_READY != 0 => Checksum::NotReady,
             status if status & CHECKSUM_VALID != 0 => Checksum::Valid,
             _ => Checksum::Unknown,
         };
-        Ok(Received { length: length.min(buffer.len()), whole: flags & libc::MSG_TRUNC == 0, packet_type, checksum })
+        let length = length.min(buffer.len());
+        Ok(Received {
+            length,
+            whole: flags & libc::MSG_TRUNC == 0,
+            packet_type,
+            checksum,
+            full_length: beside.full_length.max(length),
+            time: beside.time,
+            tag: beside.tag,
+        })
     }
 
     /// Sends one whole frame, Ethernet header first. This socket does not hear it.
@@ -297,24 +334,55 @@ impl AsFd for PacketSocket {
 
 /// Room for control messages, aligned as `struct cmsghdr` must be.
 #[repr(align(8))]
-struct Control([u8; 64]);
+struct Control([u8; 128]);
 
-/// `tp_status` of the auxiliary data; zero where there is none.
-#[expect(unsafe_code, reason = "the control messages are read in place")]
-// SAFETY: the caller gives a message that recvmsg filled, with its control buffer still alive.
-unsafe fn auxiliary_status(message: &libc::msghdr) -> u32 {
-    // SAFETY: the macros walk inside `msg_control`, as far as the kernel filled it; the data of this kind is a
-    // `tpacket_auxdata`, whose first field is the status, and is read without asking for alignment.
-    unsafe {
-        let mut each = libc::CMSG_FIRSTHDR(message);
-        while let Some(header) = each.as_ref() {
-            if header.cmsg_level == libc::SOL_PACKET && header.cmsg_type == libc::PACKET_AUXDATA {
-                return libc::CMSG_DATA(each).cast::<u32>().read_unaligned();
+/// What the kernel says beside a frame.
+#[derive(Default)]
+struct Beside {
+    /// `tp_status` of the auxiliary data.
+    status: u32,
+    full_length: usize,
+    tag: Option<(u16, u16)>,
+    time: Option<Duration>,
+}
+
+impl Beside {
+    #[expect(unsafe_code, reason = "the control messages are read in place")]
+    // SAFETY: the caller gives a message that recvmsg filled, with its control buffer still alive.
+    unsafe fn read(message: &libc::msghdr) -> Self {
+        let mut beside = Self::default();
+        // SAFETY: the macros walk inside `msg_control`, as far as the kernel filled it; the data of the two kinds are a
+        // `tpacket_auxdata` and a `timespec`, and are read without asking for alignment.
+        unsafe {
+            let mut each = libc::CMSG_FIRSTHDR(message);
+            while let Some(header) = each.as_ref() {
+                let data = libc::CMSG_DATA(each);
+                match (header.cmsg_level, header.cmsg_type) {
+                    (libc::SOL_PACKET, libc::PACKET_AUXDATA) => {
+                        beside.auxiliary(&data.cast::<libc::tpacket_auxdata>().read_unaligned());
+                    }
+                    (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+                        beside.stamp(data.cast::<libc::timespec>().read_unaligned());
+                    }
+                    _ => {}
+                }
+                each = libc::CMSG_NXTHDR(message, each);
             }
-            each = libc::CMSG_NXTHDR(message, each);
         }
+        beside
     }
-    0
+
+    fn auxiliary(&mut self, data: &libc::tpacket_auxdata) {
+        self.status = data.tp_status;
+        self.full_length = usize::try_from(data.tp_len).unwrap_or(usize::MAX);
+        let kind = if data.tp_status & TAG_PROTOCOL_VALID != 0 { data.tp_vlan_tpid } else { TAGGED };
+        self.tag = (data.tp_status & TAG_VALID != 0).then_some((kind, data.tp_vlan_tci));
+    }
+
+    fn stamp(&mut self, time: libc::timespec) {
+        let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
+        self.time = u64::try_from(time.tv_sec).ok().map(|seconds| Duration::new(seconds, nanos));
+    }
 }
 
 fn zeroed_address() -> libc::sockaddr_ll {
@@ -332,7 +400,7 @@ fn length_of<T>() -> libc::socklen_t {
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
-    use std::time::{Duration, Instant};
+    use std::time::{Instant, SystemTime};
 
     use super::*;
 
@@ -425,6 +493,24 @@ mod tests {
             }
         };
         assert_eq!((received.length, received.whole), (100, false));
+    }
+
+    #[test]
+    fn a_capture_cuts_frames_and_says_how_long_they_are_and_when_they_came() {
+        let to = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let hears = Hears { kind: Kind::Everything(60), outgoing: true, ..Hears::default() };
+        let socket = PacketSocket::open(LOOPBACK, &hears).unwrap();
+        let port = to.local_addr().unwrap().port().to_be_bytes();
+        to.send_to(&[7; 1000], to.local_addr().unwrap()).unwrap();
+        read_until(&socket, |received, frame| {
+            if frame.get(36..38) != Some(&port) {
+                return false;
+            }
+            assert_eq!((received.length, received.full_length, received.tag), (60, 1042, None));
+            let age = SystemTime::UNIX_EPOCH.elapsed().unwrap() - received.time.unwrap();
+            assert!(age < Duration::from_secs(60), "{age:?}");
+            true
+        });
     }
 
     #[test]

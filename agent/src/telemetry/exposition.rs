@@ -161,7 +161,7 @@ fn sizes(encoder: &mut DescriptorEncoder<'_>, items: &[Counted<'_>]) -> fmt::Res
     if items.is_empty() {
         return Ok(());
     }
-    let bounds = SIZE_BOUNDS.iter().map(|bound| f64::from(*bound)).chain([f64::MAX]);
+    let bounds = SIZE_BOUNDS.iter().map(|bound| f64::from(*bound)).chain([f64::INFINITY]);
     let bounds: Vec<f64> = bounds.collect();
     let mut family = begin(encoder, PACKET_SIZE)?;
     for (item, counters) in items {

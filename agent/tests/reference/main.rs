@@ -9,6 +9,7 @@
 mod block;
 
 mod cli;
+mod configuration;
 mod errors;
 mod links;
 mod metrics;

@@ -1,17 +1,29 @@
-//! Lists that exist twice, in the code and in the documentation: metrics and error codes.
+//! What exists twice: metrics and error codes in the code and in the documentation, dashboards as tables and as files.
 
 use std::collections::BTreeSet;
 
 use super::Finding;
 use super::tree::Tree;
+use crate::dashboards;
 
 const METRICS_DOC: &str = "docs/reference/metrics.md";
 const ERRORS_DOC: &str = "docs/reference/errors.md";
 const CODES: &str = "agent/src/fault.rs";
 
-/// Both catalogues, both ways.
+/// All of them, both ways.
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
-    metrics(tree).into_iter().chain(error_codes(tree)).collect()
+    let lists = metrics(tree).into_iter().chain(error_codes(tree));
+    lists.chain(drawn(tree, &dashboards::files())).collect()
+}
+
+/// Every dashboard's file is as it would be written now, and there is no other.
+fn drawn(tree: &Tree, wanted: &[(String, String)]) -> Vec<Finding> {
+    let remedy = "run cargo xtask dashboards";
+    let stale = wanted.iter().filter(|(path, text)| tree.file(path).is_none_or(|file| file.text != *text));
+    let stale = stale.map(|(path, _)| Finding::new(path, 1, format!("is not as its table says: {remedy}")));
+    let present = tree.files.iter().filter(|file| file.path.starts_with(dashboards::FOLDER));
+    let strange = present.filter(|file| wanted.iter().all(|(path, _)| *path != file.path));
+    stale.chain(strange.map(|file| Finding::new(&file.path, 1, "has no table in xtask/src/dashboards"))).collect()
 }
 
 /// Where the metric handles are declared: one file.
@@ -76,7 +88,8 @@ mod tests {
                 File::new(ERRORS_DOC, "| code | name |\n| 5 | io |\n| 9 | gone |\n"),
             ],
         };
-        let found: Vec<String> = check(&tree).into_iter().map(|finding| finding.what).collect();
+        let found: Vec<String> =
+            metrics(&tree).into_iter().chain(error_codes(&tree)).map(|finding| finding.what).collect();
         assert_eq!(
             found,
             [
@@ -86,5 +99,15 @@ mod tests {
                 "9 is not in agent/src/fault.rs",
             ]
         );
+    }
+
+    #[test]
+    fn a_dashboard_that_was_changed_by_hand_is_found() {
+        let path = |name: &str| format!("{}/{name}.json", dashboards::FOLDER);
+        let wanted = ["same", "other", "gone"].map(|name| (path(name), "{}\n".to_owned()));
+        let files = [("same", "{}\n"), ("other", "{ }\n"), ("strange", "{}\n")];
+        let tree = Tree { files: files.map(|(name, text)| File::new(path(name), text)).into() };
+        let found: Vec<String> = drawn(&tree, &wanted).into_iter().map(|finding| finding.at).collect();
+        assert_eq!(found, ["other", "gone", "strange"].map(|name| format!("{}:1", path(name))));
     }
 }

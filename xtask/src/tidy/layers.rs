@@ -38,7 +38,7 @@ const LAYERS: [Layer; 6] = [
     },
     Layer {
         name: "decide",
-        modules: &["plan", "relay"],
+        modules: &["plan", "relay", "diagnosis"],
         may_use: &["words"],
         never: &OUTSIDE_WORLD,
         never_in_words: "I/O, clocks, tokio, the environment",

@@ -16,7 +16,8 @@ pub const EXAMPLES: &str = "Examples:
 
 PATH is the way of the answer: `wire` from a device of the link, `relay` brought by the relay, `sibling` from another
 pod past it, `itself` from whoever asks, `not_relayed` a pod's answer that the node did not hear.
-The question is asked once, and one at a time: it is what every browser of the protocol asks.";
+One probe runs at a time. It asks what every browser of the protocol asks: which types of services there are, and who
+has one; or which UPnP devices there are.";
 
 /// What is asked.
 #[derive(Debug, Args)]

@@ -60,7 +60,7 @@ pub async fn relay_events(context: &Arc<Context>, since: Option<u64>) -> Result<
 }
 
 /// When the monotonic clock began.
-fn boot_time() -> SystemTime {
+pub(in crate::ops) fn boot_time() -> SystemTime {
     let now = SystemTime::now();
     now.checked_sub(crate::sys::clock::since_boot()).unwrap_or(now)
 }
@@ -92,7 +92,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 /// The pod that has the MAC; the MAC itself where nobody of ours has it.
-fn whose(mac: [u8; 6], path: &str, records: &[Arc<Record>]) -> String {
+pub(in crate::ops) fn whose(mac: [u8; 6], path: &str, records: &[Arc<Record>]) -> String {
     if path == "host_to_pod" {
         return "host".to_owned();
     }

@@ -2,6 +2,7 @@
 //!
 //! Reads memory and maps; asks nobody else. Texts are as they came: whoever prints them escapes them.
 
+mod agent;
 mod attachments;
 mod delegates;
 mod events;
@@ -24,10 +25,14 @@ use serde::Serialize;
 pub use crate::datapath::Facts as DatapathFacts;
 /// Both directions of an attachment, as the maps have them.
 pub use crate::datapath::Interface;
+/// In which state an attachment is, and who made it.
+pub use crate::records::{Origin, State};
+pub use agent::{ConfigView, SettingView, VersionView, config, version};
 pub use attachments::{AttachmentView, CountedView, PluginView, RouteView, Traffic, attachments, counted};
 pub use delegates::{DelegateView, ErrorView, delegates};
 pub use events::{RelayEvent, RelayEvents, relay_events};
-pub use figures::{Figures, Looks, figures};
+pub(in crate::ops) use events::{boot_time, whose};
+pub use figures::{Figures, Fill, Looks, figures};
 pub use networks::{NetworkView, networks};
 pub use parents::{ParentListView, parents};
 pub use ping::{AnswerView, PingView, ping, probe_question};

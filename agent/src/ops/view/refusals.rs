@@ -57,7 +57,14 @@ fn view(refusal: Refusal) -> RefusalView {
 }
 
 /// The words in which sentences name what they are about; the name follows, bare or in quotes. The more exact come first.
-const OBJECTS: [&str; 5] = ["network-attachment-definition ", "annotation ", "plugin ", "network ", "container "];
+const OBJECTS: [&str; 6] = [
+    "NetworkAttachmentDefinition ",
+    "network-attachment-definition ",
+    "annotation ",
+    "plugin ",
+    "network ",
+    "container ",
+];
 
 /// What a refusal is about.
 fn object(error: &CniError) -> Option<String> {

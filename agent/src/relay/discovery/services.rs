@@ -78,7 +78,7 @@ impl Table {
 }
 
 /// The type, when a name is one: `_service._proto.local` (RFC 6763 section 4.1). Neither subtypes nor the list of types.
-pub(super) fn service_type(name: &Name) -> Option<String> {
+pub(in super::super) fn service_type(name: &Name) -> Option<String> {
     let labels: Vec<&[u8]> = name.labels().take(4).collect();
     let [service, protocol, domain] = labels[..] else { return None };
     let is_type = service.starts_with(b"_") && domain.eq_ignore_ascii_case(b"local");

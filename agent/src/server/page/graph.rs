@@ -63,7 +63,7 @@ fn describe(html: &mut Html, parent: &Parent) {
     for Member { member, .. } in parent.members.iter().take(MOST_PODS) {
         html.name(&member.namespace).markup("/").name(&member.pod);
         if member.relayed {
-            html.markup(" and this node hear each other by ").text(member.protocols.join(", ")).markup(". ");
+            html.markup(" and this node hear each other by ").sentence(&member.protocols.join(", ")).markup(". ");
         } else {
             html.markup(" and this node do not hear each other. ");
         }

@@ -6,8 +6,10 @@ use std::fmt::{self, Display, Write};
 
 use crate::fault::is_hidden;
 
-/// The most characters of one foreign text.
+/// The most characters of a foreign name.
 const MOST: usize = 96;
+/// The most characters of a sentence with foreign names in it.
+const MOST_OF_SENTENCE: usize = 600;
 
 /// A piece of a document.
 #[derive(Debug, Default)]
@@ -31,8 +33,17 @@ impl Html {
 
     /// Adds a name that somebody else chose: escaped, and cut where it is too long to be read.
     pub(super) fn name(&mut self, name: &str) -> &mut Self {
-        let _infallible = Escaped { out: &mut self.0, left: MOST }.write_str(name);
-        if name.chars().nth(MOST).is_some() {
+        self.cut(name, MOST)
+    }
+
+    /// Adds a sentence of ours with foreign names in it, as [`Self::name`] does.
+    pub(super) fn sentence(&mut self, sentence: &str) -> &mut Self {
+        self.cut(sentence, MOST_OF_SENTENCE)
+    }
+
+    fn cut(&mut self, text: &str, most: usize) -> &mut Self {
+        let _infallible = Escaped { out: &mut self.0, left: most }.write_str(text);
+        if text.chars().nth(most).is_some() {
             self.0.push('…');
         }
         self

@@ -7,9 +7,9 @@ use super::html::Html;
 use super::rates::{Counter, Rates};
 use super::snapshot::{Frames, Parent, Snapshot, bytes, needs_a_look};
 use super::words;
-use crate::ops::view::{AttachmentView, Health, Line, NetworkView, ServiceView};
-use crate::records::State;
+use crate::ops::view::{AttachmentView, Health, Line, NetworkView, RefusalView, ServiceView, State};
 
+const MOST_REFUSALS: usize = 12;
 const MOST_ATTACHMENTS: usize = 100;
 const MOST_SERVICES: usize = 100;
 const MOST_NETWORKS: usize = 50;
@@ -33,6 +33,7 @@ pub(super) fn document(snapshot: &Snapshot, rates: &Rates) -> String {
     head(&mut html, snapshot, node);
     tiles(&mut html, snapshot, rates);
     status(&mut html, snapshot);
+    refusals(&mut html, &snapshot.refusals);
     attachments(&mut html, &snapshot.attachments, rates);
     relay(&mut html, &snapshot.parents, rates);
     services(&mut html, &snapshot.services);
@@ -99,10 +100,50 @@ fn status(html: &mut Html, snapshot: &Snapshot) {
             if *how != Health::Ok {
                 html.leaf("b", if *how == Health::Warning { "Warning: " } else { "Failed: " });
             }
-            html.text(text).markup("</dd>");
+            html.sentence(text).markup("</dd>");
         });
     }
-    html.markup("</dl></section>");
+    html.markup("</dl>");
+    if snapshot.refusals.is_empty() {
+        html.markup("<p>Nothing was refused and nothing has failed since the agent began.</p>");
+    }
+    html.markup("</section>");
+}
+
+/// What pods were refused, or failed to get; without a section while there is nothing.
+fn refusals(html: &mut Html, refusals: &[RefusalView]) {
+    if refusals.is_empty() {
+        return;
+    }
+    html.markup(concat!(
+        "<section id=\"refusals\"><h2>Recent failures</h2><table><thead><tr><th scope=\"col\">Pod</th>",
+        "<th scope=\"col\">What happened, and what helps</th><th scope=\"col\">When</th></tr></thead><tbody>",
+    ));
+    for refusal in refusals.iter().take(MOST_REFUSALS) {
+        html.markup("<tr><th scope=\"row\">").name(if refusal.pod.is_empty() { "–" } else { &refusal.pod });
+        small(html, &refusal.namespace);
+        html.markup("</th><td>").sentence(&refusal.message);
+        if let Some(remedy) = &refusal.remedy {
+            html.markup("<small>").sentence(remedy).markup("</small>");
+        }
+        html.markup("</td><td>");
+        html.element("time", &[("datetime", &refusal.time)], |html| {
+            html.text(hour(&refusal.time));
+        });
+        html.markup("<small>").text(format_args!("{}, code {}", refusal.verb, refusal.code));
+        if refusal.times > 1 {
+            html.text(format_args!(", {} times", refusal.times));
+        }
+        html.markup("</small></td></tr>");
+    }
+    html.markup("</tbody></table>");
+    more(html, refusals.len(), MOST_REFUSALS, "multus-agent get refusals");
+    html.markup("</section>");
+}
+
+/// Date and time of a time in RFC 3339, to the second.
+fn hour(time: &str) -> String {
+    time.split(['.', 'Z']).next().unwrap_or_default().replace('T', " ")
 }
 
 fn health(health: Health) -> &'static str {
@@ -146,14 +187,17 @@ fn attachment(html: &mut Html, attachment: &AttachmentView, rates: &Rates) {
     }
     small(html, attachment.mac.as_deref().unwrap_or_default());
     html.markup("</td><td>").name(attachment.parent.as_deref().or(attachment.kind.as_deref()).unwrap_or("–"));
-    small(html, &attachment.relay.join(" "));
+    match (&attachment.relay[..], &attachment.parent) {
+        ([], Some(_)) => small(html, "nothing relayed"),
+        (protocols, _) => small(html, &protocols.join(" ")),
+    }
     let state = match attachment.state {
         State::Added => None,
         State::Adding => Some("being attached"),
         State::Undo => Some("to be undone"),
     };
     for text in state.into_iter().chain(attachment.note.as_deref()) {
-        html.markup("<small><b>").text(text).markup("</b></small>");
+        html.markup("<small><b>").sentence(text).markup("</b></small>");
     }
     html.markup("</td>");
     for (sent, traffic) in [(false, &attachment.receive), (true, &attachment.transmit)] {
@@ -292,7 +336,7 @@ fn networks(html: &mut Html, networks: &[NetworkView]) {
         small(html, &network.namespace);
         html.markup("</th><td>").name(&network.plugins.join(", "));
         if let Some(problem) = &network.problem {
-            html.markup("<small><b>").text(problem).markup("</b></small>");
+            html.markup("<small><b>").sentence(problem).markup("</b></small>");
         }
         html.markup("</td><td>").text(network.attachments).markup("</td></tr>");
     }
@@ -311,7 +355,10 @@ fn more(html: &mut Html, all: usize, shown: usize, command: &'static str) {
 fn foot(html: &mut Html, snapshot: &Snapshot) {
     html.markup("<footer><p>multus-ebpf ").text(snapshot.status.version).markup(" · as of ");
     html.element("time", &[("datetime", &snapshot.time)], |html| {
-        html.text(snapshot.time.replace('T', " ").trim_end_matches('Z')).markup(" UTC");
+        html.text(hour(&snapshot.time)).markup(" UTC");
     });
     html.markup("<span id=\"live\"></span></p></footer>");
 }
+
+#[cfg(test)]
+mod tests;

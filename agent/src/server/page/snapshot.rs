@@ -11,8 +11,9 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::rates::{Counter, Rates, Reading};
 use crate::ops::context::Context;
-use crate::ops::view::{self, AttachmentView, FramesView, MemberView, NetworkView, RelayView, ServiceView, StatusView};
-use crate::records::State;
+use crate::ops::view::{
+    self, AttachmentView, FramesView, MemberView, NetworkView, RefusalView, RelayView, ServiceView, State, StatusView,
+};
 
 /// One moment of this node.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(super) struct Snapshot {
     /// When, RFC 3339, UTC.
     pub(super) time: String,
     pub(super) status: StatusView,
+    /// The newest first.
+    pub(super) refusals: Vec<RefusalView>,
     /// Those that need a look first; a pod's own `eth0` only where it needs one.
     pub(super) attachments: Vec<AttachmentView>,
     pub(super) networks: Vec<NetworkView>,
@@ -74,6 +77,7 @@ impl Snapshot {
             node: context.cluster.node_name(),
             time: Timestamp::try_from(SystemTime::now()).map(|time| format!("{time:.0}")).unwrap_or_default(),
             status: view::status(context),
+            refusals: view::refusals(context).items,
             attachments,
             networks,
             services,

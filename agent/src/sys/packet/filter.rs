@@ -72,6 +72,19 @@ pub(super) fn program(to: &[u16], from: &[u16], cast: Cast) -> Vec<Instruction> 
     assemble(&steps)
 }
 
+/// The program that takes every frame of this cast, cut after `most` bytes.
+pub(super) fn everything(most: u32, cast: Cast) -> Vec<Instruction> {
+    let mut steps = match cast {
+        Cast::Any => vec![instruction(RETURN, 0, 0, most)],
+        Cast::Group => vec![instruction(LOAD_BYTE, 0, 0, 0), instruction(JUMP_IF_SET, 0, 1, 1)],
+        Cast::Unicast => vec![instruction(LOAD_BYTE, 0, 0, 0), instruction(JUMP_IF_SET, 1, 0, 1)],
+    };
+    if cast != Cast::Any {
+        steps.extend([instruction(RETURN, 0, 0, most), instruction(RETURN, 0, 0, 0)]);
+    }
+    steps
+}
+
 /// Reads the ports at `at` (source) and `at + 2` (destination), takes the frame if one is listed, refuses it otherwise.
 fn ports(load: u16, at: u32, to: &[u16], from: &[u16]) -> impl Iterator<Item = Step> {
     let list = |at: u32, ports: &[u16]| {

@@ -37,7 +37,10 @@
 {{- end }}
 {{- if not (has $key (list "chrootDir" "multusConfigFile")) }}{{- $_ := set $config $key $value }}{{- end }}
 {{- end }}
-{{- mergeOverwrite $config $given | toJson }}
+{{- $config = mergeOverwrite $config $given }}
+{{- /* The shim looks where the agent listens, unless it is said otherwise. */}}
+{{- if not (or (hasKey $given "daemonSocketDir") (hasKey $old "daemonSocketDir")) }}{{- $_ := set $config "daemonSocketDir" (clean $config.socketDir) }}{{- end }}
+{{- toJson $config }}
 {{- end }}
 
 {{- define "multus-ebpf.image" -}}

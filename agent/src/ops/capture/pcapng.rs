@@ -1,8 +1,6 @@
 //! How frames with comments are written so that Wireshark and tshark read them: the pcapng format
 //! (draft-ietf-opsawg-pcapng), little-endian, nanoseconds, one interface block for each interface that occurs.
 
-use std::io::{Result, Write};
-
 const SECTION_HEADER: u32 = 0x0a0d_0d0a;
 const INTERFACE_DESCRIPTION: u32 = 1;
 const ENHANCED_PACKET: u32 = 6;
@@ -10,6 +8,10 @@ const BYTE_ORDER_MAGIC: u32 = 0x1a2b_3c4d;
 const LINKTYPE_ETHERNET: u16 = 1;
 
 const COMMENT: u16 = 1;
+const FLAGS: u16 = 2;
+const INTERFACE_STATISTICS: u32 = 5;
+const RECEIVED: u16 = 4;
+const DROPPED: u16 = 5;
 const INTERFACE_NAME: u16 = 2;
 const TIME_RESOLUTION: u16 = 9;
 /// Ten to the power of minus nine.
@@ -26,32 +28,45 @@ pub struct Frame {
     pub length: u32,
     /// Its first bytes.
     pub head: Vec<u8>,
+    /// Which way it went, where that is known.
+    pub way: Option<Way>,
     /// The comment.
     pub comment: String,
 }
 
+/// Which way a frame went through its interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// In.
+    In = 1,
+    /// Out.
+    Out = 2,
+}
+
 /// Writes one section.
 #[derive(Debug)]
-pub struct Writer<W: Write> {
-    to: W,
+pub struct Writer {
+    to: Vec<u8>,
     interfaces: Vec<String>,
 }
 
-impl<W: Write> Writer<W> {
-    /// Writes the section's header.
-    pub fn new(mut to: W) -> Result<Self> {
-        let mut body = Vec::new();
+impl Default for Writer {
+    /// One that begins with the section's header.
+    fn default() -> Self {
+        let (mut to, mut body) = (Vec::new(), Vec::new());
         body.extend(BYTE_ORDER_MAGIC.to_le_bytes());
         // Version 1.0, of a length that is not said.
         body.extend([1, 0, 0, 0]);
         body.extend(u64::MAX.to_le_bytes());
-        block(&mut to, SECTION_HEADER, &body)?;
-        Ok(Self { to, interfaces: Vec::new() })
+        block(&mut to, SECTION_HEADER, &body);
+        Self { to, interfaces: Vec::new() }
     }
+}
 
+impl Writer {
     /// Writes one frame, and before it its interface when that is new.
-    pub fn frame(&mut self, frame: &Frame) -> Result<()> {
-        let interface = self.interface(&frame.interface)?;
+    pub fn frame(&mut self, frame: &Frame) {
+        let interface = self.interface(&frame.interface);
         let mut body = Vec::new();
         let [high, low] = [frame.nanos >> 32, frame.nanos & u64::from(u32::MAX)];
         for word in [u64::from(interface), high, low, frame.head.len() as u64, u64::from(frame.length)] {
@@ -59,18 +74,31 @@ impl<W: Write> Writer<W> {
         }
         padded(&mut body, &frame.head);
         option(&mut body, COMMENT, frame.comment.as_bytes());
+        if let Some(way) = frame.way {
+            option(&mut body, FLAGS, &(way as u32).to_le_bytes());
+        }
         end_of_options(&mut body);
-        block(&mut self.to, ENHANCED_PACKET, &body)
+        block(&mut self.to, ENHANCED_PACKET, &body);
     }
 
-    /// Writes out what is still held back.
-    pub fn flush(&mut self) -> Result<()> {
-        self.to.flush()
+    /// Writes how many frames an interface had and how many of them were lost on their way here, and why this is the end.
+    pub fn statistics(&mut self, interface: &str, nanos: u64, (had, lost): (u64, u64), comment: &str) {
+        let interface = self.interface(interface);
+        let mut body = Vec::new();
+        let [high, low] = [nanos >> 32, nanos & u64::from(u32::MAX)];
+        for word in [u64::from(interface), high, low] {
+            body.extend(u32::try_from(word).unwrap_or(u32::MAX).to_le_bytes());
+        }
+        option(&mut body, COMMENT, comment.as_bytes());
+        option(&mut body, RECEIVED, &had.to_le_bytes());
+        option(&mut body, DROPPED, &lost.to_le_bytes());
+        end_of_options(&mut body);
+        block(&mut self.to, INTERFACE_STATISTICS, &body);
     }
 
-    fn interface(&mut self, name: &str) -> Result<u32> {
+    fn interface(&mut self, name: &str) -> u32 {
         if let Some(index) = self.interfaces.iter().position(|known| known == name) {
-            return Ok(u32::try_from(index).unwrap_or(u32::MAX));
+            return u32::try_from(index).unwrap_or(u32::MAX);
         }
         let mut body = Vec::new();
         body.extend(LINKTYPE_ETHERNET.to_le_bytes());
@@ -79,16 +107,33 @@ impl<W: Write> Writer<W> {
         option(&mut body, INTERFACE_NAME, name.as_bytes());
         option(&mut body, TIME_RESOLUTION, &[NANOSECONDS]);
         end_of_options(&mut body);
-        block(&mut self.to, INTERFACE_DESCRIPTION, &body)?;
+        block(&mut self.to, INTERFACE_DESCRIPTION, &body);
         self.interfaces.push(name.to_owned());
-        Ok(u32::try_from(self.interfaces.len() - 1).unwrap_or(u32::MAX))
+        u32::try_from(self.interfaces.len() - 1).unwrap_or(u32::MAX)
+    }
+}
+
+impl Writer {
+    /// What was written since this was last asked: whole blocks.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.to)
+    }
+
+    /// How many bytes wait to be taken.
+    pub fn len(&self) -> usize {
+        self.to.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.to.is_empty()
     }
 }
 
 /// A block says its length before and after what it holds.
-fn block(to: &mut impl Write, kind: u32, body: &[u8]) -> Result<()> {
+fn block(to: &mut Vec<u8>, kind: u32, body: &[u8]) {
     let length = u32::try_from(body.len() + 12).unwrap_or(u32::MAX).to_le_bytes();
-    to.write_all(&[&kind.to_le_bytes()[..], &length, body, &length].concat())
+    to.extend([&kind.to_le_bytes()[..], &length, body, &length].concat());
 }
 
 fn option(body: &mut Vec<u8>, code: u16, value: &[u8]) {
@@ -114,18 +159,20 @@ mod tests {
 
     #[test]
     fn a_section_is_blocks_that_say_their_length_twice() {
-        let mut out = Vec::new();
-        let mut writer = Writer::new(&mut out).unwrap();
+        let mut writer = Writer::default();
         let frame = Frame {
             interface: "eth0".into(),
             nanos: (7 << 32) + 5,
             length: 99,
             head: vec![1, 2, 3],
+            way: Some(Way::Out),
             comment: "why".into(),
         };
-        writer.frame(&frame).unwrap();
-        writer.frame(&frame).unwrap();
-        writer.flush().unwrap();
+        writer.frame(&frame);
+        writer.frame(&frame);
+        writer.statistics("eth0", 9, (12, 3), "the end");
+        let out = writer.take();
+        assert!(writer.is_empty());
         let word = |at: usize| u32::from_le_bytes(out[at..at + 4].try_into().unwrap());
         let (mut at, mut kinds) = (0, Vec::new());
         while at < out.len() {
@@ -136,10 +183,14 @@ mod tests {
                 assert_eq!(fields, [0, 7, 5, 3, 99]);
                 assert_eq!(&out[at + 28..at + 32], &[1, 2, 3, 0]);
                 assert_eq!(&out[at + 32..at + 40], b"\x01\0\x03\0why\0");
+                assert_eq!(&out[at + 40..at + 48], b"\x02\0\x04\0\x02\0\0\0");
             }
             kinds.push(word(at));
             at += length;
         }
-        assert_eq!(kinds, [SECTION_HEADER, INTERFACE_DESCRIPTION, ENHANCED_PACKET, ENHANCED_PACKET]);
+        assert_eq!(
+            kinds,
+            [SECTION_HEADER, INTERFACE_DESCRIPTION, ENHANCED_PACKET, ENHANCED_PACKET, INTERFACE_STATISTICS]
+        );
     }
 }

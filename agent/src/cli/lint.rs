@@ -1,0 +1,135 @@
+//! `lint`: what is wrong with manifests, found without an agent and without a cluster.
+//!
+//! Reads the files; `ops::lint` judges them.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::cli::Ending;
+use crate::cli::explain::{self, Files, Format};
+use crate::cli::output::{self, Level, cell, safe};
+use crate::config::Settings;
+use crate::ops::lint::{self, Given, Source};
+
+/// Most bytes of one file.
+const MOST_BYTES: u64 = 4 << 20;
+/// Most files of one run.
+const MOST_FILES: usize = 4096;
+
+/// Lints; an error is a problem found. With `plan` the plans are printed, too.
+pub fn lint(files: &Files, plan: bool) -> Ending {
+    let settings = match settings(files.config.as_deref()) {
+        Ok(settings) => settings,
+        Err(text) => return Ending::Failed(text),
+    };
+    let given = Given { settings, bin_dirs: files.bin_dir.clone(), partial: files.partial };
+    let sources: Vec<Source> = files.files.iter().flat_map(|path| sources(path)).take(MOST_FILES).collect();
+    let view = match lint::lint(&sources, &given) {
+        Ok(view) => view,
+        Err(error) => return Ending::Failed(error.to_string()),
+    };
+    let has_errors = view.errors > 0;
+    let document = match serde_json::to_value(&view) {
+        Ok(document) => document,
+        Err(error) => return Ending::Failed(format!("print what was found: {error}")),
+    };
+    let text = match files.show.output {
+        Format::Json => output::json(&document),
+        Format::Yaml => output::yaml(&document),
+        Format::Table => table(&document, plan),
+    };
+    match output::print(&text) {
+        Ending::Fine if has_errors => Ending::Problem,
+        ending => ending,
+    }
+}
+
+fn settings(file: Option<&Path>) -> Result<Settings, String> {
+    let shown = |path: &Path| safe(&path.to_string_lossy());
+    let text = match file {
+        None => "{}".to_owned(),
+        Some(path) => fs::read_to_string(path).map_err(|error| format!("read {}: {error}", shown(path)))?,
+    };
+    let parsed = Settings::parse(&text).map(|(settings, _)| settings);
+    parsed.map_err(|error| format!("configuration {}: {error}", file.map_or_else(String::new, shown)))
+}
+
+/// A file, standard input, or the manifests of a folder in the order of their names.
+fn sources(path: &Path) -> Vec<Source> {
+    if path.is_dir() {
+        let mut found: Vec<PathBuf> = fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        found.retain(|path| {
+            path.extension().is_some_and(|end| ["yaml", "yml", "json"].iter().any(|known| end == *known))
+        });
+        found.sort();
+        return found.iter().map(|path| source(path)).collect();
+    }
+    vec![source(path)]
+}
+
+fn source(path: &Path) -> Source {
+    let name = path.to_string_lossy().into_owned();
+    let text = if name == "-" { bounded(io::stdin().lock()) } else { fs::File::open(path).and_then(bounded) };
+    let text = text.map_err(|error| format!("read: {error}"));
+    let is_json =
+        |text: &String| path.extension().is_some_and(|end| end == "json") || text.trim_start().starts_with('{');
+    let json = text.as_ref().is_ok_and(is_json);
+    Source { name: if name == "-" { "standard input".to_owned() } else { name }, text, json }
+}
+
+fn bounded(input: impl Read) -> io::Result<String> {
+    let mut text = String::new();
+    input.take(MOST_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MOST_BYTES {
+        Err(io::Error::other(format!("longer than {MOST_BYTES} bytes")))
+    } else {
+        Ok(text)
+    }
+}
+
+/// Findings in the order of the files, then what it comes to.
+fn table(document: &Value, plan: bool) -> String {
+    let list = |pointer: &str| document.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut text = String::new();
+    for finding in list("/findings") {
+        let mark = if finding["severity"] == "error" { Level::Bad } else { Level::Warning }.mark();
+        let at = |pointer: &str| safe(&cell(&finding, pointer));
+        let object =
+            [at("/object"), at("/field")].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
+        let _ = writeln!(text, "{mark} {} {}: {object}", at("/code"), at("/place"));
+        let _ = writeln!(text, "    {}", safe(&cell(&finding, "/message")));
+        let remedy = cell(&finding, "/remedy");
+        if !remedy.is_empty() {
+            let _ = writeln!(text, "    remedy: {}", safe(&remedy));
+        }
+        let _ = writeln!(text, "    see {}", at("/hint"));
+    }
+    let pods = list("/pods");
+    let selections = pods.iter().flat_map(|pod| pod["selections"].as_array().cloned().unwrap_or_default());
+    let guesses: BTreeSet<(String, String)> = selections
+        .map(|each| (cell(&each, "/network"), cell(&each, "/meant")))
+        .filter(|(_, meant)| !meant.is_empty())
+        .collect();
+    for (network, meant) in guesses {
+        let _ = writeln!(text, "  {}: did you mean {}?", safe(&network), safe(&meant));
+    }
+    for pod in pods.iter().filter(|_| plan) {
+        text = text + &explain::table(pod) + "\n";
+    }
+    let count = |pointer: &str| document.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
+    let some = |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let _ = writeln!(
+        text,
+        "{}, {} looked at: {}, {}",
+        some(pods.len() as u64, "pod"),
+        some(count("/networks"), "network"),
+        some(count("/errors"), "error"),
+        some(count("/warnings"), "warning")
+    );
+    text
+}

@@ -1,0 +1,100 @@
+//! What files tell about a node: kernel, CNI's folders, the plugin. For an agent and for the command line alike.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::{DatapathMode, HostExec, Settings};
+use crate::diagnosis::facts::{Conf, Confs, Facts, Install, Kernel, Wanted};
+use crate::ops::cluster_network;
+use crate::plan::master::{self, Candidate};
+use crate::sys::{mounts, survey};
+
+/// What Cilium appends to configurations that it puts aside (`cni.exclusive`).
+const PUT_ASIDE: &str = ".cilium_bak";
+/// The socket's folder unless configured: Multus's and ours.
+const USUAL_SOCKET: &str = "/run/multus/multus.sock";
+
+/// Everything that can be seen without an agent's memory. Reads files, and starts the plugin for its version.
+pub(super) fn facts(settings: &Settings) -> Facts {
+    let mode = settings.datapath.mode;
+    let folder = settings.datapath.bpffs.clone();
+    let is_on_bpffs = mounts::is_on_bpffs(Path::new(&folder)).ok();
+    Facts {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel: Kernel { release: survey::kernel_release(), btf: survey::has_btf(), bpffs: (folder, is_on_bpffs) },
+        capabilities: survey::capabilities(),
+        wanted: Wanted {
+            datapath: mode != DatapathMode::Off,
+            relay: mode == DatapathMode::Full,
+            generated: settings.generator.on,
+            host_exec: matches!(settings.host_exec, HostExec::Namespace(_)),
+        },
+        install: install(settings),
+        ..Facts::default()
+    }
+}
+
+fn install(settings: &Settings) -> Install {
+    let generator = &settings.generator;
+    let conf_dir = generator.cni_config_dir.clone();
+    let bin_dir = settings.delegation.bin_dir.clone().unwrap_or_else(|| "/opt/cni/bin".to_owned());
+    let names = survey::names(Path::new(&conf_dir)).unwrap_or_default();
+    let plugins = survey::names(Path::new(&bin_dir));
+    let has_own = plugins.as_ref().is_some_and(|plugins| plugins.contains(&generator.plugin));
+    let shim = has_own.then(|| {
+        let said = survey::introduction(&Path::new(&bin_dir).join(&generator.plugin))?;
+        // "multus-shim 0.1.0: …"
+        let version = said.split_whitespace().nth(1).map(|word| word.trim_end_matches(':').to_owned());
+        version.ok_or_else(|| "it does not say its version".to_owned())
+    });
+    Install {
+        confs: confs(Path::new(&conf_dir), &generator.plugin),
+        put_aside: names.iter().filter(|name| name.ends_with(PUT_ASIDE)).cloned().collect(),
+        leftovers: leftovers(settings, &conf_dir),
+        conf_dir,
+        bin_dir,
+        plugins,
+        own: generator.plugin.clone(),
+        shim,
+    }
+}
+
+fn confs(folder: &Path, own: &str) -> Confs {
+    let candidates = cluster_network::candidates(folder).map_err(|error| error.to_string())?;
+    Ok(candidates.into_iter().map(|candidate| conf(candidate, own)).collect())
+}
+
+fn conf(candidate: Candidate, own: &str) -> Conf {
+    let file = candidate.file;
+    let bytes = match candidate.content {
+        Ok(bytes) => bytes,
+        Err(why) => return Conf { file, problem: Some(why), ..Conf::default() },
+    };
+    let multus = master::leads_to_multus(&bytes, own);
+    match master::network(&bytes, None) {
+        Ok(config) => {
+            let plugins: Vec<String> = config.plugins.iter().map(|plugin| plugin.plugin.to_string()).collect();
+            Conf { file, ours: plugins.iter().any(|plugin| plugin == own), multus, plugins, problem: None }
+        }
+        Err(error) => Conf { file, multus, problem: Some(error.msg), ..Conf::default() },
+    }
+}
+
+/// What Multus's own daemon and installer leave on a host, beside configurations.
+fn leftovers(settings: &Settings, conf_dir: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let kubeconfig = Path::new(conf_dir).join("multus.d");
+    if kubeconfig.is_dir() {
+        let text = format!("{} is of Multus, with a service account's token in it", kubeconfig.display());
+        found.push((text, "remove it once Multus is gone from the cluster".to_owned()));
+    }
+    let ours = PathBuf::from(&settings.socket_dir).join("multus.sock");
+    let usual = Path::new(USUAL_SOCKET);
+    if ours != usual && std::fs::canonicalize(&ours).ok() != std::fs::canonicalize(usual).ok() && usual.exists() {
+        let text = format!("{USUAL_SOCKET} is there, and ours is {}", ours.display());
+        found.push((
+            text,
+            "end the other daemon, or remove what it left; shims without daemonSocketDir go there".to_owned(),
+        ));
+    }
+    found
+}
