@@ -21,6 +21,7 @@ use crate::ops::context::{Context, Turns};
 use crate::ops::default_network::DefaultNetwork;
 use crate::ops::delegate_tally::DelegateTally;
 use crate::ops::discovery::{self, Discovery};
+use crate::ops::gate::Gate;
 use crate::ops::host_access;
 use crate::ops::ledger::Ledger;
 use crate::ops::owed_status;
@@ -111,7 +112,7 @@ async fn serve(settings: Settings, dial: log::Dial) -> Result<(), StartError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| StartError::Needs("hear SIGINT", error))?;
     let context = Arc::new(build(settings, stop.clone()).await?);
     reconcile::at_start(&context).await;
-    let host = HostRunner::new(plugin_folders(&context.settings), &context.settings.host_exec);
+    let host = HostRunner::new(context.settings.plugin_folders(), &context.settings.host_exec);
     let work = tokio::spawn(now_and_then(Arc::clone(&context), host.clone(), stop.clone()));
     let access = tokio::spawn(host_access::follow(Arc::clone(&context), stop.clone()));
     let ears = tokio::spawn(discovery::follow(Arc::clone(&context), stop.clone()));
@@ -134,6 +135,7 @@ async fn serve(settings: Settings, dial: log::Dial) -> Result<(), StartError> {
     tokio::select! {
         _ = terminate.recv() => {},
         _ = interrupt.recv() => {},
+        () = context.gate.end() => {},
     }
     tracing::info!("stopping: no new connections; what runs may finish");
     let _ = stopper.send(true);
@@ -185,6 +187,7 @@ pub(crate) fn context(
         datapath,
         datapath_fault,
         discovery: Discovery::default(),
+        gate: Arc::new(Gate::default()),
         ledger,
         reflection: Reflection::new(&settings.datapath.reflect),
         spool: Spool::at(cni_dir),
@@ -268,13 +271,6 @@ fn datapath_settings(settings: &DatapathSettings) -> Result<Option<datapath::Set
         custom: custom.map(|c| datapath::Custom { name: c.name.clone(), v4: c.v4, v6: c.v6, port: c.port }).collect(),
         guard,
     }))
-}
-
-/// `binDir` as the host has it: a path below `chrootDir` is the host's as the agent's pod sees it.
-pub(crate) fn plugin_folders(settings: &Settings) -> Vec<PathBuf> {
-    let folder = Path::new(settings.delegation.bin_dir.as_deref().unwrap_or("/opt/cni/bin"));
-    let below = settings.chroot_dir.as_deref().and_then(|root| folder.strip_prefix(root).ok());
-    vec![below.map_or_else(|| folder.to_owned(), |below| Path::new("/").join(below))]
 }
 
 async fn now_and_then(context: Arc<Context>, mut host: Option<HostRunner>, mut stop: watch::Receiver<bool>) {

@@ -159,6 +159,12 @@ impl CniError {
         self
     }
 
+    /// The same error with what to do about it, where it does not say so itself.
+    #[must_use]
+    pub fn or_remedy(self, details: &str) -> Self {
+        if self.details.is_empty() { self.remedy(details) } else { self }
+    }
+
     /// The same error with `context: ` before its sentence.
     #[must_use]
     pub fn within(mut self, context: impl fmt::Display) -> Self {

@@ -261,6 +261,15 @@ impl Records {
         Self { folder: cni_dir.join("records"), beside: BESIDE[1] }
     }
 
+    /// Those below `cni_dir`, if there are any; nothing is made.
+    ///
+    /// # Errors
+    /// The folder cannot be seen.
+    pub fn open_if_any(cni_dir: &Path) -> io::Result<Option<Self>> {
+        let folder = cni_dir.join("records");
+        Ok(folder.try_exists()?.then_some(Self { folder, beside: BESIDE[0] }))
+    }
+
     fn path(&self, container: &ContainerId) -> PathBuf {
         self.folder.join(format!("{container}.record"))
     }

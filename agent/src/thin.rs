@@ -158,7 +158,7 @@ async fn perform(
     let _held = turn(&records, request, until).await?;
     let ledger = Ledger::visit(records, visit, request).map_err(unusable)?;
     let cluster = Cluster::connect(cluster_settings(&settings, request.command, &cni_dir), stop).await?;
-    let mut folders = daemon::plugin_folders(&settings);
+    let mut folders = settings.plugin_folders();
     for folder in request.path.iter().map(PathBuf::from) {
         if !folders.contains(&folder) {
             folders.push(folder);

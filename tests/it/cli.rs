@@ -1,5 +1,6 @@
 //! The operator's commands: exit codes, tables that name what is there, JSON documents with version and kind.
 
+mod agent_itself;
 mod lists;
 
 use lab::process::{self, Finished};

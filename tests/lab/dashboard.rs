@@ -27,8 +27,19 @@ pub struct Panel {
     pub unit: String,
     /// Columns from the left, rows from the top, width, height.
     pub place: [u32; 4],
-    /// PromQL that Prometheus can read, and the legend's template.
-    pub queries: Vec<(String, String)>,
+    /// What it asks.
+    pub queries: Vec<Query>,
+}
+
+/// What a panel asks.
+#[derive(Debug)]
+pub struct Query {
+    /// PromQL that Prometheus can read.
+    pub expr: String,
+    /// The template of a series' name; of a table, the column's head.
+    pub legend: String,
+    /// Grafana's name of its unit.
+    pub unit: String,
 }
 
 impl Dashboard {
@@ -42,18 +53,18 @@ impl Dashboard {
 
     /// Its panels, whose queries look at `seconds` and take rates over `rate` seconds.
     pub fn panels(&self, seconds: u32, rate: u32) -> Vec<Panel> {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let panels = self.document["panels"].as_array().into_iter().flatten();
         let panel = |panel: &Value| Panel {
             title: text(&panel["title"]),
             kind: text(&panel["type"]),
             unit: text(&panel["fieldConfig"]["defaults"]["unit"]),
             place: ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().unwrap_or_default() as u32),
-            queries: panel["targets"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|target| (self.filled(&text(&target["expr"]), seconds, rate), text(&target["legendFormat"])))
+            queries: (panel["targets"].as_array().into_iter().flatten())
+                .map(|target| {
+                    let legend = legend(panel, target);
+                    let unit = unit(panel, &legend);
+                    Query { expr: self.filled(&text(&target["expr"]), seconds, rate), legend, unit }
+                })
                 .collect(),
         };
         panels.map(panel).collect()
@@ -82,6 +93,26 @@ impl Dashboard {
         let names = variables.filter_map(|variable| variable["name"].as_str());
         names.fold(query, |query, name| query.replace(&format!("\"${name}\""), "\".+\""))
     }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// A series' name; a column's head, which Grafana has where it renames the value.
+fn legend(panel: &Value, target: &Value) -> String {
+    let steps = panel["transformations"].as_array().into_iter().flatten();
+    let renamed = steps.map(|step| &step["options"]["renameByName"]).find(|names| names.is_object());
+    let Some(names) = renamed else { return text(&target["legendFormat"]) };
+    let of_many = &names[format!("Value #{}", text(&target["refId"]))];
+    text(if of_many.is_null() { &names["Value"] } else { of_many })
+}
+
+/// That of the column, or the panel's.
+fn unit(panel: &Value, column: &str) -> String {
+    let overrides = panel["fieldConfig"]["overrides"].as_array().into_iter().flatten();
+    let mut own = overrides.filter(|one| one["matcher"]["options"] == column).map(|one| &one["properties"][0]["value"]);
+    text(own.next().unwrap_or(&panel["fieldConfig"]["defaults"]["unit"]))
 }
 
 /// A vector selector in PromQL.

@@ -21,8 +21,8 @@ pub type Drawn = (Panel, Vec<Vec<(String, Series)>>);
 
 /// The picture; `span` is the time of its left and right edge, in seconds of the Unix epoch.
 pub fn svg(panels: &[Drawn], span: (f64, f64)) -> String {
-    let rows = panels.iter().map(|(panel, _)| panel.place[1] + panel.place[3]).max().unwrap_or(0);
-    let (width, height) = (24.0 * CELL.0, f64::from(rows) * CELL.1);
+    let bottom = panels.iter().map(|(panel, _)| panel.place[1] + panel.place[3]).max().unwrap_or(0);
+    let (width, height) = (24.0 * CELL.0, f64::from(bottom) * CELL.1);
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\"><style>{STYLE}</style>\n\
          <rect width=\"{width}\" height=\"{height}\" fill=\"#f4f5f5\"/>\n"
@@ -41,7 +41,7 @@ pub fn svg(panels: &[Drawn], span: (f64, f64)) -> String {
         let all: Vec<&(String, Series)> = series.iter().flatten().collect();
         match panel.kind.as_str() {
             "stat" => number(&mut text, panel, &all, height),
-            "table" => rows_of(&mut text, panel, &all),
+            "table" => table(&mut text, panel, series, width),
             _ => lines(&mut text, panel, &all, span, (width, height)),
         }
         text.push_str("</g>\n");
@@ -56,16 +56,40 @@ fn number(text: &mut String, panel: &Panel, series: &[&(String, Series)], height
     let _ = write!(text, "<text class=\"n\" x=\"12\" y=\"{}\">{shown}</text>", height / 2.0 + 16.0);
 }
 
-fn rows_of(text: &mut String, panel: &Panel, series: &[&(String, Series)]) {
-    for (row, (name, series)) in series.iter().take(MOST).enumerate() {
-        let value = series.points.last().map_or(0.0, |(_, value)| *value);
-        let (y, value) = (32 + row * 16, with_unit(value, &panel.unit));
-        let _ = write!(text, "<text x=\"6\" y=\"{y}\">{}: {value}</text>", escaped(name, 140));
+fn table(text: &mut String, panel: &Panel, series: &[Vec<(String, Series)>], width: f64) {
+    let mut rows: Vec<(Vec<&str>, Vec<String>)> = Vec::new();
+    let names = series.iter().flatten().next().map(|(_, series)| series.labels.keys()).into_iter().flatten();
+    let mut heads: Vec<&str> = names.map(String::as_str).collect();
+    for (column, (query, found)) in panel.queries.iter().zip(series).enumerate() {
+        heads.push(&query.legend);
+        for (_, series) in found {
+            let labels: Vec<&str> = series.labels.values().map(String::as_str).collect();
+            let value = series.points.last().map_or_else(String::new, |(_, value)| with_unit(*value, &query.unit));
+            match rows.iter_mut().find(|(of, _)| *of == labels) {
+                Some((_, values)) => values.push(value),
+                None => rows.push((labels, [vec![String::new(); column], vec![value]].concat())),
+            }
+        }
+        for (_, values) in &mut rows {
+            values.resize(column + 1, String::new());
+        }
+    }
+    let across = (width - 12.0) / heads.len().max(1) as f64;
+    let lines = rows
+        .iter()
+        .take(MOST)
+        .map(|(labels, values)| labels.iter().copied().chain(values.iter().map(String::as_str)).collect::<Vec<_>>());
+    for (row, cells) in std::iter::once(heads.clone()).chain(lines).enumerate() {
+        let class = if row == 0 { " class=\"s\"" } else { "" };
+        for (column, cell) in cells.iter().enumerate() {
+            let (x, cell) = (6.0 + column as f64 * across, escaped(cell, (across / 6.0) as usize));
+            let _ = write!(text, "<text{class} x=\"{x:.0}\" y=\"{}\">{cell}</text>", 34 + row * 17);
+        }
     }
 }
 
 fn lines(text: &mut String, panel: &Panel, series: &[&(String, Series)], span: (f64, f64), size: (f64, f64)) {
-    let (left, top, right, bottom) = (58.0, 24.0, size.0 - 8.0, size.1 - 34.0);
+    let (left, top, right, bottom) = (58.0, 24.0, size.0 - 8.0, size.1 - 36.0);
     let all = series.iter().flat_map(|(_, series)| series.points.iter().map(|(_, value)| *value));
     let most = all.fold(0.0, f64::max).max(f64::MIN_POSITIVE);
     for (share, y) in [(1.0, top), (0.5, f64::midpoint(top, bottom)), (0.0, bottom)] {
@@ -76,7 +100,7 @@ fn lines(text: &mut String, panel: &Panel, series: &[&(String, Series)], span: (
             y + 3.0
         );
     }
-    let mut legend = left;
+    let (mut x, mut y) = (8.0, bottom + 16.0);
     for ((name, series), color) in series.iter().zip(COLORS) {
         let place = |(time, value): &(f64, f64)| {
             let across = (time - span.0) / (span.1 - span.0).max(1.0);
@@ -84,13 +108,15 @@ fn lines(text: &mut String, panel: &Panel, series: &[&(String, Series)], span: (
         };
         let points: Vec<_> = series.points.iter().map(place).collect();
         let _ = write!(text, "<path class=\"l\" stroke=\"{color}\" d=\"M{}\"/>", points.join("L"));
-        let name = escaped(name, 30);
-        let _ = write!(
-            text,
-            "<text class=\"s\" x=\"{legend:.0}\" y=\"{}\" style=\"fill:{color}\">{name}</text>",
-            size.1 - 10.0
-        );
-        legend += 14.0 + 5.2 * name.chars().count() as f64;
+        let name = escaped(name, 40);
+        let width = 12.0 + 4.9 * name.chars().count() as f64;
+        if x + width > size.0 {
+            (x, y) = (8.0, y + 12.0);
+        }
+        if y < size.1 {
+            let _ = write!(text, "<text class=\"s\" x=\"{x:.0}\" y=\"{y:.0}\" style=\"fill:{color}\">{name}</text>");
+        }
+        x += width;
     }
 }
 
@@ -113,7 +139,7 @@ fn with_unit(value: f64, unit: &str) -> String {
 }
 
 fn short(value: f64) -> String {
-    let digits = if value.abs() >= 100.0 || value == value.trunc() { 0 } else { 2 };
+    let digits = if value.abs() >= 100.0 || value.fract().abs() < f64::EPSILON { 0 } else { 2 };
     format!("{value:.digits$}")
 }
 

@@ -106,7 +106,7 @@ impl Drop for Prometheus<'_> {
 
 /// Runs promtool; what it printed, and whether it was content.
 pub fn promtool(arguments: &[&str], files: &[PathBuf]) -> (bool, String) {
-    let done = process::run(Command::new("promtool").args(arguments).args(files), b"", Duration::from_secs(60));
+    let done = process::run(Command::new("promtool").args(arguments).args(files), b"", Duration::from_mins(1));
     (done.success(), done.out() + &done.err())
 }
 

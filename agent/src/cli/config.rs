@@ -20,7 +20,7 @@ const MOST: u64 = 16 << 20;
 pub enum What {
     /// Show the settings of the running agent, and where each came from
     View {
-        /// Those that are not the default, and those from elsewhere than the defaults
+        /// Only those that are written in the file or come from the environment
         #[arg(long)]
         changed: bool,
         /// Where the agent is.
@@ -30,7 +30,7 @@ pub enum What {
         #[command(flatten)]
         show: Show,
     },
-    /// Print a configuration in which every key has its default
+    /// Print a configuration in which every key has its default; keep what you change
     Default,
     /// Print the JSON Schema of the configuration
     Schema,

@@ -6,9 +6,11 @@ pub mod capture;
 pub mod check;
 pub mod config;
 pub mod describe;
+pub mod drain;
 pub mod explain;
 pub mod get;
 pub mod help;
+pub mod install;
 pub mod lint;
 pub mod listing;
 pub mod log_level;
@@ -19,6 +21,7 @@ pub mod relay;
 pub mod sections;
 pub mod shell;
 pub mod status;
+pub mod sysdump;
 pub mod top;
 pub mod trace;
 pub mod version;
@@ -90,6 +93,9 @@ pub enum Command {
         #[command(flatten)]
         show: Show,
     },
+    /// Write one archive with all that is known of this node, without secrets
+    #[command(after_long_help = sysdump::EXAMPLES)]
+    Sysdump(sysdump::Sysdump),
     /// Write what passes on an attachment, a parent or the relay to a pcapng file, with a comment for each frame
     #[command(after_long_help = capture::EXAMPLES)]
     Capture(capture::Capture),
@@ -129,6 +135,32 @@ pub enum Command {
         /// How to print it.
         #[command(flatten)]
         show: Show,
+    },
+    /// Put the CNI plugin on this host; the agent writes the runtime's conf
+    #[command(after_long_help = install::INSTALL_EXAMPLES)]
+    Install {
+        /// Which host.
+        #[command(flatten)]
+        host: install::Host,
+        /// The CNI plugin; without it the one beside this program, or the image's
+        #[arg(long, value_name = "FILE")]
+        shim: Option<PathBuf>,
+    },
+    /// Take everything off this host again, and put its files back as they were
+    #[command(after_long_help = install::UNINSTALL_EXAMPLES)]
+    Uninstall(install::Uninstall),
+    /// Let no new pods in, and answer when nobody is at work any more
+    #[command(after_long_help = drain::EXAMPLES)]
+    Drain {
+        /// Where the agent is.
+        #[command(flatten)]
+        agent: Agent,
+        /// How to print it.
+        #[command(flatten)]
+        show: Show,
+        /// How long to wait
+        #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
+        timeout: Duration,
     },
     /// Show, check and explain the agent's configuration
     #[command(after_long_help = CONFIG_EXAMPLES)]
@@ -268,11 +300,15 @@ impl Command {
                 let look = status::Look { format: show.output, brief, patience: wait.then_some(timeout) };
                 status::status(&agent.socket, look)
             }
+            Self::Install { host, shim } => install::install(&host, shim.as_deref()),
+            Self::Uninstall(asked) => install::uninstall(&asked),
+            Self::Drain { agent, show, timeout } => drain::drain(&agent.socket, timeout, show.output),
             Self::Config { what } => config::config(&what),
             Self::LogLevel { what } => log_level::log_level(&what),
             Self::Version { agent, show } => version::version(&agent.socket, show.output),
             Self::Completion { shell, folder } => shell::completion(shell, &folder),
             Self::Man { folder } => shell::man(&folder),
+            Self::Sysdump(asked) => sysdump::sysdump(&asked),
             Self::Capture(asked) => capture::capture(&asked),
             Self::Check { asked } => check::check(&asked),
             Self::Explain { what } => explain::explain(&what),

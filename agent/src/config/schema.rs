@@ -23,7 +23,7 @@ pub fn schema() -> Value {
     root
 }
 
-/// A document in which every key that has a default has it.
+/// A document in which every key that has a default has it; but not those whose presence alone does something.
 pub fn defaults() -> Value {
     let mut root = json!({});
     for key in keys::all().filter(|key| key.has_default()) {
@@ -125,6 +125,7 @@ mod tests {
         let text = defaults().to_string();
         let (settings, warnings) = Settings::parse(&text).unwrap();
         assert!(warnings.is_empty(), "{warnings:?}");
+        assert!(!settings.generator.on, "the runtime's folder is touched by who asks for it alone");
         for key in keys::all() {
             assert_eq!((key.now)(&settings), key.default_value(), "{}", key.name);
             assert_eq!(settings.origin.has(key.name), key.has_default(), "{}", key.name);

@@ -3,6 +3,7 @@
 //! Nothing here reads the file, and nothing here changes while the daemon runs.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::datapath::DatapathSettings;
@@ -183,6 +184,13 @@ impl Settings {
     pub fn searches_master(&self) -> bool {
         let is_named = self.delegation.cluster_network.is_some() || self.delegation.delegates.is_some();
         self.generator.on && self.generator.config_file.is_none() && !is_named
+    }
+
+    /// `binDir` as the host has it: a path below `chrootDir` is the host's as the agent's pod sees it.
+    pub fn plugin_folders(&self) -> Vec<PathBuf> {
+        let folder = Path::new(self.delegation.bin_dir.as_deref().unwrap_or("/opt/cni/bin"));
+        let below = self.chroot_dir.as_deref().and_then(|root| folder.strip_prefix(root).ok());
+        vec![below.map_or_else(|| folder.to_owned(), |below| Path::new("/").join(below))]
     }
 
     /// Reads the text of `daemon-config.json`; the warnings are sentences for the log.

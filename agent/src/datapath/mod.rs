@@ -7,6 +7,7 @@
 mod attachment;
 mod costs;
 mod counters;
+mod dismantle;
 mod error;
 mod guard;
 mod hooks;
@@ -40,6 +41,7 @@ use multus_ebpf_common::protocols::HOST_ACCESS;
 pub use attachment::{AttachMode, Attached, Attachment, Mac, Mark, Mode, Parent, Settings};
 pub use costs::{Cost, Costs, is_measured};
 pub use counters::Reading;
+pub use dismantle::{Dismantled, PodPlace, dismantle};
 pub use error::DatapathError;
 pub use guard::{Guard, Guarded};
 pub use hooks::Method;

@@ -6,6 +6,7 @@
 
 mod claims;
 mod client;
+pub mod daemonset;
 mod documents;
 mod error;
 mod events;

@@ -18,6 +18,7 @@ use crate::ops::capture::Captures;
 use crate::ops::default_network::DefaultNetwork;
 use crate::ops::delegate_tally::DelegateTally;
 use crate::ops::discovery::Discovery;
+use crate::ops::gate::Gate;
 use crate::ops::ledger::Ledger;
 use crate::ops::probe::Probes;
 use crate::ops::reflect::Reflection;
@@ -48,6 +49,8 @@ pub struct Context {
     pub default_network: DefaultNetwork,
     /// What is announced on parents.
     pub discovery: Discovery,
+    /// Whether new attachments may begin.
+    pub gate: Arc<Gate>,
     /// What others took away from the datapath and is not put back yet.
     pub troubles: Troubles,
     /// The records.

@@ -53,7 +53,8 @@ impl KnownNetwork {
             .remedy("write the CNI configuration into spec.config")
         })?;
         let config = NetworkConfig::parse(text.as_bytes(), Some(nad.id.name.as_str()))
-            .map_err(|error| error.within(format_args!("network-attachment-definition {}: spec.config", nad.id)))?;
+            .map_err(|error| error.within(format_args!("network-attachment-definition {}: spec.config", nad.id)))
+            .map_err(|error| error.or_remedy("correct the network's spec.config"))?;
         let (nad, annotations) = (nad.id.clone(), nad.annotations.clone());
         Ok(Self { label: nad.to_string(), nad: Some(nad), config, annotations })
     }

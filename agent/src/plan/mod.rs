@@ -5,6 +5,7 @@
 pub mod conflicts;
 pub mod delegates;
 pub mod device_info;
+pub mod host;
 pub mod host_access;
 pub mod hotplug;
 pub mod ipam;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::master::{self, Candidate};
-use crate::cni::{NetworkConfig, Version};
+use crate::cni::{NetworkConfig, RawObject, Version};
 use crate::config::Settings;
 use crate::fault::quote;
 
@@ -139,6 +139,18 @@ pub fn older_master(settings: &Settings, master: &NetworkConfig) -> Option<Strin
         "the cluster's network {} declares cniVersion {its}, the runtime may speak {ours}: {lacks} answered by the agent and not passed on to it",
         quote(master.name.as_str())
     ))
+}
+
+/// Is this text one that [`compose`] made, of whatever version? Multus names one version only.
+pub fn is_generated(bytes: &[u8], own: &str) -> bool {
+    let Ok(object) = RawObject::parse(bytes) else { return false };
+    let plugins = object.list("plugins").ok().flatten().unwrap_or_default();
+    object.has("cniVersions") && plugins.len() == 1 && master::leads_to_multus(bytes, own)
+}
+
+/// The names under which a file of ours, or of a Multus before us, stands in the runtime's folder.
+pub fn names() -> [&'static str; 3] {
+    FORMER
 }
 
 /// Files of `cniConfigDir` that would be taken in place of `kept`: a former Multus's, or broken ones under such a name,

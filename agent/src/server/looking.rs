@@ -5,13 +5,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::body::Body;
 use super::query::Query;
 use super::routes::{Answer, json, text};
+use super::sysdump;
 use crate::ops::capture::{self, CaptureError, Decisions, Of, Wanted};
 use crate::ops::context::Context;
 use crate::ops::probe::{self, ProbeError, TIMES};
@@ -19,7 +20,8 @@ use crate::ops::view;
 use crate::ops::why;
 
 /// The paths that are answered here.
-pub(super) const PATHS: [&str; 3] = [WHY, PING, CAPTURE];
+pub(super) const PATHS: [&str; 4] = [WHY, PING, CAPTURE, SYSDUMP];
+const SYSDUMP: &str = "/v1/sysdump";
 const CAPTURE: &str = "/v1/capture";
 const PING: &str = "/v1/relay/ping";
 const WHY: &str = "/v1/relay/why";
@@ -42,6 +44,7 @@ pub(super) async fn answer(context: &Arc<Context>, request: &Request<Incoming>) 
         WHY => answer_why(context, query).await,
         PING => ping(context, query).await,
         CAPTURE => pour(context, query).await,
+        SYSDUMP => dump(context).await,
         _ => text(StatusCode::NOT_FOUND, "no such path"),
     }
 }
@@ -111,6 +114,19 @@ async fn pour(context: &Arc<Context>, mut query: Query) -> Answer {
         Err(error @ CaptureError::Unknown(_)) => refused(&error.to_string()),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
+}
+
+/// In pieces, as all files come to the command line.
+async fn dump(context: &Arc<Context>) -> Answer {
+    let archive = match sysdump::archive(context).await {
+        Ok(archive) => Bytes::from(archive),
+        Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    };
+    let (to, pieces) = tokio::sync::mpsc::channel(1);
+    let _has_room = to.try_send(archive);
+    let mut answer = Response::new(Body::Poured(pieces));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/gzip"));
+    answer
 }
 
 fn wanted(query: &mut Query) -> Result<Wanted, &'static str> {

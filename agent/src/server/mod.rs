@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod conversation;
+mod draining;
 mod log_level;
 mod looking;
 pub mod metrics_page;
@@ -9,6 +10,7 @@ pub mod page;
 mod query;
 pub mod routes;
 pub mod socket;
+mod sysdump;
 mod upstream;
 
 use std::pin::pin;

@@ -2,6 +2,7 @@
 //!
 //! Translates bytes to words and back, under limits of size and time. Decides nothing.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,11 +19,12 @@ use crate::metrics::ServerLabels;
 use crate::names::{NadRef, PodRef};
 use crate::ops;
 use crate::ops::context::Context;
+use crate::ops::gate::Admitted;
 use crate::ops::runner::HostRunner;
 use crate::ops::view;
 use crate::server::body::Body;
 use crate::server::conversation::Conversation;
-use crate::server::{log_level, looking, upstream};
+use crate::server::{draining, log_level, looking, upstream};
 use crate::telemetry::log::Dial;
 use crate::wire::{self, Call, Outcome};
 
@@ -86,7 +88,7 @@ impl Routes {
     async fn route(&self, talk: &Conversation, request: Request<Incoming>) -> Answer {
         let path = request.uri().path().to_owned();
         let allowed: &[Method] = match path.as_str() {
-            wire::CALL_PATH | wire::OUTCOME_PATH | "/cni" | "/delegate" => &[Method::POST],
+            wire::CALL_PATH | wire::OUTCOME_PATH | "/cni" | "/delegate" | draining::PATH => &[Method::POST],
             "/healthz" | "/readyz" | LOG_LEVEL => &[Method::GET, Method::POST],
             path if looking::PATHS.contains(&path) => looking::methods(path),
             query if QUERIES.contains(&query) => &[Method::GET],
@@ -102,6 +104,7 @@ impl Routes {
             "/delegate" => upstream::delegate(self, request).await,
             "/readyz" => self.ready(),
             path if looking::PATHS.contains(&path) => looking::answer(&self.context, &request).await,
+            draining::PATH => draining::answer(&self.context, &request).await,
             "/v1/status" => json(&view::status(&self.context)),
             "/v1/attachments" => json(&view::attachments(&self.context)),
             "/v1/networks" => json(&view::networks(&self.context)),
@@ -168,6 +171,14 @@ impl Routes {
         }
     }
 
+    /// Lets an ADD through unless the agent is being drained; other verbs need no leave.
+    pub(super) fn admit(&self, env: &BTreeMap<String, String>) -> Result<Option<Admitted>, Draining> {
+        match env.get("CNI_COMMAND").map(String::as_str) {
+            Some("ADD") => self.context.gate.enter().map(Some).ok_or(Draining),
+            _ => Ok(None),
+        }
+    }
+
     fn ready(&self) -> Answer {
         if self.stopping.load(Ordering::Relaxed) {
             return text(StatusCode::INTERNAL_SERVER_ERROR, "stopping");
@@ -184,9 +195,11 @@ impl Routes {
             Ok(call) => call,
             Err(refusal) => return refusal,
         };
+        let Ok(admitted) = self.admit(&call.env) else { return draining() };
         let mut runner = talk.begin().await;
         let context = Arc::clone(&self.context);
         tokio::spawn(async move {
+            let _admitted = admitted;
             let step = ops::answer(&context, call, &mut runner).await;
             if !runner.finish(step).await {
                 tracing::info!("the answer found nobody: the CNI plugin is gone");
@@ -194,6 +207,15 @@ impl Routes {
         });
         json(&talk.next().await)
     }
+}
+
+/// The agent is being drained: whoever wants to attach asks the next one.
+#[derive(Debug)]
+pub(super) struct Draining;
+
+/// Our plugin takes this for an agent that is away, and tries again until its deadline.
+fn draining() -> Answer {
+    text(StatusCode::SERVICE_UNAVAILABLE, "the agent is being drained")
 }
 
 async fn outcome(talk: &Conversation, request: Request<Incoming>) -> Answer {
@@ -238,7 +260,8 @@ pub(super) fn text(status: StatusCode, body: &str) -> Answer {
 }
 
 fn label(path: &str) -> &'static str {
-    const PATHS: [&str; 6] = ["/cni", "/delegate", "/healthz", "/readyz", wire::CALL_PATH, wire::OUTCOME_PATH];
+    const PATHS: [&str; 7] =
+        ["/cni", "/delegate", "/healthz", "/readyz", wire::CALL_PATH, wire::OUTCOME_PATH, draining::PATH];
     PATHS.iter().chain(QUERIES).chain(&looking::PATHS).copied().find(|known| *known == path).unwrap_or("NotFound")
 }
 

@@ -33,9 +33,14 @@ pub(super) async fn cni(routes: &Routes, request: Request<Incoming>) -> Answer {
     };
     let timeout_ms = u64::try_from(routes.context.settings.request_timeout.as_millis()).unwrap_or(u64::MAX);
     let Plain { env, config, .. } = plain;
+    let Ok(admitted) = routes.admit(&env) else { return draining() };
     let call = Call { protocol: wire::PROTOCOL, shim: "upstream".into(), env, config, timeout_ms, again: false };
     let context = Arc::clone(&routes.context);
-    carry(&runner, |mut runner| async move { Box::pin(ops::answer_in_newest(&context, call, &mut runner)).await }).await
+    carry(&runner, |mut runner| async move {
+        let _admitted = admitted;
+        Box::pin(ops::answer_in_newest(&context, call, &mut runner)).await
+    })
+    .await
 }
 
 /// One network of a running pod.
@@ -45,9 +50,14 @@ pub(super) async fn delegate(routes: &Routes, request: Request<Incoming>) -> Ans
         Err(refusal) => return refusal,
     };
     let Plain { env, config, attributes } = plain;
+    let Ok(admitted) = routes.admit(&env) else { return draining() };
     let asked = Asked { env, config, attributes };
     let context = Arc::clone(&routes.context);
-    carry(&runner, |mut runner| async move { Box::pin(ops::answer_delegate(&context, asked, &mut runner)).await }).await
+    carry(&runner, |mut runner| async move {
+        let _admitted = admitted;
+        Box::pin(ops::answer_delegate(&context, asked, &mut runner)).await
+    })
+    .await
 }
 
 async fn begin(routes: &Routes, request: Request<Incoming>) -> Result<(Plain, HostRunner), Answer> {
@@ -113,6 +123,11 @@ async fn carry<W: Future<Output = Step> + Send + 'static>(
             refused(&CniError::new(code::INTERNAL, "the operation ended without an answer; see the agent's log"))
         }
     }
+}
+
+/// Upstream's plugin does not wait: the runtime tries again.
+fn draining() -> Answer {
+    refused(&CniError::new(code::TRY_LATER, "the agent is being drained").remedy("try again when the next one serves"))
 }
 
 fn refused(error: &CniError) -> Answer {

@@ -45,6 +45,38 @@ pub fn replace_for_good(path: &Path, bytes: &[u8]) -> io::Result<()> {
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
+/// Replaces what is at `path` by a file with this content and mode, and with this owner and group where we have the
+/// right to give it: says whether it has them. What is there is not followed if it is a link, and whoever has it open,
+/// or runs it, goes on with the old one.
+///
+/// # Errors
+/// It cannot be written; what was there is there still.
+#[cfg(feature = "daemon")]
+pub fn place(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<bool> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let beside = path.with_file_name(name);
+    remove(&beside)?;
+    let placed = (|| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        file.write_all(bytes)?;
+        let is_owned = owner.is_none_or(|(uid, gid)| {
+            let has_it = |about: fs::Metadata| (about.uid(), about.gid()) == (uid, gid);
+            file.metadata().is_ok_and(has_it) || fchown(&file, Some(uid), Some(gid)).is_ok()
+        });
+        // After the owner, whose change takes set-id bits away.
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.sync_all()?;
+        fs::rename(&beside, path)?;
+        Ok(is_owned)
+    })();
+    if placed.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    placed
+}
+
 /// Removes the file at `path`; one that is not there is gone already.
 pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {

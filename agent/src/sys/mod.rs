@@ -15,6 +15,8 @@ pub mod device_files;
 pub mod exec;
 pub mod files;
 #[cfg(feature = "daemon")]
+pub mod link_details;
+#[cfg(feature = "daemon")]
 pub mod link_watch;
 #[cfg(feature = "daemon")]
 pub mod links;
@@ -32,6 +34,10 @@ pub mod packet;
 pub mod process;
 #[cfg(feature = "daemon")]
 pub mod qdisc;
+#[cfg(feature = "daemon")]
+pub mod revert;
+#[cfg(feature = "daemon")]
+pub mod rooted;
 #[cfg(feature = "daemon")]
 pub mod routes;
 #[cfg(feature = "daemon")]

@@ -155,7 +155,7 @@ fn bad_annotations() -> Vec<Case> {
         refused("two-slashes", "x/y/z", annotation, "more than one"),
         refused("upper-case", "default/A", annotation, "object name"),
         refused("unicode", "default/käse", annotation, "object name"),
-        refused("hostile", "default/a\u{1b}[2J", annotation, "u{1b}"),
+        refused("hostile", "default/a\u{1b}b", annotation, "u{1b}"),
         refused("long-name", &format!("default/{}", "a".repeat(254)), annotation, "object name"),
         refused("no-json", "[{", annotation, "annotation"),
         refused("no-name", r#"[{"namespace":"default"}]"#, annotation, "name"),

@@ -141,6 +141,7 @@ fn tell(keep: bool) -> usize {
     }
     kernel(&world);
 
+    missing += shell_files(&world);
     if keep {
         explore(&world, pod);
         std::mem::forget(pods);
@@ -217,13 +218,33 @@ fn kernel(world: &World) {
     }
 }
 
+/// Puts completions and manual where a shell and man(1) of the demo find them; how many of them are missing.
+fn shell_files(world: &World) -> usize {
+    let (pages, completions) = (world.lab.dir.join("man/man1"), world.lab.dir.join("completions"));
+    let run = |args: &[&str], folder: &std::path::Path| {
+        let folder = folder.to_str().unwrap_or_default();
+        world.agent.cli(&world.lab, &[args, &["--dir", folder]].concat()).success()
+    };
+    let shells = ["bash", "zsh", "fish"];
+    let missing = usize::from(!run(&["man"], &pages))
+        + shells.iter().filter(|shell| !run(&["completion", shell], &completions)).count();
+    let count = |folder: &std::path::Path| std::fs::read_dir(folder).map_or(0, Iterator::count);
+    println!();
+    say(&format!("{} manual pages are in {}", count(&pages), pages.display()));
+    say(&format!("{} shells' completions are in {}", count(&completions), completions.display()));
+    missing
+}
+
 fn explore(world: &World, pod: &Pod) {
     let (lab, program) = (&world.lab, agent::program("multus-agent"));
     let program = program.canonicalize().unwrap_or(program);
     step("It stays, for you to explore");
     let node = lab.node.path().display();
     println!("  export MULTUS_SOCKET={}", world.agent.socket().display());
+    println!("  source {}", lab.dir.join("completions/multus-agent.bash").display());
+    println!("  man -M {} multus-agent-get", lab.dir.join("man").display());
     println!("  {} get attachments -o json", program.display());
+    println!("  {} describe attachment default/{}", program.display(), pod.name);
     println!("  nsenter --net={node} curl -s http://{}/metrics", agent::METRICS);
     println!("  nsenter --net={node} bpftool net");
     println!("  bpftool map dump pinned {}", lab::state::map_pin(lab, "if_counters").unwrap_or_default().display());

@@ -183,8 +183,9 @@ fn source() -> Json {
 /// The expression with its two short words written out.
 fn expanded(expr: &str, variables: &[Variable]) -> String {
     const HERE: &str = "job=~\"$job\", instance=~\"$instance\"";
-    let more: String = variables.iter().map(|Variable { name, .. }| format!(", {name}=~\"${name}\"")).collect();
-    expr.replace('@', HERE).replace('#', &format!("{HERE}{more}"))
+    let matcher = |Variable { name, .. }: &Variable| format!("{name}=~\"${name}\"");
+    let all: Vec<String> = std::iter::once(HERE.to_owned()).chain(variables.iter().map(matcher)).collect();
+    expr.replace('@', HERE).replace('#', &all.join(", "))
 }
 
 fn drawn(panel: &Panel, id: u32, place: Json, variables: &[Variable]) -> Json {

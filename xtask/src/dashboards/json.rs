@@ -131,8 +131,6 @@ fn quoted(words: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn what_fits_is_on_one_line_and_the_rest_is_not() {
         let long = "x".repeat(120);

@@ -59,7 +59,7 @@ const LAYERS: [Layer; 6] = [
     },
     Layer {
         name: "serve",
-        modules: &["server", "install", "telemetry", "cli"],
+        modules: &["server", "telemetry", "cli"],
         may_use: &["words", "act"],
         never: &["rtnetlink", "aya"],
         never_in_words: "netlink, bpf",

@@ -1,11 +1,11 @@
-//! What the repository holds: every text file, and for Rust files the code without comments, strings and tests.
+//! What the repository holds: every file with its text, and for Rust files the code without comments, strings and tests.
 
 mod lexer;
 
 use std::fs;
 use std::path::Path;
 
-/// Every text file below the root, in order of path.
+/// Every file below the root, in order of path; what is not text is empty.
 pub(super) struct Tree {
     pub(super) files: Vec<File>,
 }
@@ -68,11 +68,10 @@ fn walk(folder: &Path, prefix: &str, files: &mut Vec<File>) -> Result<(), String
             Ok(kind) if kind.is_dir() && !NOT_OURS.contains(&name.as_str()) => {
                 walk(&entry.path(), &format!("{path}/"), files)?;
             }
-            // What is not text (a picture, a capture) has no rules here. In a worktree .git is a file.
+            // What is not text (a picture, a capture) is here to be linked to, and nothing is written in it. In a worktree
+            // .git is a file.
             Ok(kind) if kind.is_file() && name != ".git" => {
-                if let Ok(text) = fs::read_to_string(entry.path()) {
-                    files.push(File::new(path, text));
-                }
+                files.push(File::new(path, fs::read_to_string(entry.path()).unwrap_or_default()));
             }
             _ => {}
         }

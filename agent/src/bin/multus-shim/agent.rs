@@ -61,6 +61,9 @@ pub(crate) fn converse(stream: UnixStream, call: &Call, mine: &Mine, deadline: I
         if answer.status == 404 {
             return Err(Error::new(ErrorKind::Unsupported, "the agent does not know this conversation"));
         }
+        if answer.status == 503 {
+            return Err(Error::new(ErrorKind::ConnectionAborted, "the agent is being drained"));
+        }
         if answer.status != 200 {
             return Err(Error::new(ErrorKind::InvalidData, format!("the agent answers with status {}", answer.status)));
         }

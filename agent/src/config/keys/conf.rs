@@ -65,9 +65,9 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "cniConfigDir",
         Kind::Path,
-        r#""/etc/cni/net.d""#,
+        "`/etc/cni/net.d`",
         Section::Conf,
-        |s| json!(s.generator.cni_config_dir),
+        |s| if s.generator.on { json!(s.generator.cni_config_dir) } else { Value::Null },
         "folder of the runtime's files, where ours is written; it must be there",
     ),
     key(
@@ -95,9 +95,9 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "multusConfigFile",
         Kind::WordsOr(&["auto"], "^/"),
-        r#""auto""#,
+        "`auto`",
         Section::Conf,
-        |s| json!(s.generator.config_file.as_deref().unwrap_or("auto")),
+        |s| if s.generator.on { json!(s.generator.config_file.as_deref().unwrap_or("auto")) } else { Value::Null },
         "`auto`, or your own file: it is copied byte for byte under its own name, also after every change",
     ),
     key(

@@ -252,6 +252,16 @@ pub(super) const KEYS: &[Key] = &[
         "",
         Section::Limits,
         |s| shown(s.page_address.as_ref()),
-        "`host:port` of a read-only web page, apart from `/metrics`; none: no page",
+        "`host:port` of a read-only [web page](../how-to/web-page.md), apart from `/metrics`; none: no page. Whoever reaches it \
+         reads names of pods and services, so an address beyond loopback is a warning",
+    ),
+    own(
+        "pageHosts",
+        Kind::Texts,
+        "[]",
+        Section::Limits,
+        |s| json!(s.page_hosts),
+        "names by which the web page may be asked for, besides addresses, `localhost` and the node's name; others are \
+         refused, as another site's script could ask by them",
     ),
 ];

@@ -1,8 +1,10 @@
 //! What is wrong with each network by itself: configuration, annotations, plugins, addresses.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use super::{Linter, rules};
+use super::Linter;
+use super::rules::{self, Rule, Severity};
 use crate::cni::passthru;
 use crate::fault::quote;
 use crate::names::PluginName;
@@ -54,7 +56,7 @@ impl Linter<'_> {
         let filled = match cluster_network::filled(&self.conf, Arc::new(network.clone())) {
             Ok(filled) => filled,
             Err(error) => {
-                self.tell(&rules::EMPTY_SPEC, at, &error);
+                self.tell(&self.empty_spec(), at, &error);
                 return None;
             }
         };
@@ -96,6 +98,17 @@ impl Linter<'_> {
             let error = chain::not_found(plugin.as_str(), &self.folders());
             self.tell(&rules::MISSING_PLUGIN, (place, object, Some("spec.config")), &error);
         }
+    }
+
+    /// Where `confDir` is on this machine, what it lacks is an error; elsewhere nobody knows what the nodes have.
+    pub(super) fn empty_spec(&self) -> Rule {
+        let severity = if self.has_conf_dir() { Severity::Error } else { Severity::Warning };
+        Rule { severity, ..rules::EMPTY_SPEC }
+    }
+
+    /// Is the folder of files for empty specs on this machine?
+    pub(super) fn has_conf_dir(&self) -> bool {
+        Path::new(&self.conf.conf_dir).is_dir()
     }
 
     /// Is the plugin in the folders that were given, if any were?

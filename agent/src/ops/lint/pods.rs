@@ -88,12 +88,15 @@ impl Linter<'_> {
         let mut networks = BTreeMap::new();
         for id in choice.needed() {
             let found = self.find(&id);
-            let is_elsewhere = found.is_err() && (self.given.partial || self.networks.contains_key(&id));
+            let is_here = self.networks.contains_key(&id);
+            // Which networks a cluster has, and which file a node has for an empty spec, may not be known here.
+            let is_elsewhere = if is_here { !self.has_conf_dir() } else { self.given.partial };
             let network = match found {
-                // Which file a node has for an empty spec is not known here.
-                Err(error) if is_elsewhere && error.code == code::UNKNOWN_NETWORK => placeholder(&id),
-                Err(error) => return Err((rules::UNKNOWN_NETWORK, selects, error)),
                 Ok(network) => network,
+                Err(error) if error.code != code::UNKNOWN_NETWORK => return Err((rules::BAD_CONFIG, selects, error)),
+                Err(_) if is_elsewhere => placeholder(&id),
+                Err(error) if is_here => return Err((self.empty_spec(), selects, error)),
+                Err(error) => return Err((rules::UNKNOWN_NETWORK, selects, error)),
             };
             networks.insert(id, network);
         }

@@ -70,7 +70,7 @@ impl Keeper {
         }
         let folder = PathBuf::from(&generator.cni_config_dir);
         files::sweep_beside(&folder.join(plan::FILE));
-        let standing = Standing::in_folder(folder);
+        let standing = Standing::in_folder(folder, context.ledger.cni_dir());
         let mut keeper = Self { context: Arc::clone(context), standing, being_written: None, told: Told::default() };
         keeper.round().await;
         Some(keeper)

@@ -3,12 +3,14 @@
 //! Does not know what is in it.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::fault::quote;
 use crate::ops::cluster_network;
 use crate::plan::runtime_conf as plan;
+use crate::sys::revert::{Left, RevertLog, checksum};
 use crate::sys::{conf_files, files};
 
 /// First and longest pause before a file that was taken away is written once more; the first time it is at once.
@@ -37,6 +39,8 @@ impl Target {
 pub(super) struct Standing {
     /// The runtime's folder.
     pub(super) folder: PathBuf,
+    /// `cniDir`, below which is the revert log.
+    cni_dir: PathBuf,
     /// What was written, or found to be right, last.
     target: Option<Target>,
     /// When the file may be written again, and the pause after that.
@@ -48,8 +52,8 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    pub(super) fn in_folder(folder: PathBuf) -> Self {
-        Self { folder, target: None, again: None, taken: None, bypassed: false }
+    pub(super) fn in_folder(folder: PathBuf, cni_dir: PathBuf) -> Self {
+        Self { folder, cni_dir, target: None, again: None, taken: None, bypassed: false }
     }
 
     /// Was anything written, or found to be right, by this agent?
@@ -81,7 +85,7 @@ impl Standing {
         self.bypassed = false;
         let Some(target) = wanted.or_else(|| self.target.clone()) else { return Ok(None) };
         let path = self.folder.join(&target.file);
-        let stands = self.stand(&target, &path);
+        let stands = self.stand(&target, &path, own);
         warnings.extend(self.taken.iter().filter(|(when, _)| when.elapsed() < REMEMBERED).map(|(_, how)| how.clone()));
         stands?;
         self.clear_the_way(&target.file, own, warnings);
@@ -89,7 +93,7 @@ impl Standing {
         Ok(Some(path))
     }
 
-    fn stand(&mut self, target: &Target, path: &std::path::Path) -> Result<(), String> {
+    fn stand(&mut self, target: &Target, path: &Path, own: &str) -> Result<(), String> {
         let present = conf_files::at(path).ok().map(|found| found.bytes);
         if present.as_ref() == Some(&target.bytes) {
             return Ok(());
@@ -102,9 +106,27 @@ impl Standing {
             }
         }
         let shown = quote(&path.to_string_lossy());
-        files::replace_for_good(path, &target.bytes).map_err(|error| format!("write {shown}: {error}"))?;
+        let left = Left::File { sum: checksum(&target.bytes) };
+        self.remember(&target.file, left, own)
+            .and_then(|()| files::replace_for_good(path, &target.bytes))
+            .map_err(|error| format!("write {shown}: {error}"))?;
         tracing::info!("wrote {shown} for the container runtime");
         Ok(())
+    }
+
+    /// Notes what stands under this name before it is changed, so that it can be put back when we are taken off. A log
+    /// that cannot be read is no reason to leave the runtime without its conf.
+    fn remember(&self, file: &str, left: Left, own: &str) -> io::Result<()> {
+        let folder = std::fs::canonicalize(&self.folder)?;
+        let is_ours = |bytes: &[u8]| plan::is_generated(bytes, own);
+        let noted = RevertLog::open(&self.cni_dir).and_then(|mut log| log.about_to(&folder.join(file), left, is_ours));
+        match noted {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                tracing::warn!("{}: uninstall will not know what was there before: {error}", quote(file));
+                Ok(())
+            }
+            noted => noted,
+        }
     }
 
     /// At once the first time, then after ever longer pauses: who fights for the file shall not fill the disk's log.
@@ -145,7 +167,8 @@ impl Standing {
             Err(error) => return warnings.push(format!("read cniConfigDir: {error}")),
         };
         for file in plan::superseded(&files, kept, own) {
-            match files::remove(&self.folder.join(file)) {
+            let removed = self.remember(file, Left::Nothing, own).and_then(|()| files::remove(&self.folder.join(file)));
+            match removed {
                 Ok(()) => tracing::warn!("removed {} of a former Multus, in favour of {kept}", quote(file)),
                 Err(error) => warnings.push(format!("remove {} of a former Multus: {error}", quote(file))),
             }

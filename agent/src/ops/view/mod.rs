@@ -42,7 +42,7 @@ pub use relay::{FramesView, GuardFramesView, MemberView, RelayView, relay};
 pub use services::{ServiceView, services};
 pub use status::{DatapathView, Health, Line, ParentView, ProgramView, RuntimeConfView, StatusView, status};
 pub use traces::{DeliveryView, TakenView, TraceList, TraceView, trace_document, traces};
-pub use why::{ChainView, StepView, WhyView, why};
+pub use why::{ChainStepView, ChainView, WhyView, why};
 
 /// The `apiVersion` of every document.
 pub const API_VERSION: &str = "multus-ebpf.io/v1";

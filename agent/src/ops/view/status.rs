@@ -151,6 +151,10 @@ pub fn status(context: &Context) -> StatusView {
 
 fn readiness(context: &Context) -> Line {
     match status::ready(context) {
+        Ok(()) if context.gate.is_closed() => {
+            let text = "drained: new pods wait for the next agent; restart this one to undo that".to_owned();
+            Line { name: "requests", health: Health::Warning, text }
+        }
         Ok(()) => {
             let (attaching, others) = context.turns.free();
             let text = format!("ready; {attaching} places free for ADD, {others} for the rest");

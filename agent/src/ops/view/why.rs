@@ -39,13 +39,13 @@ pub struct ChainView {
     pub verdict: String,
     pub remedy: String,
     pub similar: Vec<String>,
-    pub steps: Vec<StepView>,
+    pub steps: Vec<ChainStepView>,
 }
 
 /// One link of a chain.
 #[derive(Debug, Serialize)]
 #[expect(missing_docs, reason = "the document's own words; docs/reference/cli.md describes them")]
-pub struct StepView {
+pub struct ChainStepView {
     pub name: &'static str,
     pub state: &'static str,
     pub text: String,
@@ -107,7 +107,8 @@ fn nowhere(pod: Option<&str>, protocol: &str, found: &Found) -> (Option<bool>, S
 }
 
 fn chain(facts: &Facts, judged: Judgement) -> ChainView {
-    let step = |step: crate::relay::why::Step| StepView { name: step.name, state: step.state.name(), text: step.text };
+    let step =
+        |step: crate::relay::why::Step| ChainStepView { name: step.name, state: step.state.name(), text: step.text };
     ChainView {
         pod: facts.pod.clone(),
         interface: facts.interface.clone(),

@@ -154,8 +154,7 @@ impl Page {
 
     fn document(&self) -> Bytes {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((made, document)) = last.made.as_ref().filter(|(made, _)| made.elapsed() < FRESH) {
-            tracing::trace!(age_ms = made.elapsed().as_millis(), "the page as it was made last");
+        if let Some((_, document)) = last.made.as_ref().filter(|(made, _)| made.elapsed() < FRESH) {
             return document.clone();
         }
         let snapshot = Snapshot::take(&self.context, &mut last.rates);

@@ -1,0 +1,155 @@
+//! A DaemonSet of the API server, patched, and how far its roll-out is. When that is far enough, others decide.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Request;
+use serde_json::Value;
+
+use super::ClusterError;
+use super::client::{CallError, Contact, Server};
+use crate::names::ObjectName;
+
+/// Longest single call.
+const CALL: Duration = Duration::from_secs(10);
+
+/// One DaemonSet of a cluster.
+#[derive(Debug)]
+pub struct DaemonSet {
+    server: Server,
+    namespace: ObjectName,
+    name: ObjectName,
+}
+
+/// How far a roll-out is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RollOut {
+    /// Is the controller's count about what was asked for last?
+    pub is_current: bool,
+    /// Nodes that should have a pod.
+    pub desired: u64,
+    /// Those whose pod is what was asked for last.
+    pub updated: u64,
+    /// Those whose pod is ready.
+    pub ready: u64,
+    /// Is the first container that runs on a node the one with this name?
+    pub first_is_uninstall: bool,
+}
+
+impl RollOut {
+    /// Every node has what was asked for, and it is ready.
+    pub fn is_complete(&self) -> bool {
+        self.is_current && self.updated >= self.desired && self.ready >= self.desired
+    }
+}
+
+/// What became of a patch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Patched {
+    /// It is applied.
+    Yes,
+    /// There is no such DaemonSet.
+    Gone,
+    /// It does not fit what is there, as the server says.
+    DoesNotFit(String),
+}
+
+impl DaemonSet {
+    /// The one with this name; contacts nobody yet.
+    ///
+    /// # Errors
+    /// There are no usable credentials.
+    pub async fn of(namespace: ObjectName, name: ObjectName, kubeconfig: Option<&Path>) -> Result<Self, ClusterError> {
+        let server = Server::new(kubeconfig, Arc::new(Contact::default())).await?;
+        Ok(Self { server, namespace, name })
+    }
+
+    /// Applies a JSON patch (RFC 6902).
+    ///
+    /// # Errors
+    /// The API server did not answer, or refused for another reason than the patch.
+    pub async fn patch(&self, patch: &str) -> Result<Patched, ClusterError> {
+        let request = Request::patch(self.path()).header("content-type", "application/json-patch+json");
+        match self.call("patch", request.body(patch.as_bytes().to_vec())).await {
+            Ok(_) => Ok(Patched::Yes),
+            Err(CallError::Refused(404, _)) => Ok(Patched::Gone),
+            Err(CallError::Refused(400 | 422, why)) => Ok(Patched::DoesNotFit(why)),
+            Err(error) => Err(self.unavailable("patch", &error)),
+        }
+    }
+
+    /// How far it is; `None`: there is none.
+    ///
+    /// # Errors
+    /// The API server did not answer, or refused.
+    pub async fn roll_out(&self) -> Result<Option<RollOut>, ClusterError> {
+        match self.call("get", Request::get(self.path()).body(Vec::new())).await {
+            Ok(object) => Ok(Some(read(&object))),
+            Err(CallError::Refused(404, _)) => Ok(None),
+            Err(error) => Err(self.unavailable("read", &error)),
+        }
+    }
+
+    fn path(&self) -> String {
+        format!("/apis/apps/v1/namespaces/{}/daemonsets/{}", self.namespace, self.name)
+    }
+
+    async fn call(
+        &self,
+        verb: &'static str,
+        request: hyper::http::Result<Request<Vec<u8>>>,
+    ) -> Result<Value, CallError> {
+        let request = request.map_err(|error| CallError::Unreached(error.to_string()))?;
+        let client = self.server.client();
+        self.server.call((verb, "daemonsets"), CALL, client.request::<Value>(request)).await
+    }
+
+    fn unavailable(&self, what: &str, error: &CallError) -> ClusterError {
+        let action = format!("{what} DaemonSet \"{}/{}\"", self.namespace, self.name);
+        ClusterError::Unavailable { action, reason: error.text() }
+    }
+}
+
+fn read(object: &Value) -> RollOut {
+    let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
+    let first = object.pointer("/spec/template/spec/initContainers/0/name").and_then(Value::as_str);
+    RollOut {
+        is_current: object.pointer("/status/observedGeneration").is_some()
+            && number("/status/observedGeneration") >= number("/metadata/generation"),
+        desired: number("/status/desiredNumberScheduled"),
+        updated: number("/status/updatedNumberScheduled"),
+        ready: number("/status/numberReady"),
+        first_is_uninstall: first == Some("uninstall"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_roll_out_is_complete_when_every_node_has_the_newest_and_it_is_ready() {
+        let of = |generation: u64, observed: u64, desired: u64, updated: u64, ready: u64| {
+            read(&json!({
+                "metadata": {"generation": generation},
+                "spec": {"template": {"spec": {"initContainers": [{"name": "uninstall"}]}}},
+                "status": {"observedGeneration": observed, "desiredNumberScheduled": desired,
+                    "updatedNumberScheduled": updated, "numberReady": ready},
+            }))
+        };
+        for (roll_out, complete) in [
+            (of(2, 2, 3, 3, 3), true),
+            (of(2, 2, 0, 0, 0), true),
+            (of(2, 1, 3, 3, 3), false),
+            (of(2, 2, 3, 2, 3), false),
+            (of(2, 2, 3, 3, 2), false),
+        ] {
+            assert_eq!(roll_out.is_complete(), complete, "{roll_out:?}");
+            assert!(roll_out.first_is_uninstall);
+        }
+        assert!(!read(&json!({})).is_complete());
+    }
+}

@@ -1,0 +1,63 @@
+//! What is there to see of a host? Texts and folders for `plan::host`, which decides.
+
+use std::path::Path;
+
+use crate::plan::host::{self, Facts, Places, Preset, Wishes};
+use crate::plan::master;
+use crate::plan::runtime_conf::ENDINGS;
+use crate::sys::rooted::Root;
+
+/// Most files of all patterns together.
+const MOST_FILES: usize = 200;
+
+/// Where the host below `root` has its CNI folders, with what is doubtful about it.
+pub fn found(root: &Path, wishes: &Wishes) -> Places {
+    host::places(&facts(&Root::at(root)), wishes)
+}
+
+fn facts(root: &Root) -> Facts {
+    let mut facts = Facts::default();
+    for pattern in host::FILES {
+        read(root, pattern, &mut facts.files);
+    }
+    let imported: Vec<String> = facts.files.iter().flat_map(|(_, text)| host::imports(text)).collect();
+    for pattern in imported {
+        read(root, &pattern, &mut facts.files);
+    }
+    let has = |folder: &&str| root.has_folder(folder);
+    facts.folders = Preset::marks().into_iter().filter(has).map(str::to_owned).collect();
+    let is_configured = |folder: &&str| has_networks(root, folder);
+    facts.configured = host::conf_dirs().into_iter().filter(is_configured).map(str::to_owned).collect();
+    facts
+}
+
+/// Reads a file, or every file that a `*` stands for; what was read already is not read again.
+fn read(root: &Root, pattern: &str, files: &mut Vec<(String, String)>) {
+    let paths = match pattern.rsplit_once('/') {
+        Some((folder, name)) if name.contains('*') => {
+            let (begins, ends) = name.split_once('*').unwrap_or((name, ""));
+            let fits = |found: &String| found.starts_with(begins) && found.ends_with(ends);
+            root.names(folder).into_iter().filter(fits).map(|found| format!("{folder}/{found}")).collect()
+        }
+        _ => vec![pattern.to_owned()],
+    };
+    for path in paths {
+        let is_known = files.iter().any(|(known, _)| *known == path);
+        if is_known || files.len() >= MOST_FILES || !path.starts_with('/') {
+            continue;
+        }
+        files.extend(root.text(&path).map(|text| (path, text)));
+    }
+}
+
+/// Does the folder hold a CNI configuration of somebody else?
+fn has_networks(root: &Root, folder: &str) -> bool {
+    let is_conf = |name: &String| Path::new(name).extension().is_some_and(|is| ENDINGS.iter().any(|e| is == *e));
+    let is_others = |name: String| {
+        root.text(&format!("{folder}/{name}")).is_some_and(|text| {
+            let bytes = text.as_bytes();
+            !master::leads_to_multus(bytes, "multus-shim") && master::network(bytes, None).is_ok()
+        })
+    };
+    root.names(folder).into_iter().filter(is_conf).any(is_others)
+}

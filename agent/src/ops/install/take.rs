@@ -1,0 +1,346 @@
+//! Taking everything off: what is left of deletions is done, then the kernel's part, the host's files, and our own.
+//!
+//! A pod that still needs its DEL keeps its record, and the CNI plugin that does it from there without an agent.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{InstallError, Kind, Report, Site, is_our_shim, look};
+use crate::datapath::{self, PodPlace};
+use crate::fault::quote;
+use crate::ops::runner::{HostRunner, Runner};
+use crate::ops::{device_info, undo};
+use crate::plan::runtime_conf;
+use crate::records::{Record, Records, Stage, State};
+use crate::spool::Spool;
+use crate::sys::conf_files;
+use crate::sys::files::{self, Held};
+use crate::sys::revert::{RevertLog, Reverted};
+use crate::wire;
+
+/// How long an agent may take to end: longer than its last work.
+const AGENTS_END: Duration = Duration::from_secs(25);
+/// How long one DEL may take.
+const DEL: Duration = Duration::from_secs(30);
+/// Folders below `cniDir` that are ours alone.
+const OWN: [&str; 4] = ["records", "networks", "spool", "traces"];
+/// Most pods that a sentence names.
+const MOST_NAMED: usize = 5;
+
+/// What came of draining the agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Drained {
+    /// It was drained, and ends.
+    Yes,
+    /// There is none.
+    NoAgent,
+    /// It did not answer, as the sentence says.
+    Failed(String),
+}
+
+/// Takes everything of ours off the host, but what a pod still needs. `drained`: what came of asking the agent to end.
+///
+/// # Errors
+/// What stopped it; it can be run again.
+pub fn uninstall(site: &Site, drained: &Drained) -> Result<Report, InstallError> {
+    let mut report = Report::default();
+    match drained {
+        Drained::Yes => report.note(Kind::Done, "the agent is drained and ends"),
+        Drained::NoAgent => {}
+        Drained::Failed(why) => report.note(Kind::Warning, format!("the agent was not drained: {why}")),
+    }
+    let cni_dir = site.cni_dir()?;
+    let records = Records::open_if_any(&cni_dir).map_err(|error| InstallError::of("open", &cni_dir, error))?;
+    let own = match (&records, site.dry_run) {
+        (Some(records), false) => Some(own(records, &cni_dir)?),
+        _ => None,
+    };
+    let all = match &records {
+        Some(records) => {
+            all(records, site.dry_run).map_err(|error| InstallError::of("read the records in", &cni_dir, error))?
+        }
+        None => Vec::new(),
+    };
+    kernel(site, &all, &mut report);
+    let (waiting, gone) = all.into_iter().partition::<Vec<_>, _>(needs_del);
+    let mut left = waiting;
+    if let Some(records) = &records {
+        left.extend(finish(site, records, gone, &mut report));
+        notes(site, &cni_dir, &mut report);
+    }
+    revert(site, &cni_dir, left.is_empty(), &mut report)?;
+    socket(site, &mut report);
+    drop(own);
+    if left.is_empty() {
+        own_files(site, &cni_dir, &mut report)?;
+    } else {
+        say_what_stays(&left, &mut report);
+    }
+    let did = |kind| report.steps.iter().any(|step| step.kind == kind);
+    if !did(Kind::Done) && !did(Kind::Left) && !did(Kind::Warning) {
+        report.note(Kind::Already, "nothing of ours is on this host");
+    }
+    Ok(report)
+}
+
+/// The records for ourselves, once the agent has ended.
+fn own(records: &Records, cni_dir: &Path) -> Result<Held, InstallError> {
+    let until = Instant::now() + AGENTS_END;
+    loop {
+        if let Some(held) = records.own().map_err(|error| InstallError::of("lock the records in", cni_dir, error))? {
+            return Ok(held);
+        }
+        if Instant::now() >= until {
+            return Err(InstallError::Running(quote(&cni_dir.to_string_lossy())));
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn all(records: &Records, dry_run: bool) -> io::Result<Vec<Record>> {
+    if !dry_run {
+        records.sweep()?;
+    }
+    records.all().map(|(all, _torn)| all)
+}
+
+/// Will the runtime still call for this container? Its namespace is there, or nobody knows where that is.
+fn needs_del(record: &Record) -> bool {
+    let is_there = record.netns.as_ref().is_none_or(|netns| netns.as_path().exists());
+    record.state == State::Added && is_there && !record.due().is_empty()
+}
+
+/// Programs, filters, links, pins.
+fn kernel(site: &Site, all: &[Record], report: &mut Report) {
+    let bpffs = PathBuf::from(&site.settings.datapath.bpffs);
+    let places: Vec<PodPlace> = all.iter().flat_map(pod_places).collect();
+    let done = match datapath::dismantle(&bpffs, &places, site.dry_run) {
+        Ok(done) => done,
+        Err(error) => return report.note(Kind::Warning, error.to_string()),
+    };
+    if done.pods > 0 || done.parents > 0 {
+        let (pods, parents) = (done.pods, done.parents);
+        report.note(Kind::Done, format!("programs are off {pods} interfaces of pods and {parents} parents"));
+    }
+    for pins in done.pins {
+        report.note(Kind::Done, format!("pins in {} are removed", quote(&pins.to_string_lossy())));
+    }
+    for (name, id) in done.programs {
+        report.note(Kind::Warning, format!("program {name} (id {id}) is still loaded: see bpftool prog show id {id}"));
+    }
+    for sentence in done.failed {
+        report.note(Kind::Warning, sentence);
+    }
+}
+
+fn pod_places(record: &Record) -> Vec<PodPlace> {
+    let Some(netns) = &record.netns else { return Vec::new() };
+    let place = |attachment: &crate::records::Attachment| {
+        let link = attachment.link.as_ref()?;
+        let (netns, ifname) = (netns.as_path().to_owned(), attachment.ifname.to_string());
+        Some(PodPlace { netns, ifname, instance: link.instance })
+    };
+    record.attachments.iter().filter_map(place).collect()
+}
+
+/// Does the DELs that nobody will ask for any more. What could not be done is given back.
+fn finish(site: &Site, records: &Records, gone: Vec<Record>, report: &mut Report) -> Vec<Record> {
+    let runner = HostRunner::new(site.settings.plugin_folders(), &site.settings.host_exec);
+    let mut left = Vec::new();
+    for mut record in gone {
+        let container = record.container.clone();
+        if site.dry_run {
+            report.note(Kind::Done, format!("what is left of container {container} is deleted"));
+            continue;
+        }
+        // A plugin that is still at work for it goes first.
+        let Ok(Some(_held)) = records.hold(&container) else {
+            left.push(record);
+            continue;
+        };
+        let failed = match &runner {
+            Some(runner) => delete(&mut record, runner.clone()),
+            None if record.due().is_empty() => Vec::new(),
+            None => vec!["this agent may not run plugins on the host (see the host-exec component)".to_owned()],
+        };
+        let lasting = device_info::forget(&mut record);
+        if record.due().is_empty() && lasting.is_empty() {
+            match records.forget(&record) {
+                Ok(()) => report.note(Kind::Done, format!("what was left of container {container} is deleted")),
+                Err(error) => report.note(Kind::Warning, format!("remove the record of {container}: {error}")),
+            }
+            continue;
+        }
+        record.state = State::Undo;
+        let saved = records.save(&record).err().map(|error| format!("update the record: {error}"));
+        for why in failed.into_iter().chain(lasting).chain(saved) {
+            report.note(Kind::Left, format!("container {container}: {why}"));
+        }
+        left.push(record);
+    }
+    left
+}
+
+/// Runs every DEL that is due. The answer says what did not succeed.
+fn delete(record: &mut Record, mut runner: HostRunner) -> Vec<String> {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return vec!["no runtime could be started".to_owned()];
+    };
+    let netns = record.netns.clone().filter(|path| path.as_path().exists());
+    let mut failed = Vec::new();
+    for at in record.due() {
+        let Some(job) = undo::job(record, at, netns.as_ref(), Instant::now() + DEL) else { continue };
+        let plugin = job.plugin.clone();
+        let is_built_in = plugin.as_str() == crate::cni::passthru::PLUGIN;
+        let outcome = if is_built_in { None } else { runtime.block_on(runner.run(job)).ok() };
+        match outcome {
+            None if is_built_in => record.mark(at, Stage::Deleted),
+            Some(outcome) if outcome.problem.is_none() && outcome.exit == Some(0) => record.mark(at, Stage::Deleted),
+            outcome => {
+                let exit = outcome.and_then(|outcome| outcome.exit);
+                failed.push(format!("DEL by {plugin}: exit {exit:?}"));
+            }
+        }
+    }
+    failed
+}
+
+/// Notes of DELs that the plugin did: all that is left of them for us are device-info files.
+fn notes(site: &Site, cni_dir: &Path, report: &mut Report) {
+    let spool = Spool::at(cni_dir);
+    let notes = match spool.notes() {
+        Ok(notes) if !site.dry_run => notes,
+        Ok(_) => return,
+        Err(error) => return report.note(Kind::Warning, format!("read the spool: {error}")),
+    };
+    for (path, note) in notes {
+        if let Some(record) = note.record.as_ref().filter(|_| note.clean) {
+            device_info::forget_undone(record);
+        }
+        if let Err(error) = spool.replayed(&path) {
+            report.note(Kind::Warning, format!("remove the note {}: {error}", quote(&path.to_string_lossy())));
+        }
+    }
+}
+
+/// The host's files as they were: the runtime's conf first, so that nobody is called who is not there; then the rest.
+fn revert(site: &Site, cni_dir: &Path, everything: bool, report: &mut Report) -> Result<(), InstallError> {
+    let failed = |error| InstallError::of("open the revert log in", cni_dir, error);
+    let places = look::found(&site.root, &site.wishes);
+    let plugin = site.settings.generator.plugin.as_str();
+    let shim = site.ours("find the plugin's folder", &places.bin_dir.path)?.join(plugin);
+    let conf_dir = site.ours("find the conf's folder", &places.conf_dir.path)?;
+    let is_plugin = |path: &Path| path.file_name().is_some_and(|name| name == plugin);
+    let mut known: Vec<PathBuf> = Vec::new();
+    if let Some(mut log) = RevertLog::if_any(cni_dir).map_err(failed)? {
+        let paths: Vec<PathBuf> = log.entries().map(|(path, _)| path.to_owned()).collect();
+        let (plugins, mut others): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| is_plugin(path));
+        known.extend(plugins.iter().chain(&others).cloned());
+        // What is in a folder before the folder.
+        others.reverse();
+        let confs = others.iter().filter(|path| !path.is_dir()).cloned();
+        let folders = others.iter().filter(|path| path.is_dir() && everything).cloned();
+        let plugins = plugins.into_iter().filter(|_| everything);
+        for path in confs.chain(plugins).chain(folders) {
+            revert_one(&mut log, &path, site.dry_run, report);
+        }
+        if !site.dry_run {
+            log.close().map_err(failed)?;
+        }
+    }
+    // What an agent without a log left, or one whose log is lost.
+    for name in runtime_conf::names() {
+        let path = conf_dir.join(name);
+        let is_ours = conf_files::at(&path).is_ok_and(|found| runtime_conf::is_generated(&found.bytes, plugin));
+        if is_ours && !known.contains(&path) {
+            remove(&path, site.dry_run, report);
+        }
+    }
+    let is_ours = fs::read(&shim).is_ok_and(|bytes| is_our_shim(&bytes));
+    if is_ours && everything && !known.contains(&shim) {
+        remove(&shim, site.dry_run, report);
+    }
+    Ok(())
+}
+
+fn revert_one(log: &mut RevertLog, path: &Path, dry_run: bool, report: &mut Report) {
+    let shown = quote(&path.to_string_lossy());
+    if dry_run {
+        return report.note(Kind::Done, format!("{shown} is put back as it was"));
+    }
+    match log.revert(path) {
+        Ok(Reverted::AsBefore) => {}
+        Ok(Reverted::Removed) => report.note(Kind::Done, format!("{shown} is removed; there was none before")),
+        Ok(Reverted::Restored { owner: true }) => report.note(Kind::Done, format!("{shown} is as it was before")),
+        Ok(Reverted::Restored { owner: false }) => {
+            report.note(Kind::Warning, format!("{shown} is as it was before, but for its owner: that takes CAP_CHOWN"));
+        }
+        Ok(Reverted::Foreign(how)) => {
+            report.note(Kind::Warning, format!("{shown} is left as it is: {how} by somebody else since"));
+        }
+        Err(error) => report.note(Kind::Warning, format!("put back {shown}: {error}")),
+    }
+}
+
+fn remove(path: &Path, dry_run: bool, report: &mut Report) {
+    let shown = quote(&path.to_string_lossy());
+    match if dry_run { Ok(()) } else { files::remove(path) } {
+        Ok(()) => report.note(Kind::Done, format!("{shown} is removed")),
+        Err(error) => report.note(Kind::Warning, format!("remove {shown}: {error}")),
+    }
+}
+
+/// The socket that an agent left which was killed, and its folder.
+fn socket(site: &Site, report: &mut Report) {
+    let Ok(folder) = site.socket_dir() else { return };
+    let begins = format!("{}.", wire::SOCKET);
+    for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name == wire::SOCKET || name.to_string_lossy().starts_with(&begins) {
+            remove(&entry.path(), site.dry_run, report);
+        }
+    }
+    if !site.dry_run {
+        // Others' files keep it.
+        let _ = fs::remove_dir(folder);
+    }
+}
+
+/// Our own folders, when nobody needs them any more.
+fn own_files(site: &Site, cni_dir: &Path, report: &mut Report) -> Result<(), InstallError> {
+    for folder in OWN.map(|name| cni_dir.join(name)) {
+        if !folder.is_dir() {
+            continue;
+        }
+        if !site.dry_run {
+            fs::remove_dir_all(&folder).map_err(|error| InstallError::of("remove", &folder, error))?;
+        }
+        report.note(Kind::Done, format!("{} is removed", quote(&folder.to_string_lossy())));
+    }
+    if !site.dry_run {
+        let _ = fs::remove_dir(cni_dir.join("results"));
+        let _ = fs::remove_dir(cni_dir);
+    }
+    Ok(())
+}
+
+fn say_what_stays(left: &[Record], report: &mut Report) {
+    let name = |record: &Record| {
+        let pod = record.pod.as_ref().map(ToString::to_string);
+        quote(&pod.unwrap_or_else(|| record.container.to_string()))
+    };
+    let mut names: Vec<String> = left.iter().take(MOST_NAMED).map(name).collect();
+    let more = left.len().saturating_sub(MOST_NAMED);
+    names.extend((more > 0).then(|| format!("{more} more")));
+    report.note(
+        Kind::Left,
+        format!(
+            "the CNI plugin and the records stay for {}, whose DEL is still to come and needs no agent; when they are \
+             gone, run this again to remove them",
+            names.join(", ")
+        ),
+    );
+}

@@ -1,0 +1,296 @@
+//! Where does this node's container runtime look for CNI configurations and plugins? Decided from what was seen of the
+//! host's files; what the operator says goes before.
+//!
+//! Reads nothing itself.
+
+mod presets;
+mod runtime;
+
+use serde::Serialize;
+
+use crate::fault::quote;
+pub use presets::Preset;
+pub use runtime::imports;
+
+/// Files whose text the decision may need, as paths of the host. A `*` stands for every file of its folder with that
+/// ending. A later file says what an earlier one of the same runtime does not.
+pub const FILES: [&str; 17] = [
+    "/etc/os-release",
+    "/var/lib/kubelet/kubeadm-flags.env",
+    "/var/lib/rancher/k3s/agent/etc/containerd/config.toml",
+    "/var/lib/rancher/rke2/agent/etc/containerd/config.toml",
+    "/var/snap/microk8s/current/args/containerd.toml",
+    "/etc/k0s/containerd.toml",
+    "/etc/k0s/containerd.d/*.toml",
+    "/run/k0s/containerd-cri.toml",
+    "/etc/cri/containerd.toml",
+    "/etc/cri/conf.d/*.toml",
+    "/etc/cri/conf.d/*.part",
+    "/usr/etc/containerd/config.toml",
+    "/etc/containerd/config.toml",
+    "/usr/share/containers/crio.conf",
+    "/etc/crio/crio.conf",
+    "/usr/lib/crio/crio.conf.d/*.conf",
+    "/etc/crio/crio.conf.d/*.conf",
+];
+
+/// What was seen of a host.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// Texts of [`FILES`] that are there, and of what their `imports` name, in that order.
+    pub files: Vec<(String, String)>,
+    /// Those of [`Preset::marks`] that are there.
+    pub folders: Vec<String>,
+    /// Folders that hold CNI configurations of others.
+    pub configured: Vec<String>,
+}
+
+/// What the operator says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// A distribution by name.
+    pub preset: Option<Preset>,
+    /// The folder of CNI configurations.
+    pub conf_dir: Option<String>,
+    /// The folder of plugins.
+    pub bin_dir: Option<String>,
+}
+
+/// One folder, and how it was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// The folder, as a path of the host.
+    pub path: String,
+    /// Who says so.
+    pub because: String,
+}
+
+/// What was decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Places {
+    /// The distribution that was recognised.
+    pub recognised: Option<Preset>,
+    /// Where the runtime's conf goes.
+    pub conf_dir: Place,
+    /// Where the plugin goes.
+    pub bin_dir: Place,
+    /// What does not fit together, as sentences.
+    pub doubts: Vec<String>,
+}
+
+impl Facts {
+    fn text(&self, path: &str) -> &str {
+        self.files.iter().find(|(file, _)| file == path).map_or("", |(_, text)| text.as_str())
+    }
+
+    fn has(&self, folder: &str) -> bool {
+        self.folders.iter().any(|seen| seen == folder)
+    }
+}
+
+/// Every folder in which CNI configurations may lie on some distribution.
+pub fn conf_dirs() -> Vec<&'static str> {
+    let mut dirs: Vec<&str> = Preset::ALL.into_iter().map(Preset::conf_dir).collect();
+    dirs.sort_unstable();
+    dirs.dedup();
+    dirs
+}
+
+/// The folders for this host: what the operator says, else what the runtime's configuration says, else what is known of
+/// the distribution, else where configurations are, else the usual ones.
+pub fn places(facts: &Facts, wishes: &Wishes) -> Places {
+    let recognised = presets::recognise(facts);
+    let told = runtime::told(facts, wishes.preset.or(recognised));
+    let place = |path: &str, because: String| Place { path: path.to_owned(), because };
+    let written = |path: &Option<String>| path.as_deref().map(|path| place(path, "it is configured".to_owned()));
+    let preset = |of: fn(Preset) -> &'static str| {
+        wishes.preset.map(|preset| place(of(preset), format!("of preset {}", preset.as_str())))
+    };
+    let known = |of: fn(Preset) -> &'static str| {
+        recognised.map(|distribution| place(of(distribution), format!("{} has it there", distribution.as_str())))
+    };
+    let usual = "it is the usual one, and nothing says otherwise".to_owned();
+    let conf_dir = written(&wishes.conf_dir)
+        .or_else(|| preset(Preset::conf_dir))
+        .or_else(|| told.conf_dir.clone())
+        .or_else(|| known(Preset::conf_dir))
+        .or_else(|| only_configured(facts))
+        .unwrap_or_else(|| place(Preset::Kubeadm.conf_dir(), usual.clone()));
+    let bin_dir = written(&wishes.bin_dir)
+        .or_else(|| preset(Preset::bin_dir))
+        .or_else(|| known(Preset::bin_dir).filter(|known| told.looks_in(&known.path)))
+        .or_else(|| told.bin_dirs.first().cloned())
+        .or_else(|| known(Preset::bin_dir))
+        .unwrap_or_else(|| place(Preset::Kubeadm.bin_dir(), usual));
+    let mut doubts = Vec::new();
+    if let (Some(preset), Some(seen)) = (wishes.preset, recognised)
+        && (preset.conf_dir(), preset.bin_dir()) != (seen.conf_dir(), seen.bin_dir())
+    {
+        doubts.push(format!("preset {} is configured, and this host looks like {}", preset.as_str(), seen.as_str()));
+    }
+    if let Some(told) = told.conf_dir.as_ref().filter(|told| told.path != conf_dir.path) {
+        let (path, because) = (quote(&told.path), &told.because);
+        doubts.push(format!("the conf goes to {}, and the runtime reads {path} ({because})", quote(&conf_dir.path)));
+    } else if !facts.configured.contains(&conf_dir.path)
+        && let Some(other) = facts.configured.first()
+    {
+        let (ours, other) = (quote(&conf_dir.path), quote(other));
+        doubts.push(format!("no cluster network has a configuration in {ours}, and {other} has some"));
+    }
+    if let Some(first) = told.bin_dirs.first().filter(|_| !told.looks_in(&bin_dir.path)) {
+        let (ours, theirs) = (quote(&bin_dir.path), quote(&first.path));
+        doubts.push(format!("the plugin goes to {ours}, and the runtime looks in {theirs} ({})", first.because));
+    }
+    Places { recognised, conf_dir, bin_dir, doubts }
+}
+
+/// The one folder that holds CNI configurations, if it is only one.
+fn only_configured(facts: &Facts) -> Option<Place> {
+    match facts.configured.as_slice() {
+        [only] => {
+            Some(Place { path: only.clone(), because: "the cluster's network has its configuration there".into() })
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CNI_V2: &str =
+        "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".cni]\n  bin_dir = \"BIN\"\n  conf_dir = \"CONF\"\n";
+    const CNI_V3: &str =
+        "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.cni]\n  bin_dirs = ['BIN']\n  conf_dir = 'CONF'\n";
+
+    fn toml(form: &str, conf: &str, bin: &str) -> String {
+        form.replace("BIN", bin).replace("CONF", conf)
+    }
+
+    fn facts(folders: &[&str], files: &[(&str, &str)], configured: &[&str]) -> Facts {
+        let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let files = files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
+        Facts { files, folders: own(folders), configured: own(configured) }
+    }
+
+    const K3S: &str = "/var/lib/rancher/k3s/agent/etc/containerd/config.toml";
+    const K3S_CONF: &str = "/var/lib/rancher/k3s/agent/etc/cni/net.d";
+    const USUAL: (&str, &str) = ("/etc/cni/net.d", "/opt/cni/bin");
+
+    #[test]
+    fn each_distribution_is_recognised_by_what_it_leaves_on_the_host() {
+        let k3s_new = toml(CNI_V2, K3S_CONF, "/var/lib/rancher/k3s/data/cni");
+        let k3s_old = toml(CNI_V2, K3S_CONF, "/var/lib/rancher/k3s/data/abc/bin");
+        let rke2 = toml(CNI_V3, "/etc/cni/net.d", "/opt/cni/bin");
+        let snap = toml(CNI_V2, "${SNAP_DATA}/args/cni-network", "${SNAP_DATA}/opt/cni/bin");
+        let talos_var = toml(CNI_V3, "/var/lib/cni/conf.d", "/var/lib/cni/bin");
+        let gke = toml(CNI_V2, "/etc/cni/net.d", "/home/kubernetes/bin");
+        let crio =
+            "[crio.network]\nnetwork_dir = \"/etc/cni/net.d/\"\nplugin_dirs = [\n  \"/usr/libexec/cni\", # theirs\n]\n";
+        let openshift = "[crio.network]\nnetwork_dir = \"/etc/kubernetes/cni/net.d/\"\nplugin_dirs = [ \"/var/lib/cni/bin\", \"/usr/libexec/cni\" ]\n";
+        let table: &[(Facts, Option<Preset>, (&str, &str))] = &[
+            (facts(&[], &[], &[]), None, USUAL),
+            (
+                facts(&["/var/lib/rancher/k3s", "/var/lib/rancher/k3s/data/cni"], &[(K3S, &k3s_new)], &[K3S_CONF]),
+                Some(Preset::K3s),
+                (K3S_CONF, "/var/lib/rancher/k3s/data/cni"),
+            ),
+            (
+                facts(&["/var/lib/rancher/k3s"], &[(K3S, &k3s_old)], &[K3S_CONF]),
+                Some(Preset::K3sOld),
+                (K3S_CONF, "/var/lib/rancher/k3s/data/current/bin"),
+            ),
+            (
+                facts(
+                    &["/var/lib/rancher/rke2"],
+                    &[("/var/lib/rancher/rke2/agent/etc/containerd/config.toml", &rke2)],
+                    &["/etc/cni/net.d"],
+                ),
+                Some(Preset::Rke2),
+                USUAL,
+            ),
+            (
+                facts(
+                    &["/var/snap/microk8s/current"],
+                    &[("/var/snap/microk8s/current/args/containerd.toml", &snap)],
+                    &[],
+                ),
+                Some(Preset::Microk8s),
+                ("/var/snap/microk8s/current/args/cni-network", "/var/snap/microk8s/current/opt/cni/bin"),
+            ),
+            (facts(&[], &[("/etc/os-release", "NAME=\"Talos\"\nID=talos\n")], &[]), Some(Preset::Talos), USUAL),
+            (
+                facts(
+                    &[],
+                    &[("/etc/os-release", "ID=talos"), ("/etc/cri/conf.d/cri.toml", &talos_var)],
+                    &["/var/lib/cni/conf.d"],
+                ),
+                Some(Preset::TalosVar),
+                ("/var/lib/cni/conf.d", "/var/lib/cni/bin"),
+            ),
+            (facts(&["/var/lib/k0s"], &[], &[]), Some(Preset::K0s), USUAL),
+            (facts(&["/kind"], &[], &[]), Some(Preset::Kind), USUAL),
+            (
+                facts(
+                    &["/home/kubernetes/bin"],
+                    &[("/etc/os-release", "ID=cos"), ("/etc/containerd/config.toml", &gke)],
+                    &[],
+                ),
+                Some(Preset::Gke),
+                ("/etc/cni/net.d", "/home/kubernetes/bin"),
+            ),
+            (
+                facts(
+                    &["/etc/kubernetes/cni/net.d"],
+                    &[("/etc/os-release", "ID=rhcos"), ("/etc/crio/crio.conf.d/00-default.conf", openshift)],
+                    &[],
+                ),
+                Some(Preset::Openshift),
+                ("/etc/kubernetes/cni/net.d", "/var/lib/cni/bin"),
+            ),
+            (
+                facts(&[], &[("/etc/crio/crio.conf", crio)], &[]),
+                Some(Preset::CriO),
+                ("/etc/cni/net.d", "/usr/libexec/cni"),
+            ),
+            (
+                facts(&[], &[("/etc/containerd/config.toml", &toml(CNI_V2, "/opt/cni/net.d", "/usr/lib/cni"))], &[]),
+                None,
+                ("/opt/cni/net.d", "/usr/lib/cni"),
+            ),
+            // A flannel that writes its file elsewhere, and a runtime that says nothing.
+            (facts(&[], &[], &["/etc/kubernetes/cni/net.d"]), None, ("/etc/kubernetes/cni/net.d", "/opt/cni/bin")),
+        ];
+        for (facts, recognised, (conf, bin)) in table {
+            let found = places(facts, &Wishes::default());
+            let paths = (found.conf_dir.path.as_str(), found.bin_dir.path.as_str());
+            assert_eq!((found.recognised, paths), (*recognised, (*conf, *bin)), "{facts:#?}\n{found:#?}");
+            assert!(found.doubts.is_empty(), "{:?}", found.doubts);
+        }
+    }
+
+    #[test]
+    fn what_the_operator_says_goes_before_and_doubts_are_told() {
+        let text = toml(CNI_V2, K3S_CONF, "/var/lib/rancher/k3s/data/cni");
+        let host = facts(&["/var/lib/rancher/k3s", "/var/lib/rancher/k3s/data/cni"], &[(K3S, &text)], &[K3S_CONF]);
+        let preset = places(&host, &Wishes { preset: Some(Preset::Kubeadm), ..Wishes::default() });
+        assert_eq!((preset.conf_dir.path.as_str(), preset.bin_dir.path.as_str()), USUAL);
+        assert!(preset.doubts[0].contains("preset kubeadm") && preset.doubts[0].contains("k3s"), "{:?}", preset.doubts);
+        let explicit =
+            Wishes { preset: Some(Preset::Kubeadm), conf_dir: Some(K3S_CONF.into()), bin_dir: Some("/x".into()) };
+        let explicit = places(&host, &explicit);
+        assert_eq!((explicit.conf_dir.path.as_str(), explicit.bin_dir.path.as_str()), (K3S_CONF, "/x"));
+        let far = places(&facts(&[], &[], &["/a", "/b"]), &Wishes::default());
+        assert_eq!(far.conf_dir.path, "/etc/cni/net.d");
+        assert!(far.doubts[0].contains("\"/a\" has some"), "{:?}", far.doubts);
+    }
+
+    #[test]
+    fn every_preset_has_a_name_of_its_own() {
+        for preset in Preset::ALL {
+            assert_eq!(Preset::named(preset.as_str()), Some(preset));
+        }
+        assert_eq!(Preset::named("rancher"), None);
+    }
+}

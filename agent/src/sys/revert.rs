@@ -1,0 +1,490 @@
+//! What did the host's files say before we touched them? A log of every file that is changed for good, from which they
+//! are put back byte for byte.
+//!
+//! Written before each change, so that a change without an entry does not exist, whenever somebody is killed. Does not
+//! know what the files are for. Paths in it are resolved: no link leads elsewhere afterwards.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::files::{self, Held};
+
+/// Version and checksum come first, so that a torn log is told from a whole one.
+const HEAD: &str = "multus-ebpf revert 1 ";
+/// How long another process that changes files is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The largest file that is kept: Multus's own plugin has 40 MB.
+const MOST_BYTES: u64 = 256 << 20;
+/// Most states of one file that are remembered as ours: two neighbouring versions, and what a changing master makes of
+/// the runtime's conf.
+const MOST_STATES: usize = 16;
+
+/// The log, held against others until this ends.
+#[derive(Debug)]
+pub struct RevertLog {
+    folder: PathBuf,
+    entries: BTreeMap<PathBuf, Entry>,
+    _held: Held,
+}
+
+/// What is known about one path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// What was there before the first change.
+    pub before: Before,
+    /// In which states we may have left it, the newest last.
+    pub left: Vec<Left>,
+}
+
+/// What was there before us.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum Before {
+    /// Nothing.
+    Nothing,
+    /// A file; its content is beside the log.
+    File {
+        /// The content's file name.
+        kept: String,
+        /// Its checksum.
+        sum: u64,
+        /// The lower twelve bits of its mode.
+        mode: u32,
+        /// Its owner.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+    },
+    /// A symbolic link.
+    Link {
+        /// Where it leads, as it is written.
+        target: PathBuf,
+    },
+}
+
+/// How we leave a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum Left {
+    /// With nothing there.
+    Nothing,
+    /// As a file with this content.
+    File {
+        /// Its checksum.
+        sum: u64,
+    },
+    /// As a folder that was made.
+    Folder,
+}
+
+/// What became of one path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reverted {
+    /// It is as it was before us already.
+    AsBefore,
+    /// Ours was taken away; there was nothing before.
+    Removed,
+    /// What was there before is there again; with its owner where that is said to be true.
+    Restored {
+        /// Its owner could be given back, too.
+        owner: bool,
+    },
+    /// Somebody else changed it since: it stays as it is, and the sentence says how that was seen.
+    Foreign(&'static str),
+}
+
+/// What is at a path.
+enum Seen {
+    Nothing,
+    File { bytes: Vec<u8>, mode: u32, uid: u32, gid: u32 },
+    Link(PathBuf),
+    Folder,
+}
+
+impl RevertLog {
+    /// The folder of the log below `cniDir`.
+    pub fn folder(cni_dir: &Path) -> PathBuf {
+        cni_dir.join("install")
+    }
+
+    /// Opens the log below `cni_dir`, and makes it if there is none. Waits for others who change files.
+    ///
+    /// # Errors
+    /// The folder cannot be made, the log is torn or another version's, or somebody else has held it for too long.
+    pub fn open(cni_dir: &Path) -> io::Result<Self> {
+        files::private_folder(cni_dir)?;
+        let folder = Self::folder(cni_dir);
+        files::private_folder(&folder)?;
+        let held = hold(&folder.join(".lock"))?;
+        files::sweep_beside(&folder.join(NAME));
+        let entries = match fs::read(folder.join(NAME)) {
+            Ok(text) => read(&text)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => return Err(error),
+        };
+        Ok(Self { folder, entries, _held: held })
+    }
+
+    /// Opens the log if there is one.
+    ///
+    /// # Errors
+    /// As [`RevertLog::open`].
+    pub fn if_any(cni_dir: &Path) -> io::Result<Option<Self>> {
+        if Self::folder(cni_dir).is_dir() { Self::open(cni_dir).map(Some) } else { Ok(None) }
+    }
+
+    /// Every path, with what is known about it.
+    pub fn entries(&self) -> impl DoubleEndedIterator<Item = (&Path, &Entry)> {
+        self.entries.iter().map(|(path, entry)| (path.as_path(), entry))
+    }
+
+    /// Notes that `path` is about to become `left`, and keeps what is there now, unless that was noted before. What is
+    /// there and `is_ours` counts as nothing: it is of an installation whose log is lost.
+    ///
+    /// # Errors
+    /// What is there cannot be kept, and must not be touched then.
+    pub fn about_to(&mut self, path: &Path, left: Left, is_ours: impl Fn(&[u8]) -> bool) -> io::Result<()> {
+        if let Some(entry) = self.entries.get_mut(path) {
+            if entry.left.contains(&left) {
+                return Ok(());
+            }
+            entry.left.push(left);
+            let excess = entry.left.len().saturating_sub(MOST_STATES);
+            entry.left.drain(..excess);
+            return self.save();
+        }
+        let before = match look(path)? {
+            Seen::Nothing => Before::Nothing,
+            Seen::Link(target) => Before::Link { target },
+            Seen::File { bytes, .. } if is_ours(&bytes) => Before::Nothing,
+            Seen::File { bytes, mode, uid, gid } => {
+                let sum = checksum(&bytes);
+                let kept = format!("{:04}-{sum:016x}.kept", self.entries.len());
+                files::replace_for_good(&self.folder.join(&kept), &bytes)?;
+                Before::File { kept, sum, mode, uid, gid }
+            }
+            Seen::Folder => return Err(io::Error::new(io::ErrorKind::IsADirectory, "a folder is in its place")),
+        };
+        self.entries.insert(path.to_owned(), Entry { before, left: vec![left] });
+        self.save()
+    }
+
+    /// Makes `folder` and what is missing above it; each is noted first.
+    ///
+    /// # Errors
+    /// One cannot be noted or made.
+    pub fn make_folder(&mut self, folder: &Path) -> io::Result<()> {
+        let missing: Vec<&Path> = folder.ancestors().take_while(|path| fs::symlink_metadata(path).is_err()).collect();
+        for path in missing.into_iter().rev() {
+            self.about_to(path, Left::Folder, |_| false)?;
+            fs::create_dir(path)?;
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+        }
+        Ok(())
+    }
+
+    /// Puts back what was at `path` before us, if it is still as we left it; its entry is gone then.
+    ///
+    /// # Errors
+    /// It could not be put back; the entry stays.
+    pub fn revert(&mut self, path: &Path) -> io::Result<Reverted> {
+        let Some(entry) = self.entries.get(path).cloned() else { return Ok(Reverted::AsBefore) };
+        files::sweep_beside(path);
+        let has_renamed = remove_renamed(path, &entry.left);
+        let done = self.put_back(path, &entry, has_renamed)?;
+        self.entries.remove(path);
+        self.save()?;
+        if let Before::File { kept, .. } = &entry.before {
+            files::remove(&self.folder.join(kept))?;
+        }
+        Ok(done)
+    }
+
+    /// Ends the log: with no entries left its folder goes.
+    ///
+    /// # Errors
+    /// A file of it cannot be removed.
+    pub fn close(self) -> io::Result<()> {
+        if self.entries.is_empty() {
+            fs::remove_dir_all(&self.folder)?;
+        }
+        Ok(())
+    }
+
+    fn put_back(&self, path: &Path, entry: &Entry, has_renamed: bool) -> io::Result<Reverted> {
+        let seen = match look(path) {
+            Ok(seen) => seen,
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                return Ok(Reverted::Foreign("something else than a file is there"));
+            }
+            Err(error) => return Err(error),
+        };
+        if is(&seen, &entry.before) {
+            return Ok(Reverted::AsBefore);
+        }
+        let is_ours = match &seen {
+            Seen::Nothing => has_renamed || entry.left.contains(&Left::Nothing),
+            Seen::File { bytes, .. } => entry.left.contains(&Left::File { sum: checksum(bytes) }),
+            Seen::Folder => entry.left.contains(&Left::Folder),
+            Seen::Link(_) => false,
+        };
+        match (&entry.before, &seen) {
+            (_, Seen::Nothing) if !is_ours => Ok(Reverted::Foreign("it was removed")),
+            _ if !is_ours => Ok(Reverted::Foreign("it was changed")),
+            (Before::Nothing, Seen::Folder) => match fs::remove_dir(path) {
+                Ok(()) => Ok(Reverted::Removed),
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                    Ok(Reverted::Foreign("others have files in it"))
+                }
+                Err(error) => Err(error),
+            },
+            (Before::Nothing, _) => files::remove(path).map(|()| Reverted::Removed),
+            (Before::Link { target }, _) => {
+                let beside = beside(path);
+                files::remove(&beside)?;
+                symlink(target, &beside)?;
+                fs::rename(&beside, path)?;
+                Ok(Reverted::Restored { owner: true })
+            }
+            (Before::File { kept, sum, mode, uid, gid }, _) => {
+                let bytes = fs::read(self.folder.join(kept))?;
+                if checksum(&bytes) != *sum {
+                    return Err(torn(&format!("{kept}, which keeps what was there before, is damaged")));
+                }
+                let owner = files::place(path, &bytes, *mode, Some((*uid, *gid)))?;
+                Ok(Reverted::Restored { owner })
+            }
+        }
+    }
+
+    fn save(&self) -> io::Result<()> {
+        let body = serde_json::to_vec(&self.entries)?;
+        let mut text = format!("{HEAD}{:016x}\n", checksum(&body)).into_bytes();
+        text.extend_from_slice(&body);
+        files::replace_for_good(&self.folder.join(NAME), &text)
+    }
+}
+
+const NAME: &str = "revert.log";
+
+fn hold(lock: &Path) -> io::Result<Held> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(held) = files::hold(lock, 0)? {
+            return Ok(held);
+        }
+        if Instant::now() >= until {
+            return Err(io::Error::other("another multus-agent is changing files here; try again when it has ended"));
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn read(text: &[u8]) -> io::Result<BTreeMap<PathBuf, Entry>> {
+    let end = text.iter().position(|&byte| byte == b'\n').ok_or_else(|| torn("the revert log has no first line"))?;
+    let (head, body) = text.split_at(end);
+    let body = body.get(1..).unwrap_or_default();
+    let sum = std::str::from_utf8(head).ok().and_then(|head| head.strip_prefix(HEAD));
+    let sum = sum.and_then(|sum| u64::from_str_radix(sum, 16).ok());
+    match sum {
+        None => Err(torn("the revert log is of another version")),
+        Some(sum) if sum != checksum(body) => Err(torn("the revert log is damaged: its checksum differs")),
+        Some(_) => serde_json::from_slice(body).map_err(|error| torn(&format!("decode the revert log: {error}"))),
+    }
+}
+
+fn torn(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
+}
+
+/// What is at `path` itself, no link followed. What is neither file, folder nor link is an error of the kind
+/// `InvalidInput`.
+fn look(path: &Path) -> io::Result<Seen> {
+    let about = match fs::symlink_metadata(path) {
+        Ok(about) => about,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Seen::Nothing);
+        }
+        Err(error) => return Err(error),
+    };
+    let kind = about.file_type();
+    if kind.is_symlink() {
+        return fs::read_link(path).map(Seen::Link);
+    }
+    if kind.is_dir() {
+        return Ok(Seen::Folder);
+    }
+    if !kind.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is neither a file nor a link"));
+    }
+    if about.len() > MOST_BYTES {
+        return Err(io::Error::other(format!("it is larger than {MOST_BYTES} bytes")));
+    }
+    let bytes = fs::read(path)?;
+    Ok(Seen::File { bytes, mode: about.mode() & 0o7777, uid: about.uid(), gid: about.gid() })
+}
+
+fn is(seen: &Seen, before: &Before) -> bool {
+    match (seen, before) {
+        (Seen::Nothing, Before::Nothing) => true,
+        (Seen::Link(now), Before::Link { target }) => now == target,
+        (Seen::File { bytes, mode, uid, gid }, Before::File { sum, mode: m, uid: u, gid: g, .. }) => {
+            checksum(bytes) == *sum && (mode, uid, gid) == (m, u, g)
+        }
+        _ => false,
+    }
+}
+
+/// Removes copies of ours that somebody renamed out of the way: `x.conflist.bak` of `x.conflist`. Says whether there
+/// was one.
+fn remove_renamed(path: &Path, left: &[Left]) -> bool {
+    let Some((folder, name)) = path.parent().zip(path.file_name()) else { return false };
+    let mut begins = name.to_os_string();
+    begins.push(".");
+    let begins = begins.to_string_lossy().into_owned();
+    let mut found = false;
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(&begins) {
+            continue;
+        }
+        let Ok(Seen::File { bytes, .. }) = look(&entry.path()) else { continue };
+        if left.contains(&Left::File { sum: checksum(&bytes) }) {
+            found |= fs::remove_file(entry.path()).is_ok();
+        }
+    }
+    found
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let mut name: OsString = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{}.tmp", std::process::id()));
+    path.with_file_name(name)
+}
+
+/// FNV-1a: it finds what changed, not what was forged; whoever can write these files is root.
+pub fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, &byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Place(PathBuf);
+
+    impl Place {
+        fn new(name: &str) -> Self {
+            let folder = std::env::temp_dir().join(format!("multus-revert-{}-{name}", std::process::id()));
+            let _ = fs::remove_dir_all(&folder);
+            fs::create_dir_all(&folder).unwrap();
+            Self(folder)
+        }
+
+        fn log(&self) -> RevertLog {
+            RevertLog::open(&self.0.join("state")).unwrap()
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn file(bytes: &[u8]) -> Left {
+        Left::File { sum: checksum(bytes) }
+    }
+
+    #[test]
+    fn what_was_there_comes_back_as_it_was_and_the_log_is_gone() {
+        let place = Place::new("back");
+        let path = place.0.join("conf");
+        fs::write(&path, "before").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        for text in ["ours", "ours, newer"] {
+            place.log().about_to(&path, file(text.as_bytes()), |_| false).unwrap();
+            files::place(&path, text.as_bytes(), 0o600, None).unwrap();
+        }
+        let mut log = place.log();
+        assert_eq!(log.revert(&path).unwrap(), Reverted::Restored { owner: true });
+        assert_eq!(log.revert(&path).unwrap(), Reverted::AsBefore);
+        log.close().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "before");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
+        assert!(!place.0.join("state/install").exists());
+    }
+
+    #[test]
+    fn what_somebody_changed_since_stays() {
+        let place = Place::new("foreign");
+        let (there, new, gone) = (place.0.join("there"), place.0.join("new"), place.0.join("gone"));
+        fs::write(&there, "before").unwrap();
+        fs::write(&gone, "before").unwrap();
+        let mut log = place.log();
+        for path in [&there, &new, &gone] {
+            log.about_to(path, file(b"ours"), |_| false).unwrap();
+            fs::write(path, "ours").unwrap();
+        }
+        fs::write(&there, "theirs").unwrap();
+        fs::write(&new, "theirs").unwrap();
+        fs::remove_file(&gone).unwrap();
+        assert_eq!(log.revert(&there).unwrap(), Reverted::Foreign("it was changed"));
+        assert_eq!(log.revert(&new).unwrap(), Reverted::Foreign("it was changed"));
+        assert_eq!(log.revert(&gone).unwrap(), Reverted::Foreign("it was removed"));
+        assert_eq!(fs::read_to_string(&there).unwrap(), "theirs");
+    }
+
+    #[test]
+    fn links_folders_and_renamed_copies() {
+        let place = Place::new("odd");
+        let (link, copy) = (place.0.join("link"), place.0.join("00.conflist"));
+        symlink("elsewhere", &link).unwrap();
+        let mut log = place.log();
+        log.make_folder(&place.0.join("a/b")).unwrap();
+        log.about_to(&link, file(b"ours"), |_| false).unwrap();
+        log.about_to(&copy, file(b"ours"), |_| false).unwrap();
+        files::place(&link, b"ours", 0o755, None).unwrap();
+        fs::write(place.0.join("00.conflist.cilium_bak"), "ours").unwrap();
+        fs::write(place.0.join("00.conflist.old"), "theirs").unwrap();
+        assert!(!place.0.join("elsewhere").exists(), "no link is followed");
+        let paths: Vec<PathBuf> = log.entries().rev().map(|(path, _)| path.to_owned()).collect();
+        let done: Vec<_> = paths.iter().map(|path| log.revert(path).unwrap()).collect();
+        assert!(done.contains(&Reverted::Restored { owner: true }), "{done:?}");
+        assert_eq!(fs::read_link(&link).unwrap(), Path::new("elsewhere"));
+        assert!(!place.0.join("a").exists());
+        assert!(!place.0.join("00.conflist.cilium_bak").exists() && place.0.join("00.conflist.old").exists());
+    }
+
+    #[test]
+    fn what_is_ours_already_counts_as_nothing() {
+        let place = Place::new("ours");
+        let path = place.0.join("x");
+        fs::write(&path, "ours, older").unwrap();
+        let mut log = place.log();
+        log.about_to(&path, file(b"ours"), |bytes| bytes.starts_with(b"ours")).unwrap();
+        fs::write(&path, "ours").unwrap();
+        assert_eq!(log.revert(&path).unwrap(), Reverted::Removed);
+        assert!(log.about_to(&place.0, file(b""), |_| false).is_err(), "a folder");
+    }
+
+    #[test]
+    fn a_damaged_log_is_told() {
+        let place = Place::new("torn");
+        place.log().about_to(&place.0.join("x"), Left::Nothing, |_| false).unwrap();
+        let path = place.0.join("state/install").join(NAME);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let text = fs::read(&path).unwrap();
+        for damaged in [&text[..text.len() - 1], b"multus-ebpf revert 2 0\n{}", b""] {
+            fs::write(&path, damaged).unwrap();
+            assert_eq!(RevertLog::open(&place.0.join("state")).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        }
+    }
+}
