@@ -106,6 +106,26 @@ fn containers_that_are_gone_are_deleted_without_an_agent() {
 }
 
 #[test]
+fn in_a_pod_addresses_are_freed_and_what_only_the_host_can_do_stays() {
+    needs_programs!();
+    let (builder, file) = node("confined", |builder| builder);
+    let mut world = installed((builder, file));
+    let pod = world.attached("cam", "lan");
+    world.agent.kill9();
+    pod.netns.remove();
+    let before = plugins::allocations(&world.lab.ipam_dir);
+    let done = uninstall(&world.lab);
+    assert_eq!(done.code, Some(0), "{}\n{}", done.out(), done.err());
+    assert!(done.out().contains("DEL by bridge") && done.out().contains("default/cam"), "{}", done.out());
+    let after = plugins::allocations(&world.lab.ipam_dir);
+    assert!(!after.is_empty() && after.len() < before.len(), "net1's are freed, eth0's are not: {before:?} {after:?}");
+    world.del(&pod).expect_ok();
+    assert!(plugins::allocations(&world.lab.ipam_dir).is_empty(), "the plugin that stayed does the rest");
+    let done = uninstall(&world.lab);
+    assert!(done.code == Some(0) && !world.lab.cni_dir.exists(), "{}\n{}", done.out(), done.err());
+}
+
+#[test]
 fn a_conf_that_cilium_renamed_is_found_again() {
     needs_programs!();
     let (builder, file) = node("cilium", |builder| builder);
