@@ -147,9 +147,7 @@ fn query(which: &str, expr: &str, dashboard: &Value) {
             assert!(list.iter().any(|variable| variable["name"] == word), "{which}: no variable {word}");
         }
         match (function, range) {
-            (Some("rate"), Some("$__rate_interval")) => {}
-            (Some("increase"), Some("$__rate_interval" | "$__range")) => {}
-            (Some("max_over_time"), Some("$__range")) => {}
+            (Some("rate" | "increase"), Some("$__rate_interval")) | (Some("increase"), Some("$__range")) => {}
             (_, Some(range)) => panic!("{which}: {metric}[{range}]"),
             (_, None) => {
                 let is_counter = ["_total", "_count", "_sum", "_bucket"].iter().any(|end| metric.ends_with(end));

@@ -66,7 +66,9 @@ fn every_manifest_does_what_its_page_says() {
     for page in pages() {
         let objects = objects(&page);
         let of_kind = |kind: &str| objects.iter().filter(|object| object["kind"] == kind).cloned().collect::<Vec<_>>();
-        of_kind("NetworkAttachmentDefinition").iter().for_each(|object| network(&world, object));
+        for object in of_kind("NetworkAttachmentDefinition") {
+            network(&world, &object);
+        }
         let pods = of_kind("Pod").into_iter();
         let of_templates = ["StatefulSet", "Deployment", "DaemonSet"].into_iter().flat_map(of_kind).map(|object| {
             let mut template = object["spec"]["template"].clone();

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use clap_complete::Shell;
+use clap_complete::{Generator as _, Shell};
 
 use crate::cli::output;
 use crate::cli::{Ending, help};
@@ -24,15 +24,17 @@ pub struct Folder {
 
 /// Prints the completions of a shell, or puts them into a file of the name that the shell looks for.
 pub fn completion(shell: Shell, folder: &Folder) -> Ending {
-    let mut tree = help::tree();
+    // Whole in memory first: the generator does not take a closed pipe.
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut help::tree(), NAME, &mut text);
+    let mut text = String::from_utf8_lossy(&text).into_owned();
+    if shell == Shell::Bash {
+        // clap_complete 4.6 says a program's hyphen in two ways, and bash would find no case for what it stands at.
+        text = text.replace("multus__subcmd__agent", "multus__agent");
+    }
     match &folder.dir {
-        None => {
-            // Whole in memory first: the generator does not take a closed pipe.
-            let mut text = Vec::new();
-            clap_complete::generate(shell, &mut tree, NAME, &mut text);
-            output::print(&String::from_utf8_lossy(&text))
-        }
-        Some(dir) => told(dir, || clap_complete::generate_to(shell, &mut tree, NAME, dir).map(|_file| ())),
+        None => output::print(&text),
+        Some(dir) => told(dir, || fs::write(dir.join(shell.file_name(NAME)), &text)),
     }
 }
 

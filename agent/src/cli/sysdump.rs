@@ -70,11 +70,11 @@ fn list(format: Format) -> Ending {
     let text = match format {
         Format::Json => output::json(&document),
         Format::Yaml => output::yaml(&document),
-        Format::Name => CONTENTS.iter().map(|(file, _)| format!("{file}\n")).collect(),
+        Format::Name => CONTENTS.map(|(file, _)| file).join("\n") + "\n",
         Format::Table | Format::Wide => {
             let rows = CONTENTS.iter().map(|(file, what)| vec![(*file).to_owned(), (*what).to_owned()]).collect();
-            let never: String = NEVER.iter().map(|what| format!("  {what}\n")).collect();
-            format!("{}\nNever in it:\n{never}", output::table(&["FILE", "WHAT"], rows))
+            let never = NEVER.join("\n  ");
+            format!("{}\nNever in it:\n  {never}\n", output::table(&["FILE", "WHAT"], rows))
         }
     };
     output::print(&text)

@@ -202,10 +202,9 @@ fn find(records: &[Arc<Record>], wanted: &Wanted) -> Result<Place, ProbeError> {
             crate::fault::quote(parent)
         ))),
         (0, None, None) => Err(ProbeError::NoPlace("no attachment has a parent on this node".to_owned())),
-        (1, ..) => Ok(places.swap_remove(0)),
-        (_, _, None) => Err(ProbeError::NoPlace(format!("there are several parents: name one of {}", names()))),
+        (2.., _, None) => Err(ProbeError::NoPlace(format!("there are several parents: name one of {}", names()))),
         // Two interfaces of one pod on one parent hear the same.
-        (_, _, Some(_)) => Ok(places.swap_remove(0)),
+        _ => Ok(places.swap_remove(0)),
     }
 }
 
@@ -255,18 +254,13 @@ impl Asker {
         for source in sources {
             let is_v6 = source.is_ipv6();
             let (group, payload) = (self.question.group(is_v6), self.question.payload(is_v6, types));
-            match &self.speaker {
-                Some(speaker) => {
-                    let source = SocketAddr::new(*source, MDNS);
-                    let frame = datagram::write(([0; 6], [0; 6]), source, group, self.question.hops(), &payload);
-                    let packet = frame.as_deref().and_then(|frame| frame.get(14..)).unwrap_or_default();
-                    speaker.say(packet)?;
-                }
-                None => {
-                    let socket = self.ports.iter().find(|socket| is_of(socket, is_v6));
-                    let socket = socket.ok_or(io::ErrorKind::NotFound)?;
-                    socket.send_to(&payload, scoped(group, ifindex))?;
-                }
+            if let Some(speaker) = &self.speaker {
+                let source = SocketAddr::new(*source, MDNS);
+                let frame = datagram::write(([0; 6], [0; 6]), source, group, self.question.hops(), &payload);
+                speaker.say(frame.as_deref().and_then(|frame| frame.get(14..)).unwrap_or_default())?;
+            } else {
+                let socket = self.ports.iter().find(|socket| is_of(socket, is_v6)).ok_or(io::ErrorKind::NotFound)?;
+                socket.send_to(&payload, scoped(group, ifindex))?;
             }
         }
         Ok(())

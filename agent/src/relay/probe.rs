@@ -327,7 +327,9 @@ mod tests {
     #[test]
     fn the_way_is_told_by_the_mac() {
         let payload = types(&["_ipp._tcp", "_http._tcp"]);
-        let rows: [(&str, Mac, Mac, &[bool], Path, &str); 9] = [
+        /// What it is, who asks, who answers, which ways the answers went, and what follows.
+        type Row = (&'static str, Mac, Mac, &'static [bool], Path, &'static str);
+        let rows: [Row; 9] = [
             ("the node's own, at the node", NODE, NODE, &[true], Path::Itself, "node"),
             ("a pod's, relayed", NODE, POD, &[true, false], Path::Relay, "default/a"),
             ("a pod's, not relayed", NODE, POD, &[true], Path::NotRelayed, "default/a"),

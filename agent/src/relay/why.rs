@@ -372,10 +372,10 @@ fn switch(facts: &Facts) -> String {
 fn frames(facts: &Facts) -> (State, String) {
     let skipped: Vec<String> = facts.skipped.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
     let text = format!("{} frames of the node relayed to pods on {}", facts.relayed, facts.parent);
-    match skipped.is_empty() {
-        true => (State::Fine, text),
-        false => (State::Warning, format!("{text}; not relayed: {}", skipped.join(", "))),
+    if skipped.is_empty() {
+        return (State::Fine, text);
     }
+    (State::Warning, format!("{text}; not relayed: {}", skipped.join(", ")))
 }
 
 /// A time, as precise as anybody needs it.
@@ -487,7 +487,9 @@ mod tests {
             let judged = judge(&facts);
             assert_eq!(judged.seen, seen, "{what}: {judged:#?}");
             let text = format!("{}. {}", judged.verdict, judged.remedy);
-            words.iter().for_each(|word| assert!(text.contains(word), "{what}: no \"{word}\" in: {text}"));
+            for word in words {
+                assert!(text.contains(word), "{what}: no \"{word}\" in: {text}");
+            }
             let has_broken = judged.steps.iter().any(|step| step.state == State::Broken);
             let keeps_apart = matches!(&facts.here[..], [Told { by: By::Sibling(..), .. }]);
             let reflected = !facts.reflected_from.is_empty();
@@ -509,7 +511,7 @@ mod tests {
         assert_eq!(state(&facts, "guard"), None);
         facts.guarded = 3;
         facts.skipped = vec![("malformed".into(), 2), ("no_member".into(), 1)];
-        facts.replayed = Some((Duration::from_secs(180), 4));
+        facts.replayed = Some((Duration::from_mins(3), 4));
         let text = |name| state(&facts, name).map(|(state, text)| format!("{}: {text}", state.name()));
         assert_eq!(text("guard").as_deref(), Some("warning: 3 frames of mdns from the LAN were dropped on eth0"));
         let frames = "warning: 7 frames of the node relayed to pods on eth0; not relayed: 2 malformed, 1 no_member";

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::ops::checks;
 use crate::ops::context::Context;
 use crate::ops::sysdump::{self, Document};
 use crate::ops::view;
@@ -17,6 +18,7 @@ use crate::telemetry::exposition::Exposition;
 pub(super) async fn archive(context: &Arc<Context>) -> std::io::Result<Vec<u8>> {
     let documents: Vec<Document> = vec![
         ("status.json", value(&view::status(context))),
+        ("check.json", value(&checks::check(context, &[]).await)),
         ("attachments.json", value(&view::attachments(context))),
         ("networks.json", value(&view::networks(context))),
         ("relay.json", value(&view::relay(context))),

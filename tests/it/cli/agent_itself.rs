@@ -114,8 +114,9 @@ fn completions_and_manual_are_printed_and_put_into_a_folder() {
     }
     let bash = run(&lab, &["completion", "bash"], b"").out();
     // What bash itself makes of it: the words that complete `get att`.
+    let function = bash.split("complete -F ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a function");
     let script = format!(
-        "{bash}\nCOMP_WORDS=(multus-agent get att) COMP_CWORD=2\n_multus-agent multus-agent att get\necho \"${{COMPREPLY[@]}}\""
+        "{bash}\nCOMP_WORDS=(multus-agent get att) COMP_CWORD=2\n{function} multus-agent att get\necho \"${{COMPREPLY[@]}}\""
     );
     let done = process::run(lab.node.command("bash").args(["-c", &script]), b"", Duration::from_secs(10));
     assert_eq!(done.out().trim(), "attachments", "{}", done.err());

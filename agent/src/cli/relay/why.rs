@@ -1,5 +1,7 @@
 //! `relay why`: the chain from an announcement to a pod's interface, and the first link that is broken.
 
+use std::fmt::Write as _;
+
 use clap::Args;
 use serde_json::Value;
 
@@ -75,14 +77,15 @@ fn told(document: &Value) -> String {
         text += &paint(&format!("\n{pod} {interface}, network {network}, on {parent}"), Ink::Strong);
         text.push('\n');
         for step in item.get("steps").and_then(Value::as_array).into_iter().flatten() {
-            text += &format!("{} {:<10} {}\n", mark(step), safe(&cell(step, "/name")), safe(&cell(step, "/text")));
+            let _infallible =
+                writeln!(text, "{} {:<10} {}", mark(step), safe(&cell(step, "/name")), safe(&cell(step, "/text")));
         }
         if items.len() > 1 {
             text += &sentence(item);
         }
     }
     if cell(document, "/leftOut") != "0" {
-        text += &format!("\n{} more interfaces; name a pod or a parent\n", cell(document, "/leftOut"));
+        let _infallible = writeln!(text, "\n{} more interfaces; name a pod or a parent", cell(document, "/leftOut"));
     }
     text
 }

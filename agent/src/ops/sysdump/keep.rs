@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 /// The fields of our own documents.
-const FIELDS: [&str; 123] = [
+const FIELDS: [&str; 124] = [
     "apiVersion",
     "kind",
     "items",
@@ -130,6 +130,7 @@ const FIELDS: [&str; 123] = [
     "services",
     "about",
     "copies",
+    "cause",
 ];
 
 /// The fields of a pod's network-status (multi-network de-facto standard 1.3, section 5).
