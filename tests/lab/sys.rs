@@ -298,6 +298,7 @@ pub enum Killed {
 
 /// Runs `command` and kills it just before the `number`th time that its first thread changes a file, a folder or what is
 /// in one: from 0 on, until it ends by itself.
+#[allow(clippy::zombie_processes, reason = "it is waited for below, with the options that tracing takes")]
 pub fn kill_at_change(command: &mut Command, number: usize) -> Killed {
     // SAFETY: ptrace(PTRACE_TRACEME) takes no pointers and allocates nothing.
     unsafe {

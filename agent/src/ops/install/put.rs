@@ -26,7 +26,7 @@ pub fn install(site: &Site, shim: &Path) -> Result<Report, InstallError> {
     }
     let bytes = fs::read(shim).map_err(|error| InstallError::of("read the CNI plugin", shim, error))?;
     if !is_our_shim(&bytes) {
-        return Err(InstallError::NoShim(shown(&shim)));
+        return Err(InstallError::NoShim(shown(shim)));
     }
     let cni_dir = site.cni_dir()?;
     let conf_dir = site.ours("find the folder for the conf", &places.conf_dir.path)?;
@@ -72,12 +72,12 @@ fn make(folder: &Path, log: Option<&mut RevertLog>, report: &mut Report) -> Resu
     if let Some(log) = log {
         log.make_folder(folder).map_err(|error| InstallError::of("make the folder", folder, error))?;
     }
-    report.note(Kind::Done, format!("folder {} is made", shown(&folder)));
+    report.note(Kind::Done, format!("folder {} is made", shown(folder)));
     Ok(())
 }
 
 fn place(target: &Path, bytes: &[u8], log: Option<&mut RevertLog>, report: &mut Report) -> Result<(), InstallError> {
-    let shown = shown(&target);
+    let shown = shown(target);
     let failed = |error| InstallError::of("place the CNI plugin", target, error);
     let before = present(target).map_err(failed)?;
     let left = Left::File { sum: checksum(bytes) };

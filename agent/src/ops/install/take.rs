@@ -91,7 +91,7 @@ fn own(records: &Records, cni_dir: &Path) -> Result<Held, InstallError> {
             return Ok(held);
         }
         if Instant::now() >= until {
-            return Err(InstallError::Running(shown(&cni_dir)));
+            return Err(InstallError::Running(shown(cni_dir)));
         }
         thread::sleep(Duration::from_millis(50));
     }
@@ -202,7 +202,7 @@ fn revert(site: &Site, cni_dir: &Path, everything: bool, report: &mut Report) ->
 }
 
 fn revert_one(log: &mut RevertLog, path: &Path, dry_run: bool, report: &mut Report) {
-    let shown = shown(&path);
+    let shown = shown(path);
     if dry_run {
         return report.note(Kind::Done, format!("{shown} is put back as it was"));
     }
@@ -221,7 +221,7 @@ fn revert_one(log: &mut RevertLog, path: &Path, dry_run: bool, report: &mut Repo
 }
 
 fn remove(path: &Path, dry_run: bool, report: &mut Report) {
-    let shown = shown(&path);
+    let shown = shown(path);
     match if dry_run { Ok(()) } else { files::remove(path) } {
         Ok(()) => report.note(Kind::Done, format!("{shown} is removed")),
         Err(error) => report.note(Kind::Warning, format!("remove {shown}: {error}")),
