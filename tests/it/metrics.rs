@@ -246,7 +246,7 @@ fn what_waits_is_left_over_or_at_work_is_counted() {
     assert_eq!(gauge("multus_records", &[("state", "added")]), 1);
     world.del(&pod).expect_ok();
     assert_eq!((gauge("multus_records", &[("state", "undo")]), gauge("multus_records", &[("state", "added")])), (1, 0));
-    let failed = [("type", plugins::FAKE), ("verb", "DEL")];
+    let failed = [("type", "stuck"), ("verb", "DEL")];
     assert_eq!(gauge("multus_delegate_failures_total", &failed), 1);
     let slow = world.lab.pod("slow").networks("slow");
     std::thread::scope(|scope| {
