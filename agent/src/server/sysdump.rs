@@ -27,6 +27,7 @@ pub(super) async fn archive(context: &Arc<Context>) -> std::io::Result<Vec<u8>> 
         ("programs.json", view::programs(context).await.and_then(|programs| value(&programs))),
         ("delegates.json", value(&view::delegates(context))),
         ("refusals.json", value(&view::refusals(context))),
+        ("traces.json", value(&view::traces(context, 0).await)),
     ];
     let metrics = Exposition::new(context).text().unwrap_or_default();
     sysdump::make(context, documents, metrics).await
