@@ -277,9 +277,13 @@ impl Command {
     }
 }
 
+/// The longest time that any command takes: clocks can still add it.
+const LONGEST: Duration = Duration::from_hours(24);
+
 /// A time as the configuration writes it.
 fn time(text: &str) -> Result<Duration, String> {
-    crate::wire::duration(text).ok_or_else(|| "write a time such as 500ms, 30s, 2m or 1h".to_owned())
+    let time = crate::wire::duration(text).filter(|time| *time <= LONGEST);
+    time.ok_or_else(|| "write a time such as 500ms, 30s, 2m or 1h, at most 24h".to_owned())
 }
 
 /// Where the agent is.
@@ -333,5 +337,18 @@ impl Ending {
             output::complain(&text);
         }
         ExitCode::from(code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_as_long_as_clocks_can_count() {
+        assert_eq!((time("90s"), time("24h")), (Ok(Duration::from_secs(90)), Ok(LONGEST)));
+        for bad in ["", "5", "25h", "5000000000000000h", "-1s"] {
+            assert!(time(bad).is_err_and(|why| why.contains("24h")), "{bad}");
+        }
     }
 }
