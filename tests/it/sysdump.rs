@@ -52,7 +52,7 @@ fn no_secret_is_in_the_archive_wherever_it_was_put() {
     lan["args"] = json!({"cni": {"token": "canary-argument", "keys": ["canary-list"], "name": "canary-named"}});
     lan["vendor"] = json!({"type": "canary-below", "mode": "canary-mode"});
     builder.lab.network("default", "lan", &lan, &json!({"example.com/secret": "canary-annotation"}));
-    let programme = json!({"ADD": {"error": {"code": 77, "msg": "cannot log in with canary-echo as \"canary-list\""}}});
+    let programme = json!({"ADD": {"error": {"code": 77, "msg": "cannot log in with canary-echo as \"canary-list\", pin canary-gone"}}});
     let mut broken = plugins::conf(&builder.lab, "broken", &programme);
     broken["loginToken"] = "canary-echo".into();
     builder.lab.network("default", "broken", &broken, &json!({}));
@@ -67,7 +67,8 @@ fn no_secret_is_in_the_archive_wherever_it_was_put() {
     let pod = world.lab.pod("viewer").networks(networks.to_string()).annotate("example.com/key", "canary-own");
     world.lab.pod_object(&pod);
     world.add(&pod).expect_ok();
-    let refused = world.lab.pod("refused").networks("broken");
+    let with_pin = json!([{"name": "broken", "cni-args": {"pin": "canary-gone"}}]);
+    let refused = world.lab.pod("refused").networks(with_pin.to_string());
     assert!(!world.add(&refused).ok(), "a plugin that fails");
     let said = fs::read_to_string(&log).expect("the log");
     assert!(said.contains("canary-echo"), "the plugin's own words are in the log: {said}");

@@ -81,7 +81,8 @@ fn sources(path: &Path) -> impl Iterator<Item = Source> {
 /// The plain files of a folder that may be manifests; folders in it are left alone.
 fn manifests(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
-    let is_named = |path: &Path| path.extension().is_some_and(|end| ["yaml", "yml", "json"].iter().any(|ok| end == *ok));
+    let is_named =
+        |path: &Path| path.extension().is_some_and(|end| ["yaml", "yml", "json"].iter().any(|ok| end == *ok));
     found.retain(|path| is_named(path) && path.is_file());
     found.sort();
     Ok(found)

@@ -191,7 +191,8 @@ fn yaml_key(key: &str) -> String {
     let is_word = key.starts_with(|first: char| first.is_ascii_alphabetic())
         && key.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
     // What YAML 1.1 takes for something else than a text.
-    let is_value = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"].iter().any(|v| key.eq_ignore_ascii_case(v));
+    let is_value =
+        ["y", "n", "yes", "no", "on", "off", "true", "false", "null"].iter().any(|v| key.eq_ignore_ascii_case(v));
     if is_word && !is_value { key.to_owned() } else { plain(&Value::from(key).to_string()) }
 }
 

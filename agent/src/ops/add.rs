@@ -55,6 +55,7 @@ pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R
             Ok(answer)
         }
         Err(error) => {
+            context.refusals.note_inputs(&record);
             for line in undo::undo(context, &mut record, Some(sandbox.netns), runner, call.deadline).await {
                 tracing::warn!(container = %sandbox.container, "roll back: {line}");
             }
