@@ -208,8 +208,8 @@ pub struct Pool {
     pub folder: String,
     /// Addresses it has.
     pub total: u128,
-    /// Those in use; `None`: the folder cannot be seen from here.
-    pub used: Option<u128>,
+    /// Those in use.
+    pub used: u128,
     /// Of them, those of containers that are not on record.
     pub strange: usize,
 }

@@ -11,18 +11,25 @@ const TCX: (u32, u32) = (6, 6);
 
 /// A capability, its bit in `capabilities(7)`, what for, and who needs it.
 const CAPABILITIES: [(&str, u32, &str, Needed); 6] = [
-    ("CAP_NET_ADMIN", 12, "to attach programs and to look after links and routes", Needed::Always),
-    ("CAP_SYS_ADMIN", 21, "to enter the network namespaces of pods", Needed::Always),
-    ("CAP_BPF", 39, "to load programs and open maps", Needed::Datapath),
-    ("CAP_PERFMON", 38, "to load programs that the verifier follows with pointers", Needed::Datapath),
-    ("CAP_NET_RAW", 13, "to hear announcements and reports on parents", Needed::Relay),
-    ("CAP_SYS_PTRACE", 19, "to enter the host's mount namespace for plugins (hostExec)", Needed::HostExec),
+    ("CAP_SYS_ADMIN", 21, "to enter pods' network namespaces and to load programs", Needed::Always),
+    ("CAP_NET_ADMIN", 12, "to put programs on links and to settle pods' default routes", Needed::Always),
+    ("CAP_NET_RAW", 13, "to hear what is announced on parents", Needed::Relay),
+    (
+        "CAP_SYS_RESOURCE",
+        24,
+        "to lift the limit of locked memory, against which this kernel holds maps",
+        Needed::OldKernel,
+    ),
+    ("CAP_SYS_PTRACE", 19, "to open process 1's mount namespace (hostExec)", Needed::HostExec),
+    ("CAP_SYS_CHROOT", 18, "to enter process 1's mount namespace (hostExec)", Needed::HostExec),
 ];
+/// The first kernel that does not hold maps against the limit of locked memory.
+const NO_LOCKED_MEMORY: (u32, u32) = (5, 11);
 
 #[derive(Clone, Copy)]
 enum Needed {
     Always,
-    Datapath,
+    OldKernel,
     Relay,
     HostExec,
 }
@@ -99,13 +106,13 @@ pub(in crate::diagnosis) fn capabilities(facts: &Facts) -> Verdict {
     let has = |bit: u32| bits & (1u64 << bit) != 0;
     let is_needed = |needed: Needed| match needed {
         Needed::Always => true,
-        Needed::Datapath => facts.wanted.datapath,
+        Needed::OldKernel => {
+            facts.wanted.datapath && number(&facts.kernel.release).is_some_and(|version| version < NO_LOCKED_MEMORY)
+        }
         Needed::Relay => facts.wanted.relay,
         Needed::HostExec => facts.wanted.host_exec,
     };
-    // Before 5.8 there is no CAP_BPF and no CAP_PERFMON; CAP_SYS_ADMIN has always meant both.
-    let is_covered = |bit: u32| has(bit) || (matches!(bit, 38 | 39) && has(21));
-    let missing = CAPABILITIES.iter().filter(|(_, bit, _, needed)| is_needed(*needed) && !is_covered(*bit));
+    let missing = CAPABILITIES.iter().filter(|(_, bit, _, needed)| is_needed(*needed) && !has(*bit));
     let problem = |(name, _, what_for, _): &(&str, u32, &str, Needed)| {
         Problem::new(
             format!("{name} is missing, which is needed {what_for}"),
@@ -172,14 +179,15 @@ mod tests {
     #[test]
     fn each_missing_capability_is_named_with_its_purpose() {
         let mut facts = facts("6.18");
-        let all = [12u32, 13, 21, 38, 39].iter().fold(0u64, |bits, bit| bits | (1 << bit));
-        for (bits, missing) in [
-            (all, &[][..]),
-            (all & !(1 << 12), &["CAP_NET_ADMIN"]),
-            (all & !(1 << 38) & !(1 << 39), &[]),
-            (all & !(1 << 21) & !(1 << 39), &["CAP_SYS_ADMIN", "CAP_BPF"]),
-            (all & !(1 << 13), &["CAP_NET_RAW"]),
+        let all = [12u32, 13, 21].iter().fold(0u64, |bits, bit| bits | (1 << bit));
+        for (release, bits, missing) in [
+            ("6.18", all, &[][..]),
+            ("6.18", all & !(1 << 12), &["CAP_NET_ADMIN"]),
+            ("6.18", all & !(1 << 21) & !(1 << 13), &["CAP_SYS_ADMIN", "CAP_NET_RAW"]),
+            ("5.10.0", all, &["CAP_SYS_RESOURCE"]),
+            ("5.10.0", all | (1 << 24), &[]),
         ] {
+            release.clone_into(&mut facts.kernel.release);
             facts.capabilities = Some(bits);
             let said: Vec<String> = match capabilities(&facts) {
                 Verdict::Wrong(problems) => problems.into_iter().map(|problem| problem.cause).collect(),

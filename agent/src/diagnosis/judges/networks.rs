@@ -81,17 +81,18 @@ pub(in crate::diagnosis) fn overlap(facts: &Facts) -> Verdict {
     judged(facts, |agent| agent.overlaps.iter().map(|text| Problem::new(text, remedy)).collect())
 }
 
-fn fill(pool: &Pool) -> Option<(u128, String)> {
-    let used = pool.used?;
+/// How many are free, and how full it is in words.
+fn fill(pool: &Pool) -> (u128, String) {
+    let used = pool.used;
     let free = pool.total.saturating_sub(used);
     let strange = match pool.strange {
         0 => String::new(),
         some => format!(", {some} of them by containers that are not on record"),
     };
-    Some((
+    (
         free,
         format!("network {}: {used} of {} addresses of {} are in use{strange}", pool.network, pool.total, pool.ranges),
-    ))
+    )
 }
 
 fn pool_remedy(pool: &Pool) -> String {
@@ -108,7 +109,7 @@ fn pool_remedy(pool: &Pool) -> String {
 
 pub(in crate::diagnosis) fn exhausted(facts: &Facts) -> Verdict {
     judged(facts, |agent| {
-        let full = agent.pools.iter().filter_map(|pool| Some((pool, fill(pool)?))).filter(|(_, (free, _))| *free == 0);
+        let full = agent.pools.iter().map(|pool| (pool, fill(pool))).filter(|(_, (free, _))| *free == 0);
         full.map(|(pool, (_, text))| Problem::new(format!("{text}: the next pod is refused"), pool_remedy(pool)))
             .collect()
     })
@@ -116,7 +117,7 @@ pub(in crate::diagnosis) fn exhausted(facts: &Facts) -> Verdict {
 
 pub(in crate::diagnosis) fn low(facts: &Facts) -> Verdict {
     judged(facts, |agent| {
-        let known = agent.pools.iter().filter_map(|pool| Some((pool, fill(pool)?)));
+        let known = agent.pools.iter().map(|pool| (pool, fill(pool)));
         let is_low =
             |pool: &Pool, free: u128| free > 0 && free.saturating_mul(100) < pool.total.saturating_mul(LOW_PERCENT);
         known
@@ -165,13 +166,12 @@ mod tests {
     #[test]
     fn ranges_run_low_and_out() {
         for (total, used, is_full, is_low) in [
-            (10, Some(10), true, false),
-            (10, Some(11), true, false),
-            (10, Some(9), false, false),
-            (100, Some(91), false, true),
-            (100, Some(90), false, false),
-            (u128::MAX, Some(5), false, false),
-            (10, None, false, false),
+            (10, 10, true, false),
+            (10, 11, true, false),
+            (10, 9, false, false),
+            (100, 91, false, true),
+            (100, 90, false, false),
+            (u128::MAX, 5, false, false),
         ] {
             let facts = node(|agent| {
                 agent.pools = vec![Pool {
@@ -183,11 +183,7 @@ mod tests {
                     ..Pool::default()
                 }];
             });
-            assert_eq!(
-                (is_wrong(&exhausted(&facts)), is_wrong(&low(&facts))),
-                (is_full, is_low),
-                "{used:?} of {total}"
-            );
+            assert_eq!((is_wrong(&exhausted(&facts)), is_wrong(&low(&facts))), (is_full, is_low), "{used} of {total}");
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::outside;
+use crate::cni::CniResult;
 use crate::config::{NetConf, Settings};
 use crate::diagnosis::facts::{Agent, Cluster, Datapath, Facts, Network, Parent, Pool, Primary, Viewpoint};
 use crate::fault::{CniError, escape};
@@ -26,15 +27,15 @@ const MOST: (usize, usize) = (512, 16);
 pub(super) async fn facts(context: &Context) -> Facts {
     let settings = context.settings.clone();
     let (known, networks) = networks(context);
-    let owners: BTreeSet<String> = context.ledger.all().iter().map(|record| record.container.to_string()).collect();
+    let records = context.ledger.all();
+    let on_record = OnRecord::of(&records);
     // Folders may be large and slow.
     let blocking =
-        tokio::task::spawn_blocking(move || (outside::facts(&settings), addresses(&settings, &known, &owners)));
+        tokio::task::spawn_blocking(move || (outside::facts(&settings), addresses(&settings, &known, &on_record)));
     let (mut facts, addresses) = blocking.await.unwrap_or_default();
     facts.viewpoint = Viewpoint::Agent;
     let (primary, primary_plugins) = primary(context).await;
     let conf = context.default_network.now();
-    let records = context.ledger.all();
     let (attaching, others) = context.turns.free();
     facts.agent = Some(Agent {
         primary,
@@ -122,8 +123,33 @@ struct Addresses {
     overlaps: Vec<String>,
 }
 
-/// The pools of all networks with what is in use of them; `owners` are the containers on record.
-fn addresses(settings: &Settings, networks: &[KnownNetwork], owners: &BTreeSet<String>) -> Addresses {
+/// What the records say of addresses.
+#[derive(Debug, Default)]
+struct OnRecord {
+    /// The containers.
+    owners: BTreeSet<String>,
+    /// By network: the addresses that its plugins gave.
+    given: BTreeMap<String, BTreeSet<IpAddr>>,
+}
+
+impl OnRecord {
+    fn of(records: &[std::sync::Arc<Record>]) -> Self {
+        let mut all = Self::default();
+        for record in records {
+            all.owners.insert(record.container.to_string());
+            for attachment in &record.attachments {
+                let result =
+                    attachment.result.as_ref().and_then(|result| CniResult::parse(result.to_string().as_bytes()).ok());
+                let ips = result.into_iter().flat_map(|result| result.ips).map(|ip| ip.address.ip);
+                all.given.entry(attachment.network.clone()).or_default().extend(ips);
+            }
+        }
+        all
+    }
+}
+
+/// The pools of all networks with what is in use of them: by host-local's files, where they can be seen, else by the records.
+fn addresses(settings: &Settings, networks: &[KnownNetwork], on_record: &OnRecord) -> Addresses {
     let mut all = Addresses::default();
     let mut seen: Vec<Pools> = Vec::new();
     for network in networks {
@@ -137,12 +163,12 @@ fn addresses(settings: &Settings, networks: &[KnownNetwork], owners: &BTreeSet<S
         };
         all.overlaps.extend(seen.iter().filter_map(|other| ipam::overlap(other, &pools)));
         let in_use = survey::allocations(&as_seen(settings, &pools.folder));
-        let used: Option<BTreeSet<IpAddr>> =
-            in_use.as_ref().map(|all| all.iter().map(|(address, _)| *address).collect());
-        let strange = in_use.iter().flatten().filter(|(_, owner)| !owners.contains(owner)).count();
-        for (ranges, total, taken) in pools.fill(&used.clone().unwrap_or_default()) {
+        let strange = in_use.iter().flatten().filter(|(_, owner)| !on_record.owners.contains(owner)).count();
+        let of_files = in_use.map(|all| all.into_iter().map(|(address, _)| address).collect());
+        let used = of_files.or_else(|| on_record.given.get(&pools.network).cloned()).unwrap_or_default();
+        for (ranges, total, taken) in pools.fill(&used) {
             let (network, folder) = (pools.network.clone(), pools.folder.clone());
-            all.pools.push(Pool { network, ranges, folder, total, used: used.as_ref().map(|_| taken), strange });
+            all.pools.push(Pool { network, ranges, folder, total, used: taken, strange });
         }
         seen.push(pools);
     }
