@@ -152,6 +152,15 @@ fn a_log_that_is_a_link_stays_out_and_a_link_is_never_written_through() {
     let done = world.agent.cli(&world.lab, &["sysdump", "-w", &link.display().to_string()]);
     assert_eq!(done.code, Some(1), "{}", done.err());
     assert_eq!(fs::read_to_string(&secret).expect("read"), "canary");
+    // An archive of yesterday stays until there is another: without an agent there is none.
+    let nobody = world.lab.dir.join("nobody.sock").display().to_string();
+    let yesterdays = fs::read(&archive).expect("the archive");
+    let path = archive.display().to_string();
+    for args in [&["sysdump", "-w", &path][..], &["capture", "--relay", "-w", &path]] {
+        let done = world.agent.cli(&world.lab, &[args, &["--socket", &nobody]].concat());
+        assert_eq!(done.code, Some(3), "{args:?}: {}", done.err());
+        assert!(fs::read(&archive).expect("the archive") == yesterdays, "{args:?} took the old one");
+    }
     for args in [&["sysdump"][..], &["sysdump", "--list", "-w", "x"]] {
         assert_eq!(world.agent.cli(&world.lab, args).code, Some(2), "{args:?}");
     }

@@ -149,3 +149,21 @@ fn table(document: &Value, plan: bool) -> String {
     );
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_without_manifests_is_no_clean_bill() {
+        let folder = std::env::temp_dir().join(format!("lint-folder-{}", std::process::id()));
+        fs::create_dir_all(folder.join("below.yaml")).unwrap();
+        fs::write(folder.join("notes.txt"), "kind: Pod").unwrap();
+        let found: Vec<Source> = sources(&folder).collect();
+        assert!(matches!(&found[..], [Source { text: Err(why), .. }] if why.contains(".yaml")), "{found:?}");
+        fs::write(folder.join("a.yml"), "kind: Pod").unwrap();
+        let found: Vec<Source> = sources(&folder).collect();
+        assert!(matches!(&found[..], [Source { text: Ok(_), .. }]), "{found:?}");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
