@@ -52,7 +52,7 @@ fn no_secret_is_in_the_archive_wherever_it_was_put() {
     lan["args"] = json!({"cni": {"token": "canary-argument", "keys": ["canary-list"], "name": "canary-named"}});
     lan["vendor"] = json!({"type": "canary-below", "mode": "canary-mode"});
     builder.lab.network("default", "lan", &lan, &json!({"example.com/secret": "canary-annotation"}));
-    let programme = json!({"ADD": {"error": {"code": 77, "msg": "cannot log in with canary-echo as \"canary-list\""}}});
+    let programme = json!({"ADD": {"error": {"code": 77, "msg": "cannot log in with canary-echo as \"canary-list\", pin canary-gone"}}});
     let mut broken = plugins::conf(&builder.lab, "broken", &programme);
     broken["loginToken"] = "canary-echo".into();
     builder.lab.network("default", "broken", &broken, &json!({}));
@@ -67,7 +67,8 @@ fn no_secret_is_in_the_archive_wherever_it_was_put() {
     let pod = world.lab.pod("viewer").networks(networks.to_string()).annotate("example.com/key", "canary-own");
     world.lab.pod_object(&pod);
     world.add(&pod).expect_ok();
-    let refused = world.lab.pod("refused").networks("broken");
+    let with_pin = json!([{"name": "broken", "cni-args": {"pin": "canary-gone"}}]);
+    let refused = world.lab.pod("refused").networks(with_pin.to_string());
     assert!(!world.add(&refused).ok(), "a plugin that fails");
     let said = fs::read_to_string(&log).expect("the log");
     assert!(said.contains("canary-echo"), "the plugin's own words are in the log: {said}");
@@ -103,6 +104,7 @@ fn no_secret_is_in_the_archive_wherever_it_was_put() {
         ("metrics.txt", &["multus_cni_requests_total"]),
         ("version.json", &["\"kernel\""]),
         ("refusals.json", &["\"refused\""]),
+        ("traces.json", &["\"viewer\"", "\"steps\"", "<taken out>"]),
     ] {
         let text = fs::read_to_string(folder.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
         for word in words {
@@ -152,6 +154,15 @@ fn a_log_that_is_a_link_stays_out_and_a_link_is_never_written_through() {
     let done = world.agent.cli(&world.lab, &["sysdump", "-w", &link.display().to_string()]);
     assert_eq!(done.code, Some(1), "{}", done.err());
     assert_eq!(fs::read_to_string(&secret).expect("read"), "canary");
+    // An archive of yesterday stays until there is another: without an agent there is none.
+    let nobody = world.lab.dir.join("nobody.sock").display().to_string();
+    let yesterdays = fs::read(&archive).expect("the archive");
+    let path = archive.display().to_string();
+    for args in [&["sysdump", "-w", &path][..], &["capture", "--relay", "-w", &path]] {
+        let done = world.agent.cli(&world.lab, &[args, &["--socket", &nobody]].concat());
+        assert_eq!(done.code, Some(3), "{args:?}: {}", done.err());
+        assert!(fs::read(&archive).expect("the archive") == yesterdays, "{args:?} took the old one");
+    }
     for args in [&["sysdump"][..], &["sysdump", "--list", "-w", "x"]] {
         assert_eq!(world.agent.cli(&world.lab, args).code, Some(2), "{args:?}");
     }

@@ -95,16 +95,9 @@ pub fn capture(asked: &Capture) -> Ending {
 
 /// Writes the capture at `path` to `file`, and says how much that was.
 pub fn write_to(socket: &Path, path: &str, file: &Path, long: Duration) -> Ending {
-    let mut to = match pour::open(file) {
-        Ok(to) => to,
-        Err(ending) => return ending,
-    };
     let mut tally = Tally::default();
     // The agent says something at the latest when the time is over.
-    let poured = pour::pour(socket, path, long + Duration::from_secs(10), |piece| {
-        tally.read(piece);
-        to.write_all(piece).and_then(|()| to.flush())
-    });
+    let poured = pour::pour(socket, path, file, long + Duration::from_secs(10), |piece| tally.read(piece));
     if let Err(ending) = poured {
         return ending;
     }

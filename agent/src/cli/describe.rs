@@ -130,7 +130,8 @@ fn described(what: What, name: &str, item: &Value, beside: &Beside) -> Value {
         }
         What::Networks => {
             add("attachedTo", picked(&beside.attachments, same("/network", name.to_owned())));
-            let is_about = |each: &&Value| cell(each, "/object").ends_with(name);
+            // "network-attachment-definition NAMESPACE/NAME"
+            let is_about = |each: &&Value| cell(each, "/object").split(' ').next_back() == Some(name);
             add("refusals", picked(&beside.refusals, is_about));
         }
         What::Parents | What::Relay => {

@@ -28,7 +28,12 @@ pub fn lint(files: &Files, plan: bool) -> Ending {
         Err(text) => return Ending::Failed(text),
     };
     let given = Given { settings, bin_dirs: files.bin_dir.clone(), partial: files.partial };
-    let sources: Vec<Source> = files.files.iter().flat_map(|path| sources(path)).take(MOST_FILES).collect();
+    let mut sources: Vec<Source> = files.files.iter().flat_map(|path| sources(path)).take(MOST_FILES + 1).collect();
+    if sources.len() > MOST_FILES {
+        sources.truncate(MOST_FILES);
+        let text = Err(format!("there are more than {MOST_FILES} files, and the rest was not looked at"));
+        sources.push(Source { name: "all files".to_owned(), text, json: false });
+    }
     let view = match lint::lint(&sources, &given) {
         Ok(view) => view,
         Err(error) => return Ending::Failed(error.to_string()),
@@ -60,16 +65,27 @@ fn settings(file: Option<&Path>) -> Result<Settings, String> {
 }
 
 /// A file, standard input, or the manifests of a folder in the order of their names.
-fn sources(path: &Path) -> Vec<Source> {
-    if path.is_dir() {
-        let mut found: Vec<PathBuf> = fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path()).collect();
-        found.retain(|path| {
-            path.extension().is_some_and(|end| ["yaml", "yml", "json"].iter().any(|known| end == *known))
-        });
-        found.sort();
-        return found.iter().map(|path| source(path)).collect();
-    }
-    vec![source(path)]
+fn sources(path: &Path) -> impl Iterator<Item = Source> {
+    let (files, unread) = match path.is_dir().then(|| manifests(path)) {
+        None => (vec![path.to_owned()], None),
+        Some(Ok(files)) if !files.is_empty() => (files, None),
+        // Nothing to look at is not the same as nothing wrong.
+        Some(Ok(_)) => (Vec::new(), Some("no file in it ends with .yaml, .yml or .json".to_owned())),
+        Some(Err(error)) => (Vec::new(), Some(format!("read: {error}"))),
+    };
+    let name = path.to_string_lossy().into_owned();
+    let unread = unread.map(|why| Source { name, text: Err(why), json: false });
+    files.into_iter().map(|file| source(&file)).chain(unread)
+}
+
+/// The plain files of a folder that may be manifests; folders in it are left alone.
+fn manifests(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    let is_named =
+        |path: &Path| path.extension().is_some_and(|end| ["yaml", "yml", "json"].iter().any(|ok| end == *ok));
+    found.retain(|path| is_named(path) && path.is_file());
+    found.sort();
+    Ok(found)
 }
 
 fn source(path: &Path) -> Source {
@@ -132,4 +148,22 @@ fn table(document: &Value, plan: bool) -> String {
         some(count("/warnings"), "warning")
     );
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_without_manifests_is_no_clean_bill() {
+        let folder = std::env::temp_dir().join(format!("lint-folder-{}", std::process::id()));
+        fs::create_dir_all(folder.join("below.yaml")).unwrap();
+        fs::write(folder.join("notes.txt"), "kind: Pod").unwrap();
+        let found: Vec<Source> = sources(&folder).collect();
+        assert!(matches!(&found[..], [Source { text: Err(why), .. }] if why.contains(".yaml")), "{found:?}");
+        fs::write(folder.join("a.yml"), "kind: Pod").unwrap();
+        let found: Vec<Source> = sources(&folder).collect();
+        assert!(matches!(&found[..], [Source { text: Ok(_), .. }]), "{found:?}");
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -96,7 +96,7 @@ pub enum Command {
     /// Write one archive with all that is known of this node, without secrets
     #[command(after_long_help = sysdump::EXAMPLES)]
     Sysdump(sysdump::Sysdump),
-    /// Write what passes on an attachment, a parent or the relay to a pcapng file, with a comment for each frame
+    /// Write what passes to a pcapng file, with a comment for each frame: who, which way, why
     #[command(after_long_help = capture::EXAMPLES)]
     Capture(capture::Capture),
     /// Check this node: what is wrong with it, and what to do; exit code 3 without an agent
@@ -322,9 +322,13 @@ impl Command {
     }
 }
 
+/// The longest time that any command takes: clocks can still add it.
+const LONGEST: Duration = Duration::from_hours(24);
+
 /// A time as the configuration writes it.
 fn time(text: &str) -> Result<Duration, String> {
-    crate::wire::duration(text).ok_or_else(|| "write a time such as 500ms, 30s, 2m or 1h".to_owned())
+    let time = crate::wire::duration(text).filter(|time| *time <= LONGEST);
+    time.ok_or_else(|| "write a time such as 500ms, 30s, 2m or 1h, at most 24h".to_owned())
 }
 
 /// Where the agent is.
@@ -381,5 +385,18 @@ impl Ending {
             output::complain(&text);
         }
         ExitCode::from(code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_as_long_as_clocks_can_count() {
+        assert_eq!((time("90s"), time("24h")), (Ok(Duration::from_secs(90)), Ok(LONGEST)));
+        for bad in ["", "5", "25h", "5000000000000000h", "-1s"] {
+            assert!(time(bad).is_err_and(|why| why.contains("24h")), "{bad}");
+        }
     }
 }

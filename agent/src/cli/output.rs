@@ -170,7 +170,7 @@ fn write_yaml(value: &Value, depth: usize, text: &mut String) {
                     text.push('\n');
                     text.push_str(&"  ".repeat(depth));
                 }
-                text.push_str(key);
+                text.push_str(&yaml_key(key));
                 text.push(':');
                 write_yaml(value, depth + 1, text);
             }
@@ -193,6 +193,16 @@ fn write_yaml(value: &Value, depth: usize, text: &mut String) {
     if depth == 0 {
         text.push('\n');
     }
+}
+
+/// A key that is a plain word of ours stays bare; one that anybody could have chosen is in quotes, as strings are.
+fn yaml_key(key: &str) -> String {
+    let is_word = key.starts_with(|first: char| first.is_ascii_alphabetic())
+        && key.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
+    // What YAML 1.1 takes for something else than a text.
+    let is_value =
+        ["y", "n", "yes", "no", "on", "off", "true", "false", "null"].iter().any(|v| key.eq_ignore_ascii_case(v));
+    if is_word && !is_value { key.to_owned() } else { plain(&Value::from(key).to_string()) }
 }
 
 /// A table: upper-case heads, columns apart, nothing else.
@@ -274,6 +284,19 @@ mod tests {
         let read: Value = serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
         assert_eq!(read, document, "{text}");
         assert!(text.contains("ä\\\"\\\\😀"), "{text}");
+    }
+
+    #[test]
+    fn yaml_keys_that_anybody_can_choose_do_no_harm() {
+        let document = serde_json::json!({
+            "k8s.v1.cni.cncf.io/networks": "lan", "\u{1b}[2Jk: x": {"a\nb": 1, "": 2}, "- x": 3, "#": 4, "no": 5, "1": 6,
+            "list": [{"{": 7, "true": 8}],
+        });
+        let text = yaml(&document);
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+        let read: Value = serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert_eq!(read, document, "{text}");
+        assert!(text.contains("\nk8s.v1.cni.cncf.io/networks: \"lan\"\n"), "{text}");
     }
 
     #[test]

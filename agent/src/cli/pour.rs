@@ -20,43 +20,39 @@ const MOST_LINE: u64 = 8 << 10;
 const MOST_LINES: usize = 64;
 
 /// Opens the file that is to be written; `-` is standard output, unless that is a terminal.
-///
-/// # Errors
-/// The ending that says why not.
-pub fn open(file: &Path) -> Result<Box<dyn Write>, Ending> {
+fn open(file: &Path) -> io::Result<Box<dyn Write>> {
     if file == Path::new("-") {
-        let out = io::stdout();
-        if out.is_terminal() {
-            return Err(Ending::Failed("a terminal cannot show this: write it to a file, or into a pipe".to_owned()));
-        }
-        return Ok(Box::new(out));
+        return Ok(Box::new(io::stdout()));
     }
-    let failed = |error: io::Error| Ending::Failed(format!("write {}: {error}", quote(&file.to_string_lossy())));
     let opened = File::options()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(file)
-        .map_err(failed)?;
-    if opened.metadata().map_err(failed)?.is_file() {
-        opened.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
+        .open(file)?;
+    if opened.metadata()?.is_file() {
+        opened.set_permissions(Permissions::from_mode(0o600))?;
     }
     Ok(Box::new(opened))
 }
 
-/// Asks for `path` and gives every piece of the answer to `take`, until that or the agent ends it. The agent may be silent
-/// for as long as `patience`.
+/// Asks for `path`, and writes every piece of the answer to `file`, until the agent or whoever reads ends it; `see` sees
+/// each piece first. The agent may be silent for as long as `patience`. What was in the file stays there until there is an
+/// answer.
 ///
 /// # Errors
 /// The ending that says why there is no answer, or no whole one.
 pub fn pour(
     socket: &Path,
     path: &str,
+    file: &Path,
     patience: Duration,
-    mut take: impl FnMut(&[u8]) -> io::Result<()>,
+    mut see: impl FnMut(&[u8]),
 ) -> Result<(), Ending> {
+    if file == Path::new("-") && io::stdout().is_terminal() {
+        return Err(Ending::Failed("a terminal cannot show this: write it to a file, or into a pipe".to_owned()));
+    }
     let shown = quote(&socket.to_string_lossy());
     let gone = |error: io::Error| match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
@@ -77,12 +73,22 @@ pub fn pour(
         let text = escape(&String::from_utf8_lossy(&body));
         return Err(Ending::Failed(format!("the agent answers {path} with status {}: {text}", head.status)));
     }
-    while let Some(piece) = piece(&mut from).map_err(gone)? {
-        match take(&piece) {
+    let failed = |error: io::Error| Ending::Failed(format!("write {}: {error}", quote(&file.to_string_lossy())));
+    let mut to = open(file).map_err(failed)?;
+    let broken_off = |error: io::Error| match gone(error) {
+        Ending::NotReachable(_) => Ending::NotReachable(format!(
+            "the agent at {shown} ended before its answer did; what came of it is in {}",
+            quote(&file.to_string_lossy())
+        )),
+        other => other,
+    };
+    while let Some(piece) = piece(&mut from).map_err(broken_off)? {
+        see(&piece);
+        match to.write_all(&piece).and_then(|()| to.flush()) {
             Ok(()) => {}
             // Whoever read has read enough.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
-            Err(error) => return Err(Ending::Failed(format!("write the output: {error}"))),
+            Err(error) => return Err(failed(error)),
         }
     }
     Ok(())

@@ -45,15 +45,8 @@ pub struct Sysdump {
 /// Writes the archive, or lists what is in one.
 pub fn sysdump(asked: &Sysdump) -> Ending {
     let Some(file) = asked.write.as_ref().filter(|_| !asked.list) else { return list(asked.show.output) };
-    let mut to = match pour::open(file) {
-        Ok(to) => to,
-        Err(ending) => return ending,
-    };
     let mut bytes = 0;
-    let poured = pour::pour(&asked.agent.socket, "/v1/sysdump", PATIENCE, |piece| {
-        bytes += piece.len();
-        to.write_all(piece).and_then(|()| to.flush())
-    });
+    let poured = pour::pour(&asked.agent.socket, "/v1/sysdump", file, PATIENCE, |piece| bytes += piece.len());
     if let Err(ending) = poured {
         return ending;
     }

@@ -42,12 +42,17 @@ pub fn hide(value: &mut Value) {
         Value::String(text) if carries_a_secret(text) => *value = HIDDEN.into(),
         // Configurations inside configurations, as `etcd_endpoints` or a delegate as text.
         Value::String(text) if text.trim_start().starts_with(['{', '[']) => {
-            if let Ok(mut inner) = serde_json::from_str::<Value>(text) {
-                let before = inner.clone();
-                hide(&mut inner);
-                if inner != before {
-                    *text = inner.to_string();
+            match serde_json::from_str::<Value>(text) {
+                Ok(mut inner) => {
+                    let before = inner.clone();
+                    hide(&mut inner);
+                    if inner != before {
+                        *text = inner.to_string();
+                    }
                 }
+                // It was meant to be one: which of its values are secrets nobody can say.
+                Err(_) if names_a_secret(text) => *text = HIDDEN.to_owned(),
+                Err(_) => {}
             }
         }
         _ => {}
@@ -117,5 +122,9 @@ mod tests {
     #[test]
     fn what_is_no_json_is_not_shown() {
         assert_eq!(shown("{\"a\": canary"), json!(HIDDEN));
+        // An annotation with a slip of the pen.
+        let mut text = json!(r#"[{"name": "lan", "cni-args": {"password": "canary"}}"#);
+        hide(&mut text);
+        assert_eq!(text, json!(HIDDEN));
     }
 }

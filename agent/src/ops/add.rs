@@ -60,6 +60,7 @@ pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R
             Ok(answer)
         }
         Err(error) => {
+            context.refusals.note_inputs(&record);
             let undo = undo::undo(context, &mut record, Some(sandbox.netns), runner, call.deadline);
             for line in steps.during(Step::Undo, undo).await {
                 tracing::warn!(container = %sandbox.container, "roll back: {line}");

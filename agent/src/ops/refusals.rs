@@ -7,11 +7,16 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use crate::fault::CniError;
+use crate::records::Record;
 
 /// Most entries that are kept.
 const MOST: usize = 256;
 /// Most bytes of one text of an entry.
 const MOST_TEXT: usize = 2 << 10;
+/// Most inputs of plugins that are kept.
+const MOST_INPUTS: usize = 64;
+/// Most bytes of one.
+const MOST_INPUT: usize = 16 << 10;
 /// Most bytes of a name in an entry.
 const MOST_NAME: usize = 253;
 
@@ -71,9 +76,30 @@ pub struct Refusals(Mutex<Kept>);
 struct Kept {
     count: u64,
     entries: VecDeque<Refusal>,
+    inputs: VecDeque<(String, String)>,
 }
 
 impl Refusals {
+    /// Remembers what the plugins of `record` were given: sentences of theirs may quote it when the record has gone.
+    pub fn note_inputs(&self, record: &Record) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for delegate in record.attachments.iter().flat_map(|attachment| &attachment.delegates) {
+            let input = (delegate.stdin.to_string(), delegate.args.to_string());
+            if input.0.len() + input.1.len() > MOST_INPUT || kept.inputs.contains(&input) {
+                continue;
+            }
+            if kept.inputs.len() >= MOST_INPUTS {
+                kept.inputs.pop_front();
+            }
+            kept.inputs.push_back(input);
+        }
+    }
+
+    /// What plugins were given that failed lately: standard input and arguments. For whoever takes secrets out of texts.
+    pub fn inputs(&self) -> Vec<(String, String)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).inputs.iter().cloned().collect()
+    }
+
     /// Remembers that `asked` was answered with `error`.
     pub fn note(&self, asked: Asked, error: &CniError) {
         let error =

@@ -34,6 +34,9 @@ pub async fn undo<R: Runner>(
     for at in record.due() {
         failed.extend(delete(context, record, at, netns, runner, deadline).await);
     }
+    if !failed.is_empty() {
+        context.refusals.note_inputs(record);
+    }
     if runner.is_gone() {
         // Whoever ran the delegates may have gone on by itself: what is on disk is newer than what we know.
         context.ledger.reread(&record.container);

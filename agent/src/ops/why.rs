@@ -186,8 +186,8 @@ impl Node {
             similar: similar(question, here.unwrap_or_default()),
             listening: context.discovery.listening(parent.ifindex).filter(|_| question.protocol == MDNS),
             datapath: self.fault.clone(),
-            parent_programs: parent_programs(context, parent.ifindex).await,
-            switch: switch(context, question, place).await,
+            parent_programs: parent_programs(context, parent.ifindex, until).await,
+            switch: switch(context, question, place, until).await,
             relayed: relayed.iter().map(|count| count.frames).sum(),
             skipped: skipped.iter().map(|count| (count.reason.to_owned(), count.frames)).collect(),
             guarded: self.guarded.iter().filter(|count| count.parent == parent.ifindex).map(|c| c.frames).sum(),
@@ -250,14 +250,14 @@ fn pod_text(pod: Option<&PodRef>) -> String {
 }
 
 /// Who switched the protocol off for an attachment.
-async fn switch(context: &Context, question: &Question, place: &Place<'_>) -> Switch {
+async fn switch(context: &Context, question: &Question, place: &Place<'_>, until: Instant) -> Switch {
     if place.link.relay.contains(&question.protocol) {
         return Switch::On;
     }
     let network = place.attachment.nad.as_ref().and_then(|nad| context.cluster.network(nad));
     let value = |annotations: &std::collections::BTreeMap<String, String>| annotations.get(annotation::RELAY).cloned();
     let network = network.and_then(|network| value(&network.annotations));
-    let deadline = std::time::Instant::now() + CLUSTER;
+    let deadline = until.min(Instant::now() + CLUSTER).into_std();
     let pod = match &place.record.pod {
         Some(pod) => context.cluster.pod(pod, deadline).await.ok(),
         None => None,
@@ -318,13 +318,13 @@ fn seen(look: PodLook) -> Seen {
     }
 }
 
-async fn parent_programs(context: &Arc<Context>, ifindex: u32) -> Option<String> {
+async fn parent_programs(context: &Arc<Context>, ifindex: u32, until: Instant) -> Option<String> {
     let datapath: Arc<Datapath> = context.datapath.clone()?;
-    let looked = tokio::task::spawn_blocking(move || datapath.look_at_parent(ifindex)).await;
-    match looked {
-        Ok(Ok(presence)) => (!presence.is_whole()).then(|| presence.to_string()),
-        Ok(Err(error)) => Some(error.to_string()),
-        Err(_) => None,
+    let looking = tokio::task::spawn_blocking(move || datapath.look_at_parent(ifindex));
+    match timeout(until.saturating_duration_since(Instant::now()), looking).await {
+        Ok(Ok(Ok(presence))) => (!presence.is_whole()).then(|| presence.to_string()),
+        Ok(Ok(Err(error))) => Some(error.to_string()),
+        Ok(Err(_)) | Err(_) => Some("it took too long to look".to_owned()),
     }
 }
 

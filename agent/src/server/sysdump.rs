@@ -27,6 +27,8 @@ pub(super) async fn archive(context: &Arc<Context>) -> std::io::Result<Vec<u8>> 
         ("programs.json", view::programs(context).await.and_then(|programs| value(&programs))),
         ("delegates.json", value(&view::delegates(context))),
         ("refusals.json", value(&view::refusals(context))),
+        // Of this agent alone: what plugins said to an earlier one may quote what nobody knows to be a secret any more.
+        ("traces.json", value(&view::traces(context, 1).await)),
     ];
     let metrics = Exposition::new(context).text().unwrap_or_default();
     sysdump::make(context, documents, metrics).await

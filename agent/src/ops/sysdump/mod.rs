@@ -93,7 +93,7 @@ fn pack(context: &Context, documents: Vec<Document>, links: Value, metrics: &str
     ] {
         files.push((name, Ok(text(&secrets.out_of(document)))));
     }
-    files.push(("metrics.txt", Ok(secrets.out_of_text(metrics))));
+    files.push(("metrics.txt", Ok(secrets.out_of_figures(metrics))));
     files.push(("log.txt", log::end(&context.settings).map(|log| secrets.out_of_text(&log))));
 
     let mut archive = Archive::new(FOLDER, MOST_FILE, MOST_ALL);
