@@ -41,7 +41,9 @@ fn say_until_written(file: &Path, say: impl Fn()) {
 
 fn ended(done: &Finished, words: &[&str]) {
     assert_eq!(done.code, Some(0), "{}", done.err());
-    words.iter().for_each(|word| assert!(done.err().contains(word), "no {word}: {}", done.err()));
+    for word in words {
+        assert!(done.err().contains(word), "no {word}: {}", done.err());
+    }
 }
 
 #[test]
@@ -63,7 +65,9 @@ fn a_pods_frames_are_read_by_tshark_with_who_they_are_from() {
     let _ear = lab::Ear::new(&pod.netns, "net1", Protocol::Ssdp);
     say_until_written(&file, || drop((inside.say(Family::V4), host.say(Family::V4), device.say(Family::V4))));
     let full = || {
-        (inside.say(Family::V4), host.say(Family::V4), device.say(Family::V4));
+        inside.say(Family::V4);
+        host.say(Family::V4);
+        device.say(Family::V4);
     };
     let mut capture = capture;
     assert!(wait_until(LIMIT, || {

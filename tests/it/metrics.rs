@@ -205,6 +205,27 @@ fn the_stages_of_requests_add_up_to_their_duration() {
 }
 
 #[test]
+fn ranges_of_addresses_say_how_full_they_are() {
+    needs_programs!();
+    let builder = Builder::new("ranges");
+    let small = json!({
+        "cniVersion": "1.0.0", "type": "macvlan", "master": "eth0", "mode": "bridge",
+        "ipam": {"type": "host-local", "dataDir": builder.lab.ipam_dir, "ranges": [[{"subnet": "10.61.0.0/29"}]]}
+    });
+    let world = builder.network("small", &small).start();
+    let pods = ["a", "b"].map(|name| world.attached(name, "small"));
+    let fill = || {
+        let metrics = world.agent.metrics(&world.lab);
+        let labels = [("network", "default/small"), ("range", "10.61.0.1-10.61.0.6")];
+        let of = |name: &str| metrics.matching(name, &labels).first().map(|sample| sample.value);
+        (of("multus_address_pool_used"), of("multus_address_pool_size"))
+    };
+    assert_eq!(fill(), (Some(2.0), Some(5.0)));
+    world.del(&pods[0]).expect_ok();
+    assert_eq!(fill(), (Some(1.0), Some(5.0)));
+}
+
+#[test]
 fn what_waits_is_left_over_or_at_work_is_counted() {
     needs_programs!();
     let builder = Builder::new("gauges");
@@ -216,8 +237,10 @@ fn what_waits_is_left_over_or_at_work_is_counted() {
     assert_eq!(gauge("multus_records", &[("state", "added")]), 1);
     world.del(&pod).expect_ok();
     assert_eq!((gauge("multus_records", &[("state", "undo")]), gauge("multus_records", &[("state", "added")])), (1, 0));
-    let failed = [("type", plugins::FAKE), ("verb", "DEL")];
-    assert_eq!(gauge("multus_delegate_failures_total", &failed), 1);
+    let failed = [("type", "stuck"), ("verb", "DEL")];
+    // The DEL itself, and the try that rides along.
+    assert_eq!(gauge("multus_delegate_failures_total", &failed), 2);
+    assert_eq!(gauge("multus_undo_attempts_total", &[("outcome", "failed")]), 1);
     let slow = world.lab.pod("slow").networks("slow");
     std::thread::scope(|scope| {
         scope.spawn(|| world.add(&slow));

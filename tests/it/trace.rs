@@ -88,7 +88,7 @@ fn a_failed_request_says_where_why_and_what_to_do_also_after_a_restart_and_keeps
     let pod = world.lab.pod("cam").networks("lan,bad");
     world.add(&pod).expect_error(77);
     let nowhere = world.lab.pod("lost").networks("no-such-network");
-    assert!(!world.add(&nowhere).success(), "an ADD of a network that is not there");
+    assert!(!world.add(&nowhere).ok(), "an ADD of a network that is not there");
     world.attached("fine", "lan");
 
     let look = |world: &World| {

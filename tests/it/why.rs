@@ -38,7 +38,9 @@ fn step(document: &Value, name: &str) -> String {
 fn says(document: &Value, seen: &Value, words: &[&str]) {
     let text = format!("{} {}", document["verdict"], document["remedy"]);
     assert_eq!(&document["seen"], seen, "{document:#}");
-    words.iter().for_each(|word| assert!(text.contains(word), "no {word}: {document:#}"));
+    for word in words {
+        assert!(text.contains(word), "no {word}: {document:#}");
+    }
 }
 
 /// A pod on `network` with an annotation of its own.

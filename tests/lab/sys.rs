@@ -300,6 +300,7 @@ pub enum Killed {
 
 /// Runs `command` and kills it just before the `number`th time that its first thread changes a file, a folder or what is
 /// in one: from 0 on, until it ends by itself.
+#[expect(clippy::zombie_processes, reason = "it is waited for by its number, as tracing wants")]
 pub fn kill_at_change(command: &mut Command, number: usize) -> Killed {
     // SAFETY: ptrace(PTRACE_TRACEME) takes no pointers and allocates nothing.
     unsafe {

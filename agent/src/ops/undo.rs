@@ -94,7 +94,7 @@ enum Remains {
 }
 
 /// Kinds that keep nothing but their link and what their IPAM plugin keeps (the reference plugins' sources).
-const ONLY_LINKS: [&str; 7] = ["macvlan", "ipvlan", "vlan", "host-device", "dummy", "tap", "loopback"];
+pub(super) const ONLY_LINKS: [&str; 7] = ["macvlan", "ipvlan", "vlan", "host-device", "dummy", "tap", "loopback"];
 
 /// A plugin may refuse its DEL for ever because its link, or that link's parent, is gone (macvlan: "Link not found"),
 /// before it gets to its IPAM plugin. Then that one is called in its place, or the address would be lost for good.

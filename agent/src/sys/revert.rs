@@ -4,11 +4,13 @@
 //! Written before each change, so that a change without an entry does not exist, whenever somebody is killed. Does not
 //! know what the files are for. Paths in it are resolved: no link leads elsewhere afterwards.
 
+mod seen;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,13 +18,12 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Held};
+use seen::{Seen, is, look, remove_renamed};
 
 /// Version and checksum come first, so that a torn log is told from a whole one.
 const HEAD: &str = "multus-ebpf revert 1 ";
 /// How long another process that changes files is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The largest file that is kept: Multus's own plugin has 40 MB.
-const MOST_BYTES: u64 = 256 << 20;
 /// Most states of one file that are remembered as ours: two neighbouring versions, and what a changing master makes of
 /// the runtime's conf.
 const MOST_STATES: usize = 16;
@@ -99,14 +100,6 @@ pub enum Reverted {
     },
     /// Somebody else changed it since: it stays as it is, and the sentence says how that was seen.
     Foreign(&'static str),
-}
-
-/// What is at a path.
-enum Seen {
-    Nothing,
-    File { bytes: Vec<u8>, mode: u32, uid: u32, gid: u32 },
-    Link(PathBuf),
-    Folder,
 }
 
 impl RevertLog {
@@ -305,64 +298,6 @@ fn torn(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
 }
 
-/// What is at `path` itself, no link followed. What is neither file, folder nor link is an error of the kind
-/// `InvalidInput`.
-fn look(path: &Path) -> io::Result<Seen> {
-    let about = match fs::symlink_metadata(path) {
-        Ok(about) => about,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(Seen::Nothing);
-        }
-        Err(error) => return Err(error),
-    };
-    let kind = about.file_type();
-    if kind.is_symlink() {
-        return fs::read_link(path).map(Seen::Link);
-    }
-    if kind.is_dir() {
-        return Ok(Seen::Folder);
-    }
-    if !kind.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is neither a file nor a link"));
-    }
-    if about.len() > MOST_BYTES {
-        return Err(io::Error::other(format!("it is larger than {MOST_BYTES} bytes")));
-    }
-    let bytes = fs::read(path)?;
-    Ok(Seen::File { bytes, mode: about.mode() & 0o7777, uid: about.uid(), gid: about.gid() })
-}
-
-fn is(seen: &Seen, before: &Before) -> bool {
-    match (seen, before) {
-        (Seen::Nothing, Before::Nothing) => true,
-        (Seen::Link(now), Before::Link { target }) => now == target,
-        (Seen::File { bytes, mode, uid, gid }, Before::File { sum, mode: m, uid: u, gid: g, .. }) => {
-            checksum(bytes) == *sum && (mode, uid, gid) == (m, u, g)
-        }
-        _ => false,
-    }
-}
-
-/// Removes copies of ours that somebody renamed out of the way: `x.conflist.bak` of `x.conflist`. Says whether there
-/// was one.
-fn remove_renamed(path: &Path, left: &[Left]) -> bool {
-    let Some((folder, name)) = path.parent().zip(path.file_name()) else { return false };
-    let mut begins = name.to_os_string();
-    begins.push(".");
-    let begins = begins.to_string_lossy().into_owned();
-    let mut found = false;
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if !entry.file_name().to_string_lossy().starts_with(&begins) {
-            continue;
-        }
-        let Ok(Seen::File { bytes, .. }) = look(&entry.path()) else { continue };
-        if left.contains(&Left::File { sum: checksum(&bytes) }) {
-            found |= fs::remove_file(entry.path()).is_ok();
-        }
-    }
-    found
-}
-
 fn beside(path: &Path) -> PathBuf {
     let mut name: OsString = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.tmp", std::process::id()));
@@ -376,6 +311,8 @@ pub fn checksum(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     struct Place(PathBuf);

@@ -15,6 +15,7 @@ mod trial;
 
 mod bpftool;
 mod cost;
+mod costs;
 mod counting;
 mod cycles;
 mod damage;

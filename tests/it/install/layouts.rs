@@ -133,11 +133,8 @@ fn on_every_layout_the_folders_are_found_and_the_host_comes_back_as_it_was() {
         assert_eq!(places["recognised"].as_str(), recognised, "{name}: {places:#}");
         assert_eq!(places["doubts"], json!([]), "{name}");
         let leads_to = |place: &Value| {
-            let path = place["path"]
-                .as_str()
-                .expect("a path")
-                .replace("/current/", if name.contains("k3s") { "/aaa/" } else { "/7589/" });
-            path
+            let path = place["path"].as_str().expect("a path");
+            path.replace("/current/", if name.contains("k3s") { "/aaa/" } else { "/7589/" })
         };
         assert_eq!(
             (leads_to(&places["confDir"]).as_str(), leads_to(&places["binDir"]).as_str()),
@@ -152,7 +149,8 @@ fn on_every_layout_the_folders_are_found_and_the_host_comes_back_as_it_was() {
         let again = tree.document(&["install"], &config(&json!({})));
         assert!(sentences(&again).contains("already: "), "{again:#}");
         tree.assert_is(&installed, &format!("a second install on {name}"));
-        assert!(sentences(&tree.document(&["uninstall", "--dry-run"], &config(&json!({})))).contains("multus-shim"));
+        let dry = sentences(&tree.document(&["uninstall", "--dry-run"], &config(&json!({}))));
+        assert!(dry.contains("multus-shim"), "{name}: {dry}");
         tree.assert_is(&installed, "a dry run");
         tree.document(&["uninstall"], &config(&json!({})));
         tree.assert_is(&before, &format!("uninstall on {name}"));

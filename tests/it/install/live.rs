@@ -1,5 +1,6 @@
 //! Taking everything off a node at work: a running agent, programs on interfaces, pods that still need their DEL.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -48,11 +49,15 @@ fn attached(lab: &Lab, pod: &Pod) -> String {
         let net: Value =
             serde_json::from_slice(&process::tool(netns.command("bpftool").args(["-j", "net", "show"]))).expect("JSON");
         for kind in ["tc", "tcx", "xdp"] {
-            net[0][kind].as_array().into_iter().flatten().for_each(|entry| text += &format!("{entry}\n"));
+            for entry in net[0][kind].as_array().into_iter().flatten() {
+                let _ = writeln!(text, "{entry}");
+            }
         }
         let qdiscs = process::tool(netns.command("tc").args(["qdisc", "show"]));
         let qdiscs = String::from_utf8_lossy(&qdiscs).into_owned();
-        qdiscs.lines().filter(|line| line.contains("clsact")).for_each(|line| text += &format!("{line}\n"));
+        for line in qdiscs.lines().filter(|line| line.contains("clsact")) {
+            let _ = writeln!(text, "{line}");
+        }
     }
     text
 }
@@ -103,6 +108,26 @@ fn containers_that_are_gone_are_deleted_without_an_agent() {
     assert!(plugins::allocations(&world.lab.ipam_dir).is_empty(), "{}", done.out());
     assert_same(&before, &snapshot(&programs), "uninstall");
     assert!(!world.lab.cni_dir.exists() && !world.lab.bpffs.exists());
+}
+
+#[test]
+fn in_a_pod_addresses_are_freed_and_what_only_the_host_can_do_stays() {
+    needs_programs!();
+    let (builder, file) = node("confined", |builder| builder);
+    let mut world = installed((builder, file));
+    let pod = world.attached("cam", "lan");
+    world.agent.kill9();
+    pod.netns.remove();
+    let before = plugins::allocations(&world.lab.ipam_dir);
+    let done = uninstall(&world.lab);
+    assert_eq!(done.code, Some(0), "{}\n{}", done.out(), done.err());
+    assert!(done.out().contains("DEL by bridge") && done.out().contains("default/cam"), "{}", done.out());
+    let after = plugins::allocations(&world.lab.ipam_dir);
+    assert!(!after.is_empty() && after.len() < before.len(), "net1's are freed, eth0's are not: {before:?} {after:?}");
+    world.del(&pod).expect_ok();
+    assert!(plugins::allocations(&world.lab.ipam_dir).is_empty(), "the plugin that stayed does the rest");
+    let done = uninstall(&world.lab);
+    assert!(done.code == Some(0) && !world.lab.cni_dir.exists(), "{}\n{}", done.out(), done.err());
 }
 
 #[test]

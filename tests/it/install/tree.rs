@@ -48,7 +48,9 @@ impl Tree {
     }
 
     pub(crate) fn folders(&self, paths: &[&str]) -> &Self {
-        paths.iter().for_each(|path| fs::create_dir_all(self.path(path)).expect("make a folder"));
+        for path in paths {
+            fs::create_dir_all(self.path(path)).expect("make a folder");
+        }
         self
     }
 
@@ -163,14 +165,12 @@ pub(crate) fn assert_same(before: &Snapshot, now: &Snapshot, after: &str) {
 
 /// The program on a lab's node.
 pub(crate) fn on(node: &Netns, args: &[&str]) -> Finished {
-    process::run(node.command(agent::program("multus-agent")).args(args), b"", Duration::from_secs(60))
+    process::run(node.command(agent::program("multus-agent")).args(args), b"", Duration::from_mins(1))
 }
 
 /// The sentences of a report.
 pub(crate) fn sentences(document: &Value) -> String {
     let steps = document["steps"].as_array().expect("steps");
-    steps
-        .iter()
-        .map(|step| format!("{}: {}\n", step["kind"].as_str().unwrap(), step["text"].as_str().unwrap()))
-        .collect()
+    let sentence = |step: &Value| format!("{}: {}", step["kind"].as_str().unwrap(), step["text"].as_str().unwrap());
+    steps.iter().map(sentence).collect::<Vec<_>>().join("\n")
 }

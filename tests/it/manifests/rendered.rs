@@ -62,6 +62,7 @@ struct Renderer {
 }
 
 impl Renderer {
+    #[expect(clippy::zombie_processes, reason = "it ends with this process")]
     fn start() -> Self {
         let mut python = Command::new("python3");
         python.arg(root().join("xtask/kubernetes.py")).arg("serve").env("PYTHONPATH", libraries());

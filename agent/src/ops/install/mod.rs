@@ -5,6 +5,7 @@
 mod everywhere;
 mod look;
 mod put;
+mod remains;
 mod take;
 
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::config::Settings;
-use crate::fault::quote;
+use crate::fault::escape;
 use crate::sys::rooted::Root;
 
 pub use crate::plan::host::{Place, Places, Preset, Wishes};
@@ -135,8 +136,13 @@ pub enum InstallError {
 
 impl InstallError {
     fn of(action: &'static str, path: &Path, source: std::io::Error) -> Self {
-        Self::File { action, path: quote(&path.to_string_lossy()), source }
+        Self::File { action, path: shown(path), source }
     }
+}
+
+/// A path as sentences have it: whole, for somebody has to find it.
+fn shown(path: &Path) -> String {
+    format!("\"{}\"", escape(&path.to_string_lossy()))
 }
 
 /// Is this our CNI plugin, of whatever version? Its own words say so.

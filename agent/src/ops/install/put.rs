@@ -6,8 +6,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::{InstallError, Kind, Places, Preset, Report, Site, is_our_shim, look};
-use crate::fault::quote;
+use super::{InstallError, Kind, Places, Preset, Report, Site, is_our_shim, look, shown};
 use crate::plan::runtime_conf;
 use crate::sys::files;
 use crate::sys::revert::{Left, RevertLog, checksum};
@@ -27,7 +26,7 @@ pub fn install(site: &Site, shim: &Path) -> Result<Report, InstallError> {
     }
     let bytes = fs::read(shim).map_err(|error| InstallError::of("read the CNI plugin", shim, error))?;
     if !is_our_shim(&bytes) {
-        return Err(InstallError::NoShim(quote(&shim.to_string_lossy())));
+        return Err(InstallError::NoShim(shown(shim)));
     }
     let cni_dir = site.cni_dir()?;
     let conf_dir = site.ours("find the folder for the conf", &places.conf_dir.path)?;
@@ -41,7 +40,7 @@ pub fn install(site: &Site, shim: &Path) -> Result<Report, InstallError> {
     }
     place(&target, &bytes, log.as_mut(), &mut report)?;
     say_what_to_configure(site, &places, &mut report);
-    let conf = quote(&conf_dir.join(runtime_conf::FILE).to_string_lossy());
+    let conf = shown(&conf_dir.join(runtime_conf::FILE));
     report.note(Kind::Left, format!("{conf} is written by the agent as soon as it serves"));
     report.places = Some(places);
     Ok(report)
@@ -50,7 +49,7 @@ pub fn install(site: &Site, shim: &Path) -> Result<Report, InstallError> {
 /// The agent looks at its configuration alone, so what was found has to be in there.
 fn say_what_to_configure(site: &Site, places: &Places, report: &mut Report) {
     if site.wishes.conf_dir.is_none() {
-        let path = quote(&places.conf_dir.path);
+        let path = shown(Path::new(&places.conf_dir.path));
         report.note(
             Kind::Warning,
             format!("the agent writes no conf yet: set cniConfigDir to {path} in its configuration"),
@@ -58,7 +57,7 @@ fn say_what_to_configure(site: &Site, places: &Places, report: &mut Report) {
     }
     let usual = Preset::Kubeadm.bin_dir();
     if site.wishes.bin_dir.is_none() && places.bin_dir.path != usual {
-        let path = quote(&places.bin_dir.path);
+        let path = shown(Path::new(&places.bin_dir.path));
         report.note(
             Kind::Warning,
             format!("the agent takes plugins to be in {usual}: set binDir to {path} in its configuration"),
@@ -73,12 +72,12 @@ fn make(folder: &Path, log: Option<&mut RevertLog>, report: &mut Report) -> Resu
     if let Some(log) = log {
         log.make_folder(folder).map_err(|error| InstallError::of("make the folder", folder, error))?;
     }
-    report.note(Kind::Done, format!("folder {} is made", quote(&folder.to_string_lossy())));
+    report.note(Kind::Done, format!("folder {} is made", shown(folder)));
     Ok(())
 }
 
 fn place(target: &Path, bytes: &[u8], log: Option<&mut RevertLog>, report: &mut Report) -> Result<(), InstallError> {
-    let shown = quote(&target.to_string_lossy());
+    let shown = shown(target);
     let failed = |error| InstallError::of("place the CNI plugin", target, error);
     let before = present(target).map_err(failed)?;
     let left = Left::File { sum: checksum(bytes) };

@@ -8,13 +8,12 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{InstallError, Kind, Report, Site, is_our_shim, look};
+use super::{InstallError, Kind, Report, Site, is_our_shim, look, remains, shown};
 use crate::datapath::{self, PodPlace};
 use crate::fault::quote;
-use crate::ops::runner::{HostRunner, Runner};
-use crate::ops::{device_info, undo};
+use crate::ops::device_info;
 use crate::plan::runtime_conf;
-use crate::records::{Record, Records, Stage, State};
+use crate::records::{Record, Records, State};
 use crate::spool::Spool;
 use crate::sys::conf_files;
 use crate::sys::files::{self, Held};
@@ -23,8 +22,6 @@ use crate::wire;
 
 /// How long an agent may take to end: longer than its last work.
 const AGENTS_END: Duration = Duration::from_secs(25);
-/// How long one DEL may take.
-const DEL: Duration = Duration::from_secs(30);
 /// Folders below `cniDir` that are ours alone.
 const OWN: [&str; 4] = ["records", "networks", "spool", "traces"];
 /// Most pods that a sentence names.
@@ -68,7 +65,7 @@ pub fn uninstall(site: &Site, drained: &Drained) -> Result<Report, InstallError>
     let (waiting, gone) = all.into_iter().partition::<Vec<_>, _>(needs_del);
     let mut left = waiting;
     if let Some(records) = &records {
-        left.extend(finish(site, records, gone, &mut report));
+        left.extend(remains::finish(site, records, gone, &mut report));
         notes(site, &cni_dir, &mut report);
     }
     revert(site, &cni_dir, left.is_empty(), &mut report)?;
@@ -94,7 +91,7 @@ fn own(records: &Records, cni_dir: &Path) -> Result<Held, InstallError> {
             return Ok(held);
         }
         if Instant::now() >= until {
-            return Err(InstallError::Running(quote(&cni_dir.to_string_lossy())));
+            return Err(InstallError::Running(shown(cni_dir)));
         }
         thread::sleep(Duration::from_millis(50));
     }
@@ -126,7 +123,7 @@ fn kernel(site: &Site, all: &[Record], report: &mut Report) {
         report.note(Kind::Done, format!("programs are off {pods} interfaces of pods and {parents} parents"));
     }
     for pins in done.pins {
-        report.note(Kind::Done, format!("pins in {} are removed", quote(&pins.to_string_lossy())));
+        report.note(Kind::Done, format!("pins in {} are removed", shown(&pins)));
     }
     for (name, id) in done.programs {
         report.note(Kind::Warning, format!("program {name} (id {id}) is still loaded: see bpftool prog show id {id}"));
@@ -146,68 +143,6 @@ fn pod_places(record: &Record) -> Vec<PodPlace> {
     record.attachments.iter().filter_map(place).collect()
 }
 
-/// Does the DELs that nobody will ask for any more. What could not be done is given back.
-fn finish(site: &Site, records: &Records, gone: Vec<Record>, report: &mut Report) -> Vec<Record> {
-    let runner = HostRunner::new(site.settings.plugin_folders(), &site.settings.host_exec);
-    let mut left = Vec::new();
-    for mut record in gone {
-        let container = record.container.clone();
-        if site.dry_run {
-            report.note(Kind::Done, format!("what is left of container {container} is deleted"));
-            continue;
-        }
-        // A plugin that is still at work for it goes first.
-        let Ok(Some(_held)) = records.hold(&container) else {
-            left.push(record);
-            continue;
-        };
-        let failed = match &runner {
-            Some(runner) => delete(&mut record, runner.clone()),
-            None if record.due().is_empty() => Vec::new(),
-            None => vec!["this agent may not run plugins on the host (see the host-exec component)".to_owned()],
-        };
-        let lasting = device_info::forget(&mut record);
-        if record.due().is_empty() && lasting.is_empty() {
-            match records.forget(&record) {
-                Ok(()) => report.note(Kind::Done, format!("what was left of container {container} is deleted")),
-                Err(error) => report.note(Kind::Warning, format!("remove the record of {container}: {error}")),
-            }
-            continue;
-        }
-        record.state = State::Undo;
-        let saved = records.save(&record).err().map(|error| format!("update the record: {error}"));
-        for why in failed.into_iter().chain(lasting).chain(saved) {
-            report.note(Kind::Left, format!("container {container}: {why}"));
-        }
-        left.push(record);
-    }
-    left
-}
-
-/// Runs every DEL that is due. The answer says what did not succeed.
-fn delete(record: &mut Record, mut runner: HostRunner) -> Vec<String> {
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
-        return vec!["no runtime could be started".to_owned()];
-    };
-    let netns = record.netns.clone().filter(|path| path.as_path().exists());
-    let mut failed = Vec::new();
-    for at in record.due() {
-        let Some(job) = undo::job(record, at, netns.as_ref(), Instant::now() + DEL) else { continue };
-        let plugin = job.plugin.clone();
-        let is_built_in = plugin.as_str() == crate::cni::passthru::PLUGIN;
-        let outcome = if is_built_in { None } else { runtime.block_on(runner.run(job)).ok() };
-        match outcome {
-            None if is_built_in => record.mark(at, Stage::Deleted),
-            Some(outcome) if outcome.problem.is_none() && outcome.exit == Some(0) => record.mark(at, Stage::Deleted),
-            outcome => {
-                let exit = outcome.and_then(|outcome| outcome.exit);
-                failed.push(format!("DEL by {plugin}: exit {exit:?}"));
-            }
-        }
-    }
-    failed
-}
-
 /// Notes of DELs that the plugin did: all that is left of them for us are device-info files.
 fn notes(site: &Site, cni_dir: &Path, report: &mut Report) {
     let spool = Spool::at(cni_dir);
@@ -221,7 +156,7 @@ fn notes(site: &Site, cni_dir: &Path, report: &mut Report) {
             device_info::forget_undone(record);
         }
         if let Err(error) = spool.replayed(&path) {
-            report.note(Kind::Warning, format!("remove the note {}: {error}", quote(&path.to_string_lossy())));
+            report.note(Kind::Warning, format!("remove the note {}: {error}", shown(&path)));
         }
     }
 }
@@ -267,7 +202,7 @@ fn revert(site: &Site, cni_dir: &Path, everything: bool, report: &mut Report) ->
 }
 
 fn revert_one(log: &mut RevertLog, path: &Path, dry_run: bool, report: &mut Report) {
-    let shown = quote(&path.to_string_lossy());
+    let shown = shown(path);
     if dry_run {
         return report.note(Kind::Done, format!("{shown} is put back as it was"));
     }
@@ -286,7 +221,7 @@ fn revert_one(log: &mut RevertLog, path: &Path, dry_run: bool, report: &mut Repo
 }
 
 fn remove(path: &Path, dry_run: bool, report: &mut Report) {
-    let shown = quote(&path.to_string_lossy());
+    let shown = shown(path);
     match if dry_run { Ok(()) } else { files::remove(path) } {
         Ok(()) => report.note(Kind::Done, format!("{shown} is removed")),
         Err(error) => report.note(Kind::Warning, format!("remove {shown}: {error}")),
@@ -318,7 +253,7 @@ fn own_files(site: &Site, cni_dir: &Path, report: &mut Report) -> Result<(), Ins
         if !site.dry_run {
             fs::remove_dir_all(&folder).map_err(|error| InstallError::of("remove", &folder, error))?;
         }
-        report.note(Kind::Done, format!("{} is removed", quote(&folder.to_string_lossy())));
+        report.note(Kind::Done, format!("{} is removed", shown(&folder)));
     }
     if !site.dry_run {
         let _ = fs::remove_dir(cni_dir.join("results"));

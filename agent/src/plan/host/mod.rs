@@ -8,7 +8,7 @@ mod runtime;
 
 use serde::Serialize;
 
-use crate::fault::quote;
+use crate::fault::escape;
 pub use presets::Preset;
 pub use runtime::imports;
 
@@ -130,19 +130,24 @@ pub fn places(facts: &Facts, wishes: &Wishes) -> Places {
         doubts.push(format!("preset {} is configured, and this host looks like {}", preset.as_str(), seen.as_str()));
     }
     if let Some(told) = told.conf_dir.as_ref().filter(|told| told.path != conf_dir.path) {
-        let (path, because) = (quote(&told.path), &told.because);
-        doubts.push(format!("the conf goes to {}, and the runtime reads {path} ({because})", quote(&conf_dir.path)));
+        let (path, because) = (shown(&told.path), &told.because);
+        doubts.push(format!("the conf goes to {}, and the runtime reads {path} ({because})", shown(&conf_dir.path)));
     } else if !facts.configured.contains(&conf_dir.path)
         && let Some(other) = facts.configured.first()
     {
-        let (ours, other) = (quote(&conf_dir.path), quote(other));
+        let (ours, other) = (shown(&conf_dir.path), shown(other));
         doubts.push(format!("no cluster network has a configuration in {ours}, and {other} has some"));
     }
     if let Some(first) = told.bin_dirs.first().filter(|_| !told.looks_in(&bin_dir.path)) {
-        let (ours, theirs) = (quote(&bin_dir.path), quote(&first.path));
+        let (ours, theirs) = (shown(&bin_dir.path), shown(&first.path));
         doubts.push(format!("the plugin goes to {ours}, and the runtime looks in {theirs} ({})", first.because));
     }
     Places { recognised, conf_dir, bin_dir, doubts }
+}
+
+/// A folder as sentences have it: whole.
+fn shown(path: &str) -> String {
+    format!("\"{}\"", escape(path))
 }
 
 /// The one folder that holds CNI configurations, if it is only one.
