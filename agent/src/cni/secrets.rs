@@ -51,7 +51,7 @@ pub fn hide(value: &mut Value) {
                     }
                 }
                 // It was meant to be one: which of its values are secrets nobody can say.
-                Err(_) if names_a_secret(text) => *text = HIDDEN.to_owned(),
+                Err(_) if names_a_secret(text) => HIDDEN.clone_into(text),
                 Err(_) => {}
             }
         }
