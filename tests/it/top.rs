@@ -1,7 +1,11 @@
 //! `top`: live rates as tables and documents; on a terminal in place, and off it again.
 
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
 use std::process::Command;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use lab::udp::FAMILIES;
 use lab::{Protocol, Voice, World, agent, process};
@@ -22,9 +26,11 @@ fn rates_are_those_of_the_traffic() {
     let (busy, quiet) = (world.attached("busy", "lan"), world.attached("quiet", "lan"));
     let from_host = Voice::new(&world.lab.node, "eth0", Protocol::Mdns);
     let from_busy = Voice::new(&busy.netns, "net1", Protocol::Mdns);
+    let looks = AtomicBool::new(true);
     let interfaces = std::thread::scope(|scope| {
+        // As long as somebody looks: on a busy machine the looks begin late.
         scope.spawn(|| {
-            for _ in 0..60 {
+            while looks.load(Ordering::Relaxed) {
                 for family in FAMILIES {
                     from_busy.say(family);
                     from_host.say(family);
@@ -38,7 +44,9 @@ fn rates_are_those_of_the_traffic() {
                 move || once(world, &[what, "--interval", "700ms"])
             })
         });
-        let [attachments, networks, relay] = looked.map(|look| look.join().expect("a look"));
+        let [attachments, networks, relay] = looked.map(std::thread::ScopedJoinHandle::join);
+        looks.store(false, Ordering::Relaxed);
+        let [attachments, networks, relay] = [attachments, networks, relay].map(|look| look.expect("a look"));
         assert_eq!(networks[0]["network"], "default/lan", "{networks:?}");
         assert!(
             networks[0]["packets/s"].as_f64() > Some(10.0) && networks[0]["group"].as_f64() > Some(50.0),
@@ -102,8 +110,38 @@ fn on_a_terminal_frames_stay_in_place_and_the_terminal_is_as_before() {
     assert_eq!((shown.matches(enter).count(), shown.matches(home).count()), (1, 3), "{shown:?}");
     assert!(shown.trim_end().ends_with(leave) && shown.contains("cam"), "{shown:?}");
     // Whoever interrupts it gets his terminal back, too.
-    let interrupted = format!("timeout --foreground -s INT 1 {program} top --interval 100ms");
+    let interrupted = format!("timeout --foreground -s INT 3 {program} top --interval 100ms");
     let shown = process::run(&mut on_a_terminal(&world, &interrupted), b"", Duration::from_secs(10)).out();
     assert!(shown.matches(home).count() > 2 && shown.trim_end().ends_with(leave), "{shown:?}");
     world.del(&pod).expect_ok();
+}
+
+#[test]
+fn whoever_interrupts_it_is_heard_while_the_agent_is_asked() {
+    needs_programs!();
+    let folder = std::env::temp_dir().join(format!("multus-top-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a folder");
+    let socket = folder.join("multus.sock");
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    // An agent that answers once and then no more; it is gone with this process.
+    std::thread::spawn(move || {
+        let mut silent = Vec::new();
+        for (at, stream) in listener.incoming().flatten().enumerate() {
+            let mut stream = stream;
+            if at == 0 {
+                drop(stream.read(&mut [0; 4096]));
+                let answer = "HTTP/1.1 200 OK\r\ncontent-length: 12\r\nconnection: close\r\n\r\n{\"items\":[]}";
+                drop(stream.write_all(answer.as_bytes()));
+            } else {
+                silent.push(stream);
+            }
+        }
+    });
+    let mut command = Command::new("timeout");
+    command.args(["--foreground", "-s", "INT", "2"]).arg(agent::program("multus-agent"));
+    command.args(["top", "--interval", "100ms", "--socket"]).arg(&socket);
+    let began = Instant::now();
+    let done = process::run(&mut command, b"", Duration::from_secs(15));
+    assert!(began.elapsed() < Duration::from_secs(7), "{:?}: {}{}", began.elapsed(), done.out(), done.err());
+    fs::remove_dir_all(folder).expect("remove the folder");
 }

@@ -89,22 +89,40 @@ pub fn top(agent: &Agent, what: What, format: Format, look: &Look) -> Ending {
         Ok(runtime) => runtime,
         Err(error) => return Ending::Failed(format!("prepare to be interrupted: {error}")),
     };
-    runtime.block_on(watch(agent, what, format, look, sort)).unwrap_or_else(|ending| ending)
+    let ending = runtime.block_on(watch(agent, what, format, look, sort)).unwrap_or_else(|ending| ending);
+    // A question that an agent leaves unanswered keeps nobody who wants to go.
+    runtime.shutdown_background();
+    ending
+}
+
+/// One document, and when it came.
+async fn ask(agent: &Agent, what: What) -> Result<(Value, Instant), Ending> {
+    let socket = agent.socket.clone();
+    let asked = tokio::task::spawn_blocking(move || query::document(&socket, what.path())).await;
+    let document = asked.map_err(|error| Ending::Failed(format!("ask the agent: {error}")))??;
+    Ok((document, Instant::now()))
 }
 
 async fn watch(agent: &Agent, what: What, format: Format, look: &Look, sort: Option<usize>) -> Result<Ending, Ending> {
     let frames = if look.once { 1 } else { look.count.unwrap_or(u64::MAX) };
     let interval = look.interval.max(SHORTEST);
-    let ask = || query::document(&agent.socket, what.path()).map(|document| (document, Instant::now()));
-    let (mut before, mut when) = ask()?;
+    // Heard all the time, also while the agent is asked: otherwise who ends it in that moment is not heard at all.
+    let mut interrupted = std::pin::pin!(screen::interrupted());
+    let (mut before, mut when) = tokio::select! {
+        first = ask(agent, what) => first?,
+        () = &mut interrupted => return Ok(Ending::Fine),
+    };
     // Only what a person watches stays in its place.
     let mut screen = Screen::begin(format == Format::Table && frames > 1);
     for _ in 0..frames {
-        tokio::select! {
-            () = tokio::time::sleep(interval) => {}
-            () = screen::interrupted() => break,
-        }
-        let (after, now) = ask()?;
+        let next = async {
+            tokio::time::sleep(interval).await;
+            ask(agent, what).await
+        };
+        let (after, now) = tokio::select! {
+            next = next => next?,
+            () = &mut interrupted => break,
+        };
         let seconds = now.saturating_duration_since(when).as_secs_f64();
         let mut table = what.table(&before, &after, seconds);
         table.sort(sort);

@@ -123,10 +123,19 @@ fn all(items: &VecDeque<&Value>, format: Format, document: &Value) -> String {
     }
 }
 
+/// Each by itself: as documents they are those that are on disk, too.
 fn one_by_one(items: &VecDeque<&Value>, format: Format) -> String {
+    let document = |item: &Value| {
+        let mut document = item.clone();
+        if let Some(fields) = document.as_object_mut() {
+            fields.insert("apiVersion".to_owned(), "multus-ebpf.io/v1".into());
+            fields.insert("kind".to_owned(), "Trace".into());
+        }
+        document
+    };
     let one = |item: &&Value| match format {
-        Format::Json => output::plain(&item.to_string()) + "\n",
-        Format::Yaml => "---\n".to_owned() + &output::yaml(item),
+        Format::Json => output::plain(&document(item).to_string()) + "\n",
+        Format::Yaml => "---\n".to_owned() + &output::yaml(&document(item)),
         Format::Name => cell(item, "/number") + "\n",
         Format::Table => tree(item, false),
         Format::Wide => tree(item, true),
@@ -239,6 +248,18 @@ mod tests {
 ";
         assert_eq!(tree(&item(), false), wanted);
         assert!(tree(&item(), true).contains("   +0.00 ms    0.90 ms   plan"), "{}", tree(&item(), true));
+    }
+
+    #[test]
+    fn what_comes_one_by_one_is_a_document_each() {
+        let item = item();
+        let text = one_by_one(&VecDeque::from([&item, &item]), Format::Json);
+        assert_eq!(text.lines().count(), 2);
+        for line in text.lines() {
+            let document: Value = serde_json::from_str(line).unwrap();
+            assert_eq!((&document["apiVersion"], &document["kind"]), (&json!("multus-ebpf.io/v1"), &json!("Trace")));
+            assert_eq!(document["steps"], item["steps"]);
+        }
     }
 
     #[test]

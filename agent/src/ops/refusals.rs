@@ -84,7 +84,7 @@ impl Refusals {
     pub fn note_inputs(&self, record: &Record) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for delegate in record.attachments.iter().flat_map(|attachment| &attachment.delegates) {
-            let input = (delegate.stdin.to_string(), delegate.args.to_string());
+            let input = ((*delegate.stdin).to_owned(), (*delegate.args).to_owned());
             if input.0.len() + input.1.len() > MOST_INPUT || kept.inputs.contains(&input) {
                 continue;
             }

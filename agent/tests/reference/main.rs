@@ -9,6 +9,7 @@
 mod block;
 
 mod cli;
+mod commands;
 mod configuration;
 mod errors;
 mod links;

@@ -85,6 +85,9 @@ fn tell(keep: bool) -> usize {
 
     step("The agent starts, networks and pods come from a folder of manifests");
     let builder = Builder::on(lab);
+    let shim = agent::program("multus-shim");
+    std::os::unix::fs::symlink(shim.canonicalize().unwrap_or(shim), builder.lab.bin_dir.join("multus-shim"))
+        .expect("put the CNI plugin where its folder is");
     let config = builder.lab.macvlan("bridge");
     let world = builder.network("lan", &config).start();
     say(&format!("multus-agent run --config {}", world.lab.dir.join("daemon-config.json").display()));
@@ -244,6 +247,8 @@ fn explore(world: &World, pod: &Pod) {
     println!("  source {}", lab.dir.join("completions/multus-agent.bash").display());
     println!("  man -M {} multus-agent-get", lab.dir.join("man").display());
     println!("  {} get attachments -o json", program.display());
+    println!("  {} check", program.display());
+    println!("  {} explain pod default/{}", program.display(), pod.name);
     println!("  {} describe attachment default/{}", program.display(), pod.name);
     println!("  nsenter --net={node} curl -s http://{}/metrics", agent::METRICS);
     println!("  nsenter --net={node} bpftool net");

@@ -95,8 +95,9 @@ impl Secrets {
         let records = context.ledger.all();
         let delegates = || records.iter().flat_map(|record| &record.attachments).flat_map(|each| &each.delegates);
         let gone = context.refusals.inputs();
-        delegates().for_each(|delegate| read(&delegate.stdin));
-        gone.iter().for_each(|(stdin, _)| read(stdin));
+        for stdin in delegates().map(|delegate| &*delegate.stdin).chain(gone.iter().map(|(stdin, _)| stdin.as_str())) {
+            read(stdin);
+        }
         let all_args = delegates().map(|delegate| &*delegate.args).chain(gone.iter().map(|(_, args)| args.as_str()));
         for args in all_args {
             let pairs = args.split(';').filter_map(|pair| pair.split_once('='));

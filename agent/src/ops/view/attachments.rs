@@ -121,22 +121,29 @@ pub struct CountedView {
     pub counters: Option<Interface>,
 }
 
-/// Every attachment of this node, by what metrics say of it: cheap, for every scrape.
+/// Every attachment of this node, by what metrics say of it: cheap, for every scrape. A pod's name can be there twice, while
+/// the one before it still waits for its DEL: a scrape has each series once, that of the container that came last.
 pub fn counted(context: &Context) -> Vec<CountedView> {
     let counts = counts(context);
-    let mut items = Vec::new();
-    for record in context.ledger.all() {
-        let (namespace, pod) = names(&record);
-        items.extend(record.attachments.iter().map(|attachment| CountedView {
-            namespace: namespace.clone(),
-            pod: pod.clone(),
-            interface: attachment.ifname.to_string(),
-            network: attachment.network.clone(),
-            default: attachment.master,
-            counters: counters(&counts, attachment).copied(),
-        }));
+    let mut records = context.ledger.all();
+    records.sort_by_key(|record| record.since);
+    let mut items = BTreeMap::new();
+    for record in &records {
+        let (namespace, pod) = names(record);
+        for attachment in &record.attachments {
+            let view = CountedView {
+                namespace: namespace.clone(),
+                pod: pod.clone(),
+                interface: attachment.ifname.to_string(),
+                network: attachment.network.clone(),
+                default: attachment.master,
+                counters: counters(&counts, attachment).copied(),
+            };
+            let key = (namespace.clone(), pod.clone(), attachment.ifname.clone(), attachment.network.clone());
+            items.insert(key, view);
+        }
     }
-    items
+    items.into_values().collect()
 }
 
 /// Every slot's counts, or none where they cannot be read.
