@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use lab::world::Builder;
-use lab::{World, plugins, process};
+use lab::{World, process};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -52,8 +52,12 @@ fn no_secret_is_in_the_archive_wherever_it_was_put() {
     lan["args"] = json!({"cni": {"token": "canary-argument", "keys": ["canary-list"], "name": "canary-named"}});
     lan["vendor"] = json!({"type": "canary-below", "mode": "canary-mode"});
     builder.lab.network("default", "lan", &lan, &json!({"example.com/secret": "canary-annotation"}));
-    let programme = json!({"ADD": {"error": {"code": 77, "msg": "cannot log in with canary-echo as \"canary-list\", pin canary-gone"}}});
-    let mut broken = plugins::conf(&builder.lab, "broken", &programme);
+    // What it says is nowhere in its configuration, only the secrets in it are.
+    let words = r#"{"code": 77, "msg": "cannot log in with canary-echo as canary-list, pin canary-gone"}"#;
+    let plugin = builder.lab.bin_dir.join("broken");
+    fs::write(&plugin, format!("#!/bin/sh\ncat >/dev/null\necho '{words}'\nexit 1\n")).expect("a plugin");
+    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).expect("let it be started");
+    let mut broken = json!({"cniVersion": "1.0.0", "type": "broken"});
     broken["loginToken"] = "canary-echo".into();
     builder.lab.network("default", "broken", &broken, &json!({}));
     let kubeconfig = builder.lab.dir.join("kubeconfig");
@@ -81,7 +85,10 @@ fn no_secret_is_in_the_archive_wherever_it_was_put() {
         assert_eq!(at, None, "{name} has a secret");
     }
     let log = fs::read_to_string(folder.join("log.txt")).expect("the log's end");
-    assert!(log.contains("to network \"broken\": <taken out>"), "the sentence is there without it: {log}");
+    assert!(
+        log.contains("cannot log in with <taken out> as <taken out>, pin <taken out>"),
+        "the sentence is there without it: {log}"
+    );
 
     // What helps is there.
     let manifest = json_of(&folder, "MANIFEST.json");

@@ -9,8 +9,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::cli::Ending;
-use crate::fault::{escape, quote};
+use crate::cli::{Ending, query};
+use crate::fault::quote;
 use crate::wire::http;
 
 /// The longest piece that is taken.
@@ -58,9 +58,7 @@ pub fn pour(
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
             Ending::TimedOut(format!("the agent at {shown} said nothing for {} s", patience.as_secs()))
         }
-        _ => Ending::NotReachable(format!(
-            "the agent cannot be reached at {shown}: {error}; is it running, and is --socket (MULTUS_SOCKET) its socket?"
-        )),
+        _ => query::unreachable(socket, &error),
     };
     let mut stream = UnixStream::connect(socket).map_err(gone)?;
     stream.set_read_timeout(Some(patience)).and_then(|()| stream.set_write_timeout(Some(patience))).map_err(gone)?;
@@ -70,8 +68,7 @@ pub fn pour(
     if head.status != 200 || !head.is_chunked {
         let mut body = Vec::new();
         from.take(head.length.unwrap_or(0).min(MOST_LINE)).read_to_end(&mut body).map_err(gone)?;
-        let text = escape(&String::from_utf8_lossy(&body));
-        return Err(Ending::Failed(format!("the agent answers {path} with status {}: {text}", head.status)));
+        return Err(query::refused(path, head.status, &body));
     }
     let failed = |error: io::Error| Ending::Failed(format!("write {}: {error}", quote(&file.to_string_lossy())));
     let mut to = open(file).map_err(failed)?;

@@ -1,7 +1,7 @@
 //! One question to the agent over its socket.
 
 use std::fmt::Write as _;
-use std::io::{BufReader, ErrorKind};
+use std::io::{self, BufReader, ErrorKind};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -9,11 +9,12 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::cli::Ending;
-use crate::fault::{escape, quote};
+use crate::cli::output::safe;
+use crate::fault::quote;
 use crate::wire::http;
 
 /// How long the agent may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Asks for the document at `path`.
 ///
@@ -41,24 +42,39 @@ pub fn ask(socket: &Path, method: &str, path: &str, patience: Duration) -> Resul
 
 fn talk(socket: &Path, (method, path, body): (&str, &str, &[u8]), patience: Duration) -> Result<Value, Ending> {
     let shown = quote(&socket.to_string_lossy());
-    let broken = |error: std::io::Error| match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-            Ending::TimedOut(format!("the agent at {shown} did not answer within {} s", patience.as_secs()))
-        }
-        _ => Ending::NotReachable(format!(
-            "the agent cannot be reached at {shown}: {error}; is it running, and is --socket (MULTUS_SOCKET) its socket?"
+    let broken = |error: io::Error| match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => Ending::TimedOut(format!(
+            "the agent at {shown} did not answer within {:.0} s",
+            patience.as_secs_f64().ceil()
         )),
+        _ => unreachable(socket, &error),
     };
     let mut stream = UnixStream::connect(socket).map_err(broken)?;
     stream.set_read_timeout(Some(patience)).and_then(|()| stream.set_write_timeout(Some(patience))).map_err(broken)?;
     http::write_request(&mut stream, method, path, body).map_err(broken)?;
     let answer = http::read_response(&mut BufReader::new(stream), 64 << 20).map_err(broken)?;
     if answer.status != 200 {
-        let text = escape(&String::from_utf8_lossy(&answer.body));
-        return Err(Ending::Failed(format!("the agent answers {path} with status {}: {text}", answer.status)));
+        return Err(refused(path, answer.status, &answer.body));
     }
     serde_json::from_slice(&answer.body)
         .map_err(|error| Ending::Failed(format!("the agent's answer to {path} is not JSON: {error}")))
+}
+
+/// Nobody answers there.
+pub fn unreachable(socket: &Path, error: &io::Error) -> Ending {
+    let remedy = match error.kind() {
+        ErrorKind::PermissionDenied => "only root may ask it, on the node or in the agent's pod",
+        _ => "is it running, and is --socket (MULTUS_SOCKET) its socket?",
+    };
+    let shown = quote(&socket.to_string_lossy());
+    Ending::NotReachable(format!("the agent cannot be reached at {shown}: {error}; {remedy}"))
+}
+
+/// What the agent says instead of a document: its sentence first, for that is what one came for.
+pub fn refused(path: &str, status: u16, body: &[u8]) -> Ending {
+    let (path, text) = (path.split('?').next().unwrap_or_default(), String::from_utf8_lossy(body));
+    let text = if text.trim().is_empty() { "the agent does not say why".into() } else { text };
+    Ending::Failed(format!("{} ({path}: status {status})", safe(text.trim())))
 }
 
 /// A path with names and values behind it; what has no value is left out.
@@ -83,6 +99,16 @@ pub fn with(path: &str, values: &[(&str, Option<String>)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_is_the_agents_sentence() {
+        let said = |body: &str| match refused("/v1/x?name=a", 400, body.as_bytes()) {
+            Ending::Failed(text) => text,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(said("\"lo\" is no parent\u{1b}"), "\"lo\" is no parent\\u{1b} (/v1/x: status 400)");
+        assert_eq!(said(""), "the agent does not say why (/v1/x: status 400)");
+    }
 
     #[test]
     fn values_are_written_so_that_nothing_in_them_counts() {

@@ -4,7 +4,6 @@ pub mod ping;
 pub mod why;
 
 use std::fmt::Write as _;
-use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -180,10 +179,10 @@ fn line(cells: &[String; 7]) -> String {
 
 /// `None`: it was printed; else whoever read has gone, or it failed.
 fn print(text: &str) -> Option<Ending> {
-    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
-        Ok(()) => None,
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Some(Ending::Fine),
-        Err(error) => Some(Ending::Failed(format!("write the output: {error}"))),
+    match output::write(text) {
+        Ok(true) => None,
+        Ok(false) => Some(Ending::Fine),
+        Err(ending) => Some(ending),
     }
 }
 

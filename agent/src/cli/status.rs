@@ -43,14 +43,17 @@ pub fn status(socket: &Path, look: Look) -> Ending {
 fn patiently(socket: &Path, look: Look) -> Result<Value, Ending> {
     let until = look.patience.map(|patience| Instant::now() + patience);
     loop {
-        let found = query::document(socket, "/v1/status");
+        // The last look ends with the waiting.
+        let left = until.map_or(query::PATIENCE, |until| until.saturating_duration_since(Instant::now()));
+        let patience = left.clamp(PAUSE, query::PATIENCE);
+        let found = query::ask(socket, "GET", "/v1/status", patience);
         let done = match &found {
             Ok(document) => is_fine(document, look),
             Err(ending) => !matches!(ending, Ending::NotReachable(_) | Ending::TimedOut(_)),
         };
         if done || until.is_none_or(|until| Instant::now() + PAUSE > until) {
             return match (found, look.patience) {
-                (Err(Ending::NotReachable(text)), Some(patience)) => {
+                (Err(Ending::NotReachable(text) | Ending::TimedOut(text)), Some(patience)) => {
                     Err(Ending::TimedOut(format!("gave up after {} s: {text}", patience.as_secs())))
                 }
                 (found, _) => found,

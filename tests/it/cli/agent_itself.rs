@@ -50,7 +50,7 @@ fn the_log_level_is_turned_for_a_while_and_comes_back_by_itself() {
     let _third = world.attached("third", "lan");
     assert_eq!(said(&world), before + 1, "and it is as it was");
     assert_eq!(world.agent.cli(&world.lab, &["log-level", "set", "loud"]).code, Some(2));
-    assert_eq!(world.agent.cli(&world.lab, &["log-level", "set", "debug", "--for", "48h"]).code, Some(1));
+    assert_eq!(world.agent.cli(&world.lab, &["log-level", "set", "debug", "--for", "48h"]).code, Some(2));
 }
 
 #[test]

@@ -34,23 +34,37 @@ const NOBODY: &str = "explain";
 /// The daemon's configuration cannot be used for requests.
 pub async fn explain(context: &Context, pod: &PodRef) -> Result<Explanation, CniError> {
     let deadline = Instant::now() + PATIENCE;
+    let attached = context.ledger.all().iter().any(|record| {
+        record.pod.as_ref().is_some_and(|known| known.namespace == pod.namespace && known.name == pod.name)
+    });
     let found = match context.cluster.peek_pod(pod, deadline).await {
         Ok(found) => found,
         Err(error) => {
             let nothing = BTreeMap::new();
-            let remedy = "look at its name and namespace; manifests that no cluster has are for multus-agent lint";
-            let refusal = CniError::from(error).remedy(remedy);
-            return Ok(Explanation { known: false, refusal: Some(refusal.into()), ..Explanation::of(pod, &nothing) });
+            let remedy = unexplained(&error, attached);
+            let refusal = Some(CniError::from(error).remedy(remedy).into());
+            return Ok(Explanation { known: false, attached, refusal, ..Explanation::of(pod, &nothing) });
         }
     };
     let facts = pods::Facts { id: Some(found.id.clone()), annotations: found.annotations };
     let mut told = Explanation::of(&found.id, &facts.annotations);
-    told.attached = context.ledger.all().iter().any(|record| {
-        record.pod.as_ref().is_some_and(|known| known.namespace == pod.namespace && known.name == pod.name)
-    });
+    told.attached = attached;
     let call = as_the_runtime_asks(context, &found.id, &facts.annotations)?;
     told.refusal = judge(context, &call, &facts, &mut told).await.err().map(RefusalView::from);
     Ok(told)
+}
+
+/// What to do about a pod that nobody can say anything of.
+fn unexplained(error: &ClusterError, attached: bool) -> &'static str {
+    match (error, attached) {
+        (ClusterError::NotFound { .. }, false) => {
+            "look at its name and namespace; manifests that no cluster has are for multus-agent lint"
+        }
+        (ClusterError::NotFound { .. }, true) => {
+            "it is attached with what the runtime said of it: see multus-agent describe attachment"
+        }
+        _ => "see multus-agent check --category api-access; what is attached is in multus-agent describe attachment",
+    }
 }
 
 /// Everything an ADD looks at, in its order. The error is the ADD's own.

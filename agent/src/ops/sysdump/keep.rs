@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 /// The fields of our own documents.
-const FIELDS: [&str; 124] = [
+const FIELDS: [&str; 125] = [
     "apiVersion",
     "kind",
     "items",
@@ -93,6 +93,7 @@ const FIELDS: [&str; 124] = [
     "verb",
     "runner",
     "calls",
+    "buckets",
     "failures",
     "p50Ms",
     "p99Ms",
