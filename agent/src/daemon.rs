@@ -32,6 +32,7 @@ use crate::ops::refusals::Refusals;
 use crate::ops::repair::{self, Troubles};
 use crate::ops::runner::HostRunner;
 use crate::ops::runtime_conf::Keeper;
+use crate::ops::traces::Traces;
 use crate::ops::witness::Witness;
 use crate::records::Records;
 use crate::server::routes::Routes;
@@ -190,6 +191,7 @@ pub(crate) fn context(
         ledger,
         reflection: Reflection::new(&settings.datapath.reflect),
         spool: Spool::at(cni_dir),
+        traces: Traces::at(cni_dir),
         turns: Turns::new((cores * 4).max(8), metrics.admission.clone()),
         metrics,
         delegates: DelegateTally::default(),

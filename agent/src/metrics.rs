@@ -119,6 +119,12 @@ const REPAIRS: [(&str, &[&str]); 2] = [
 
 /// Verbs of the runtime.
 const VERBS: [&str; 6] = ["ADD", "DEL", "CHECK", "STATUS", "GC", "VERSION"];
+/// The stages that verbs mostly have; others begin when they happen.
+const STAGES: [(&str, &[&str]); 3] = [
+    ("ADD", &["wait", "pod", "plan", "record", "network", "delegate", "datapath", "routes", "result", "rest"]),
+    ("DEL", &["wait", "undo", "delegate", "rest"]),
+    ("CHECK", &["wait", "kernel", "delegate", "rest"]),
+];
 /// The pools of places.
 pub const POOLS: [&str; 2] = ["attach", "other"];
 
@@ -261,6 +267,11 @@ impl Metrics {
         for verb in VERBS {
             drop(self.requests.get_or_create(&RequestLabels { verb, code: 0 }));
             drop(self.request_duration.get_or_create(&RequestLabels { verb, code: 0 }));
+        }
+        for (verb, stages) in STAGES {
+            for stage in stages {
+                drop(self.stage_duration.get_or_create(&StageLabels { verb, stage }));
+            }
         }
         for (object, reasons) in REPAIRS {
             for reason in reasons {

@@ -67,6 +67,8 @@ mod sweep;
 mod sysdump;
 mod takeover;
 mod thin;
+mod top;
+mod trace;
 mod upstream;
 mod verbs;
 mod watch;

@@ -1,9 +1,10 @@
 //! What `/metrics` carries: families, labels, values that move with what happens.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lab::world::Builder;
 use lab::{Protocol, Voice, World, plugins, wait_until};
+use multus_agent::metrics::{CATALOGUE, Described, Kind};
 use serde_json::json;
 use std::time::Duration;
 
@@ -147,4 +148,92 @@ fn bpftool_shows_our_names() {
         assert!(attached.iter().any(|fact| fact.contains(program)), "{program} is not attached to eth0: {attached:?}");
     }
     world.del(&pod).expect_ok();
+}
+
+#[test]
+fn what_is_scraped_is_what_the_catalogue_says() {
+    needs_programs!();
+    let world = World::new("catalogue");
+    let pod = world.attached("cam", "lan");
+    let metrics = world.agent.metrics(&world.lab);
+    let families: BTreeMap<String, &Described> =
+        CATALOGUE.iter().flat_map(|group| group.families).map(|family| (family.name.to_owned(), family)).collect();
+    for (name, kind) in &metrics.types {
+        let family = families.get(name).unwrap_or_else(|| panic!("{name} is not in the catalogue"));
+        let wanted = match family.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        assert_eq!(kind, wanted, "{name}");
+        let sample = if family.kind == Kind::Histogram { format!("{name}_sum") } else { family.queried() };
+        let labels: BTreeSet<&str> = family.labels.iter().map(|label| label.name).collect();
+        let samples = metrics.matching(&sample, &[]);
+        assert!(!samples.is_empty(), "{name} has no sample {sample}");
+        for sample in samples {
+            assert_eq!(sample.labels.keys().map(String::as_str).collect::<BTreeSet<_>>(), labels, "{name}");
+        }
+    }
+    // What this node has no use for: no storm guard, no API server, nobody announces.
+    let absent = ["multus_guard_", "multus_api_request", "multus_watch_age", "multus_discovery_"];
+    let missing: Vec<_> = families
+        .keys()
+        .filter(|name| !metrics.types.contains_key(*name) && !absent.iter().any(|head| name.starts_with(head)))
+        .collect();
+    assert!(missing.is_empty(), "in the catalogue and not scraped: {missing:?}");
+    world.del(&pod).expect_ok();
+}
+
+#[test]
+fn the_stages_of_requests_add_up_to_their_duration() {
+    needs_programs!();
+    let world = World::new("stages");
+    for name in ["a", "b"] {
+        let pod = world.attached(name, "lan");
+        world.del(&pod).expect_ok();
+    }
+    let metrics = world.agent.metrics(&world.lab);
+    let all =
+        |family: &str, verb: &str| metrics.matching(family, &[("verb", verb)]).iter().map(|s| s.value).sum::<f64>();
+    for verb in ["ADD", "DEL"] {
+        let (stages, whole) =
+            (all("multus_cni_stage_duration_seconds_sum", verb), all("multus_cni_request_duration_seconds_sum", verb));
+        assert!((stages - whole).abs() < 1e-6 && whole > 0.0, "{verb}: stages {stages} s, requests {whole} s");
+        let times = [("verb", verb), ("stage", "delegate")];
+        assert_eq!(metrics.sum("multus_cni_stage_duration_seconds_count", &times), 2, "{verb}");
+    }
+}
+
+#[test]
+fn what_waits_is_left_over_or_at_work_is_counted() {
+    needs_programs!();
+    let builder = Builder::new("gauges");
+    let stuck = plugins::conf(&builder.lab, "stuck", &json!({"DEL": {"error": {"code": 5, "msg": "busy"}}}));
+    let slow = plugins::conf(&builder.lab, "slow", &json!({"ADD": {"sleep_ms": 1500}}));
+    let world = builder.network("stuck", &stuck).network("slow", &slow).start();
+    let pod = world.attached("stuck", "stuck");
+    let gauge = |name: &str, labels: &[(&str, &str)]| world.agent.metrics(&world.lab).sum(name, labels);
+    assert_eq!(gauge("multus_records", &[("state", "added")]), 1);
+    world.del(&pod).expect_ok();
+    assert_eq!((gauge("multus_records", &[("state", "undo")]), gauge("multus_records", &[("state", "added")])), (1, 0));
+    let failed = [("type", "stuck"), ("verb", "DEL")];
+    assert_eq!(gauge("multus_delegate_failures_total", &failed), 1);
+    let slow = world.lab.pod("slow").networks("slow");
+    std::thread::scope(|scope| {
+        scope.spawn(|| world.add(&slow));
+        let busy = || gauge("multus_admission_in_flight", &[("pool", "attach")]) == 1;
+        assert!(wait_until(Duration::from_secs(3), busy), "an ADD at work");
+    });
+    assert_eq!(gauge("multus_admission_in_flight", &[]), 0);
+    assert!(gauge("multus_admission_wait_seconds_count", &[("pool", "attach")]) >= 2);
+    let samples = world.agent.metrics(&world.lab);
+    let (resident, _) = world.agent.memory_kib();
+    let told = samples.sum("process_resident_memory_bytes", &[]) / 1024;
+    assert!(told.abs_diff(resident) < resident / 4, "{told} KiB told, {resident} KiB are resident");
+    let (descriptors, threads) = world.agent.descriptors_and_threads();
+    assert!(samples.sum("process_open_fds", &[]).abs_diff(descriptors as u64) < 8, "{descriptors}");
+    assert!(samples.sum("process_threads", &[]).abs_diff(threads as u64) < 8, "{threads}");
+    assert_eq!(samples.sum("multus_networks", &[("state", "valid")]), 2);
+    let version = samples.matching("multus_build_info", &[]);
+    assert!(version.len() == 1 && version[0].labels["version"] == env!("CARGO_PKG_VERSION"), "{version:?}");
 }

@@ -93,7 +93,9 @@ pub fn only_capabilities(command: &mut Command, wanted: u64) {
             // Effective, permitted and inheritable, twice. Root's program gets what is inheritable, too.
             let mut sets = [[0_u32; 3]; 2];
             check(libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()) as libc::c_int)?;
-            sets.iter_mut().for_each(|set| set[2] = 0);
+            for set in &mut sets {
+                set[2] = 0;
+            }
             check(libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) as libc::c_int)?;
             check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)).map(drop)
         });
@@ -298,6 +300,7 @@ pub enum Killed {
 
 /// Runs `command` and kills it just before the `number`th time that its first thread changes a file, a folder or what is
 /// in one: from 0 on, until it ends by itself.
+#[expect(clippy::zombie_processes, reason = "it is waited for by its number, as tracing wants")]
 pub fn kill_at_change(command: &mut Command, number: usize) -> Killed {
     // SAFETY: ptrace(PTRACE_TRACEME) takes no pointers and allocates nothing.
     unsafe {

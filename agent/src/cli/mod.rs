@@ -22,6 +22,8 @@ pub mod sections;
 pub mod shell;
 pub mod status;
 pub mod sysdump;
+pub mod top;
+pub mod trace;
 pub mod version;
 
 use std::path::PathBuf;
@@ -198,6 +200,35 @@ pub enum Command {
         #[command(flatten)]
         folder: shell::Folder,
     },
+    /// Show what the last requests did, step by step, and how long each step took
+    #[command(after_long_help = TRACE_EXAMPLES)]
+    Trace {
+        /// Where the agent is.
+        #[command(flatten)]
+        agent: Agent,
+        /// How to print it.
+        #[command(flatten)]
+        show: Show,
+        /// Which requests.
+        #[command(flatten)]
+        wanted: trace::Wanted,
+    },
+    /// Show live rates and percentiles of interfaces, networks, relay or plugins
+    #[command(after_long_help = TOP_EXAMPLES)]
+    Top {
+        /// What to look at
+        #[arg(default_value = "attachments")]
+        what: top::What,
+        /// Where the agent is.
+        #[command(flatten)]
+        agent: Agent,
+        /// How to print it.
+        #[command(flatten)]
+        show: Show,
+        /// How to look.
+        #[command(flatten)]
+        look: top::Look,
+    },
     /// Look at the relay at work
     Relay {
         /// In which way.
@@ -210,6 +241,18 @@ const STATUS_EXAMPLES: &str = "Examples:
   multus-agent status                         every subsystem, the worst first
   multus-agent status --brief                 one line, for a probe
   multus-agent status --wait --timeout 2m     in a script, after a roll-out";
+
+const TRACE_EXAMPLES: &str = "Examples:
+  multus-agent trace --pod default/cam        what was done for one pod
+  multus-agent trace --failed                 what failed, with cause and remedy; also before a restart
+  multus-agent trace --verb add --follow      every ADD as it comes
+  multus-agent trace --last 1 -o json";
+
+const TOP_EXAMPLES: &str = "Examples:
+  multus-agent top                            interfaces of pods, the busiest first
+  multus-agent top networks --sort group      networks by their share of multicast and broadcast
+  multus-agent top delegates --interval 10s   which plugin is slow right now
+  multus-agent top relay --once -o json";
 
 const GET_EXAMPLES: &str = "Examples:
   multus-agent get attachments -o wide
@@ -270,6 +313,8 @@ impl Command {
             Self::Check { asked } => check::check(&asked),
             Self::Explain { what } => explain::explain(&what),
             Self::Lint { files, plan } => lint::lint(&files, plan),
+            Self::Trace { agent, show, wanted } => trace::trace(&agent, show.output, &wanted),
+            Self::Top { what, agent, show, look } => top::top(&agent, what, show.output, &look),
             Self::Relay { what } => relay::relay(&what),
             Self::Describe { what, name, agent, show } => describe::describe(&agent.socket, what, &name, show.output),
             Self::Get { what, agent, show } => get::get(&agent.socket, what, show.output),
@@ -311,6 +356,8 @@ pub enum Ending {
     Fine,
     /// Exit code 1: what was asked for was told, and it is not well.
     Problem,
+    /// Exit code 2: what was asked for makes no sense.
+    Usage(String),
     /// Exit code 3.
     NotReachable(String),
     /// Exit code 4.
@@ -326,6 +373,7 @@ impl Ending {
             Self::Fine => (0, None),
             Self::Problem => (1, None),
             Self::Failed(text) => (1, Some(text)),
+            Self::Usage(text) => (2, Some(text)),
             Self::NotReachable(text) => (3, Some(text)),
             Self::TimedOut(text) => (4, Some(text)),
         };

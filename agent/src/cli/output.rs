@@ -115,9 +115,18 @@ pub fn safe(text: &str) -> String {
 
 /// Prints to standard output; whoever closed it has read enough.
 pub fn print(text: &str) -> Ending {
+    write(text).map_or_else(|ending| ending, |_| Ending::Fine)
+}
+
+/// The same for whoever goes on after it: false when nobody reads any more.
+///
+/// # Errors
+/// The ending that says why it cannot be written.
+pub fn write(text: &str) -> Result<bool, Ending> {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Ending::Failed(format!("write the output: {error}")),
-        _ => Ending::Fine,
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Ending::Failed(format!("write the output: {error}"))),
     }
 }
 

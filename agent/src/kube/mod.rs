@@ -41,6 +41,7 @@ pub use self::events::Kind as EventKind;
 use self::folder::Folder;
 use self::known::Known;
 pub use self::lease::{LeaseFacts, LeaseName};
+pub use self::report::Delivery;
 use self::report::Reports;
 pub use self::written::WrittenStatuses;
 use crate::metrics::Api;
@@ -247,17 +248,15 @@ impl Cluster {
     }
 
     /// Writes the pod's network-status annotation, some time soon, again and again until it is there or the pod is not.
-    /// A later text for the same pod replaces an earlier one. Without a UID in `pod` (or in the watch) nothing keeps the
+    /// The answer tells how far it is; `None` without an API server. A later text for the same pod replaces an earlier one. Without a UID in `pod` (or in the watch) nothing keeps the
     /// text from a pod that was created again under the name: pass the reference that [`Cluster::pod`] gave. Without an API server nothing is written.
-    pub fn report_status(&self, pod: &PodRef, text: String) {
-        if self.0.server.is_none() {
-            return;
-        }
+    pub fn report_status(&self, pod: &PodRef, text: String) -> Option<Arc<Delivery>> {
+        self.0.server.as_ref()?;
         let mut pod = pod.clone();
         if pod.uid.is_none() {
             pod.uid = self.0.pods.get(&key(&pod)).and_then(|known| known.id.uid.clone());
         }
-        self.0.reports.put(&pod, text);
+        Some(self.0.reports.put(&pod, text))
     }
 
     /// Posts an event about the pod, some time soon. Without an API server nothing is posted.

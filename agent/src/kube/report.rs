@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ::kube::Api;
@@ -31,10 +31,40 @@ const WRITE: Duration = Duration::from_secs(5);
 /// First and longest pause between attempts.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
+/// How far a text is on its way to its pod.
+#[derive(Debug)]
+pub struct Delivery {
+    queued: Instant,
+    retries: AtomicU64,
+    ended: OnceLock<(&'static str, Duration)>,
+}
+
+impl Delivery {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { queued: Instant::now(), retries: AtomicU64::new(0), ended: OnceLock::new() })
+    }
+
+    fn ends(&self, how: &'static str) {
+        // Ended once, it stays so.
+        let _ = self.ended.set((how, self.queued.elapsed()));
+    }
+
+    /// Attempts that failed.
+    pub fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
+    }
+
+    /// `written`, `dropped` or `replaced` (by a later text), and how long that took; `None`: it is on its way.
+    pub fn ended(&self) -> Option<(&'static str, Duration)> {
+        self.ended.get().copied()
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Report {
     pod: PodRef,
     text: String,
+    delivery: Arc<Delivery>,
 }
 
 #[derive(Debug)]
@@ -73,11 +103,12 @@ impl Reports {
     }
 
     /// Queues `text`, in place of what the pod was to be told before.
-    pub(super) fn put(&self, pod: &PodRef, text: String) {
-        let report = Report { pod: pod.clone(), text };
+    pub(super) fn put(&self, pod: &PodRef, text: String) -> Arc<Delivery> {
+        let delivery = Delivery::new();
+        let report = Report { pod: pod.clone(), text, delivery: Arc::clone(&delivery) };
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = pending.get_mut(&super::key(pod)) {
-            old.report = report;
+            std::mem::replace(&mut old.report, report).delivery.ends("replaced");
             old.version += 1;
             old.due = Instant::now();
         } else if pending.len() < MOST_PENDING {
@@ -85,9 +116,11 @@ impl Reports {
             pending.insert(super::key(pod), first);
         } else {
             self.dropped.fetch_add(1, Ordering::Relaxed);
+            delivery.ends("dropped");
         }
         drop(pending);
         self.news.notify_one();
+        delivery
     }
 
     pub(super) fn pending(&self) -> usize {
@@ -134,9 +167,11 @@ impl Reports {
             one.due = Instant::now();
         } else if outcome == Outcome::Failed {
             self.retried.fetch_add(1, Ordering::Relaxed);
+            one.report.delivery.retries.fetch_add(1, Ordering::Relaxed);
             one.due = Instant::now() + jittered(one.pause);
             one.pause = (one.pause * 2).min(PAUSE.1);
         } else {
+            one.report.delivery.ends(if outcome == Outcome::Written { "written" } else { "dropped" });
             pending.remove(key);
             self.dropped.fetch_add(u64::from(outcome == Outcome::Dropped), Ordering::Relaxed);
         }

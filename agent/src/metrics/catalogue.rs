@@ -113,7 +113,7 @@ labels! {
     API_CODE = "code" of "the API", "the HTTP status, `0` where no answer came";
     NETWORK_STATE = "state" of "a network", "`valid`, `invalid` (its config cannot be used)";
     WRITE_OUTCOME = "outcome" of "a network-status", "`written`, `retried` (did not succeed and is tried again), `dropped` (its pod is gone or another one, or the API server refuses it for good)";
-    RANGE = "range", "a range of addresses, as `first-last`";
+    RANGE = "range", "a range of addresses, as `first-last`, or several that one address comes from; the first hundred ranges of all networks";
     HANDLER = "handler", "the path on the agent's socket, `NotFound` for others";
     HTTP_CODE = "code" of "the socket", "the HTTP status";
     METHOD = "method", "`GET`, `POST`, `other`";

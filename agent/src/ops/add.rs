@@ -16,6 +16,7 @@ use crate::ops::cluster_network;
 use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::invocation::{Invocation, Sandbox};
 use crate::ops::runner::Runner;
+use crate::ops::steps::Stage as Step;
 use crate::ops::{
     auxiliary, chain, default_network, default_route, device_info, devices, links, pods, preflight, recording, reflect,
     result_cache, undo,
@@ -31,23 +32,27 @@ use crate::wire::Job;
 /// Whatever refused the plan, or the first step that failed; then everything before it was undone.
 pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R) -> Result<String, CniError> {
     let sandbox = call.sandbox()?;
+    let steps = &call.steps;
     let refused = |error| refused(context, call, error);
-    default_network::wait(context, call.work_until).await.map_err(refused)?;
+    steps.attempt(Step::Wait, default_network::wait(context, call.work_until)).await.map_err(refused)?;
     if runner.is_gone() {
         return Err(CniError::new(code::TRY_LATER, "the CNI plugin that asked is gone"));
     }
-    let _turn = context.turns.take(Pool::Attaching, Some(sandbox.container), call.deadline).await?;
+    let turn = context.turns.take(Pool::Attaching, Some(sandbox.container), call.deadline);
+    let _turn = steps.attempt(Step::Wait, turn).await?;
     if let Some(answer) = answered_before(context, call, &sandbox) {
         return answer;
     }
-    clear_leftover(context, call, &sandbox, runner).await?;
-    let pod = match pods::find(context, call).await.map_err(|error| error.within(about(call.request.pod.as_ref())))? {
+    steps.attempt(Step::Undo, clear_leftover(context, call, &sandbox, runner)).await?;
+    let pod = steps.attempt(Step::Pod, pods::find(context, call)).await;
+    let pod = match pod.map_err(|error| error.within(about(call.request.pod.as_ref())))? {
         pods::Found::Known(pod) => pod,
         pods::Found::Gone => return pods::nothing_attached(call),
     };
     let reflected = plan::reflect::protocols(&pod.annotations).map_err(refused)?;
-    let plan = feasible_plan(context, call, &sandbox, &pod).await.map_err(refused)?;
-    let mut record = recording::begin(context, call, &sandbox, &plan).map_err(refused)?;
+    let plan = steps.attempt(Step::Plan, feasible_plan(context, call, &sandbox, &pod)).await.map_err(refused)?;
+    let recorded = steps.at_once(Step::Record, || recording::begin(context, call, &sandbox, &plan));
+    let mut record = recorded.map_err(refused)?;
     match carry_out(context, call, (&plan, &reflected), &mut record, runner).await {
         Ok((answer, results)) => {
             context.reflection.changed();
@@ -55,7 +60,8 @@ pub async fn add<R: Runner>(context: &Context, call: &Invocation, runner: &mut R
             Ok(answer)
         }
         Err(error) => {
-            for line in undo::undo(context, &mut record, Some(sandbox.netns), runner, call.deadline).await {
+            let undo = undo::undo(context, &mut record, Some(sandbox.netns), runner, call.deadline);
+            for line in steps.during(Step::Undo, undo).await {
                 tracing::warn!(container = %sandbox.container, "roll back: {line}");
             }
             remove_remains(&sandbox, &plan).await;
@@ -75,12 +81,13 @@ async fn carry_out<R: Runner>(
 ) -> Result<(String, Vec<CniResult>), CniError> {
     let results = attach_all(context, call, plan, record, runner).await?;
     if let Some(netns) = &call.request.netns {
-        record.reflect = reflect::meet(context, netns, record, reflected).await;
+        record.reflect = call.steps.during(Step::Reflect, reflect::meet(context, netns, record, reflected)).await;
     }
     let answer = results.first().cloned().unwrap_or_default().print(call.version)?;
     if !runner.is_heard() {
         return Err(CniError::new(code::TRY_LATER, "the CNI plugin that asked is gone"));
     }
+    let concluded = call.steps.begin(Step::Result);
     result_cache::write(context, record, plan, &results);
     let infos: Vec<_> = plan.attachments.iter().map(|each| device_info::shown(context, call, each)).collect();
     let told = plan.attachments.iter().zip(&results).zip(&infos);
@@ -88,7 +95,8 @@ async fn carry_out<R: Runner>(
     let made: Vec<_> = told.map(made).collect();
     record.status = Some(plan::status::network_status(&made));
     record.state = State::Added;
-    recording::save(context, record)?;
+    drop(concluded);
+    call.steps.at_once(Step::Record, || recording::save(context, record))?;
     Ok((answer, results))
 }
 
@@ -234,11 +242,15 @@ async fn attach_all<R: Runner>(
 ) -> Result<Vec<CniResult>, CniError> {
     let mut results = Vec::new();
     for (at, attachment) in plan.attachments.iter().enumerate() {
-        let result = attach(context, call, attachment, (record, at), runner).await?;
+        let step = call.steps.begin(Step::Network).of(&attachment.network, attachment.ifname.as_str());
+        let result = step.ends(attach(context, call, attachment, (record, at), runner).await)?;
         if !attachment.master
             && let Some(netns) = &call.request.netns
         {
+            let step = call.steps.begin(Step::Datapath).of("", attachment.ifname.as_str());
             let link = links::follow(context, netns, attachment).await;
+            step.note(link.as_ref().and_then(|link| link.note.as_deref()).unwrap_or_default());
+            drop(step);
             if let Some(recorded) = record.attachments.get_mut(at) {
                 recorded.link = link;
             }
@@ -246,7 +258,8 @@ async fn attach_all<R: Runner>(
         results.push(result);
     }
     if let Some(netns) = &call.request.netns {
-        let settled = default_route::settle(netns.as_path(), plan, &mut results).await?;
+        let settling = default_route::settle(netns.as_path(), plan, &mut results);
+        let settled = call.steps.attempt(Step::Routes, settling).await?;
         for at in settled.changed {
             if let (Some(attachment), Some(result), Some(recorded)) =
                 (plan.attachments.get(at), results.get(at), record.attachments.get_mut(at))
@@ -274,7 +287,7 @@ pub(super) async fn attach<R: Runner>(
     let args = record.attachments.get(at).and_then(|a| a.delegates.first()).map(|d| d.args.clone()).unwrap_or_default();
     for (index, plugin) in attachment.config.plugins.iter().enumerate() {
         record.mark((at, index), Stage::Called);
-        recording::save(context, record)?;
+        call.steps.at_once(Step::Record, || recording::save(context, record))?;
         let job = Job {
             id: 0,
             plugin: plugin.plugin.clone(),
@@ -354,7 +367,7 @@ fn reason(error: &CniError) -> &'static str {
 /// Tells the pod what it got: its status and its events are on their way.
 fn announce(context: &Context, call: &Invocation, plan: &Plan, record: &Record, results: &[CniResult]) {
     if let (Some(pod), Some(status)) = (&call.request.pod, &record.status) {
-        context.cluster.report_status(pod, status.clone());
+        call.steps.beside(context.cluster.report_status(pod, status.clone()));
     }
     for (attachment, result) in plan.attachments.iter().zip(results) {
         if let Some(text) = plan::status::added_interface(&attachment.ifname, &attachment.network, result) {

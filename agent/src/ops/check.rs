@@ -9,6 +9,7 @@ use crate::ops::chain;
 use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
+use crate::ops::steps::Stage as Step;
 use crate::ops::takeover;
 use crate::records::{Attachment, Record, State};
 use crate::sys::links;
@@ -20,7 +21,8 @@ use crate::wire::Job;
 /// Code 3 for an unknown container, code 104 for a difference we see, else the delegate's own.
 pub async fn check<R: Runner>(context: &Context, call: &Invocation, runner: &mut R) -> Result<(), CniError> {
     let (Some(container), Some(netns)) = (&call.request.container_id, &call.request.netns) else { return Ok(()) };
-    let _turn = context.turns.take(Pool::Others, Some(container), call.deadline).await?;
+    let turn = context.turns.take(Pool::Others, Some(container), call.deadline);
+    let _turn = call.steps.attempt(Step::Wait, turn).await?;
     let record = takeover::current(context, container, call.request.ifname.as_ref());
     let record = record.filter(|record| record.state == State::Added).ok_or_else(|| {
         CniError::new(
@@ -32,7 +34,7 @@ pub async fn check<R: Runner>(context: &Context, call: &Invocation, runner: &mut
     // What is still joining, or did not quite leave, is not promised to anybody.
     let whole = || record.attachments.iter().filter(|attachment| !attachment.hotplug || attachment.result.is_some());
     for attachment in whole() {
-        link(netns.as_path(), attachment).await?;
+        call.steps.attempt(Step::Kernel, link(netns.as_path(), attachment)).await?;
     }
     for attachment in whole() {
         delegates(context, &record, attachment, netns, call.deadline, runner).await?;

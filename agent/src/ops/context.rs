@@ -24,6 +24,7 @@ use crate::ops::probe::Probes;
 use crate::ops::reflect::Reflection;
 use crate::ops::refusals::Refusals;
 use crate::ops::repair::Troubles;
+use crate::ops::traces::Traces;
 use crate::ops::witness::Witness;
 use crate::spool::Spool;
 
@@ -64,6 +65,8 @@ pub struct Context {
     pub delegates: DelegateTally,
     /// What was refused lately.
     pub refusals: Refusals,
+    /// What became of the last operations, step by step.
+    pub traces: Traces,
     /// Whose turn it is.
     pub turns: Turns,
     /// Something was left over just now, by a shim that is gone: a reason to look before it is time.

@@ -11,6 +11,7 @@ use crate::names::ContainerId;
 use crate::ops::context::{Context, Pool};
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
+use crate::ops::steps::Stage as Step;
 use crate::ops::{anew, chain, links, takeover, undo};
 use crate::records::{Origin, Record, State};
 use crate::spool::Note;
@@ -21,7 +22,8 @@ use crate::spool::Note;
 /// Code 11 when the node is too busy to begin and not even a note of it could be written; the runtime comes again.
 pub async fn del<R: Runner>(context: &Context, call: &Invocation, runner: &mut R) -> Result<(), CniError> {
     let Some(container) = &call.request.container_id else { return Ok(()) };
-    let turn = match context.turns.take(Pool::Others, Some(container), call.deadline).await {
+    let turn = context.turns.take(Pool::Others, Some(container), call.deadline);
+    let turn = match call.steps.attempt(Step::Wait, turn).await {
         Ok(turn) => turn,
         Err(error) => return put_off(context, container, error),
     };
@@ -34,12 +36,12 @@ pub async fn del<R: Runner>(context: &Context, call: &Invocation, runner: &mut R
             if record.origin == Origin::Cache {
                 anew::complete(context, call, &mut record).await;
             }
-            detach(context, call, record, runner).await;
+            call.steps.during(Step::Undo, detach(context, call, record, runner)).await;
         }
-        None => by_the_plan(context, call, container, runner).await,
+        None => call.steps.during(Step::Undo, by_the_plan(context, call, container, runner)).await,
     }
     drop(turn);
-    undo::leftovers(context, runner, undo::RIDE).await;
+    call.steps.during(Step::Undo, undo::leftovers(context, runner, undo::RIDE)).await;
     Ok(())
 }
 

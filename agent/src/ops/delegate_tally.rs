@@ -21,7 +21,7 @@ pub struct Row {
     /// The last failure, and when.
     pub last_error: Option<(SystemTime, CniError)>,
     /// Calls by time: one count for each of [`DURATIONS`], and one for what took longer.
-    buckets: [u64; DURATIONS.len() + 1],
+    pub buckets: [u64; DURATIONS.len() + 1],
 }
 
 /// The rows by plugin type, verb and runner.
@@ -62,21 +62,26 @@ impl DelegateTally {
 
 impl Row {
     /// The time, in seconds, that `share` of the calls took at most; straight between the bounds, as Prometheus has it.
-    #[expect(clippy::cast_precision_loss, reason = "calls are far below 2^53")]
     pub fn quantile(&self, share: f64) -> f64 {
-        let rank = share * self.calls as f64;
-        let mut below = 0_u64;
-        let mut from = 0.0;
-        for (bound, count) in DURATIONS.iter().zip(self.buckets) {
-            let reached = below + count;
-            if count > 0 && reached as f64 >= rank {
-                return from + (bound - from) * ((rank - below as f64) / count as f64).clamp(0.0, 1.0);
-            }
-            below = reached;
-            from = *bound;
-        }
-        from
+        quantile(&self.buckets, share)
     }
+}
+
+/// The same of calls by time, as [`Row::buckets`] has them: also of those between two looks.
+#[expect(clippy::cast_precision_loss, reason = "calls are far below 2^53")]
+pub fn quantile(buckets: &[u64], share: f64) -> f64 {
+    let rank = share * buckets.iter().sum::<u64>() as f64;
+    let mut below = 0_u64;
+    let mut from = 0.0;
+    for (bound, count) in DURATIONS.iter().zip(buckets.iter().copied()) {
+        let reached = below + count;
+        if count > 0 && reached as f64 >= rank {
+            return from + (bound - from) * ((rank - below as f64) / count as f64).clamp(0.0, 1.0);
+        }
+        below = reached;
+        from = *bound;
+    }
+    from
 }
 
 #[cfg(test)]

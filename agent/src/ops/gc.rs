@@ -11,6 +11,7 @@ use crate::names::{ContainerId, IfName};
 use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
+use crate::ops::steps::Stage as Step;
 use crate::ops::{chain, cluster_network, takeover, undo};
 use crate::plan::{self, KnownNetwork};
 use crate::records::results::Results;
@@ -46,7 +47,7 @@ pub async fn gc<R: Runner>(context: &Context, call: &Invocation, runner: &mut R)
     takeover::import(context);
     // Before anything of them is undone: afterwards nobody knows any more that these networks were made here.
     let told = networks(context, call).await;
-    let undone = undo_unlisted(context, call, &valid, runner).await;
+    let undone = call.steps.during(Step::Undo, undo_unlisted(context, call, &valid, runner)).await;
     let mut refused = Vec::new();
     for told in told {
         let stays = stays(context, call, &told.config, &valid).await;
@@ -54,7 +55,7 @@ pub async fn gc<R: Runner>(context: &Context, call: &Invocation, runner: &mut R)
             refused.extend(tell(context, call, &told, &stays, runner).await);
         }
     }
-    undo::leftovers(context, runner, undo::RIDE).await;
+    call.steps.during(Step::Undo, undo::leftovers(context, runner, undo::RIDE)).await;
     let count = undone.len() + refused.len();
     if let Some(first) = refused.into_iter().next().filter(|_| undone.is_empty()) {
         return Err(first);

@@ -17,6 +17,7 @@ use crate::objects::Network;
 use crate::ops::context::{Context, Pool};
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
+use crate::ops::steps::{Stage as Step, Steps};
 use crate::ops::{
     add, check, cluster_network, default_route, links, pods, preflight, recording, result_cache, status, undo,
 };
@@ -53,11 +54,16 @@ struct Request<'a> {
 /// # Errors
 /// Code 3 for a container or pod that is not known, 4 for the environment or an interface that is taken, 6 and 7 for the
 /// network; else whatever the plugins say, DEL included.
-pub async fn perform<R: Runner>(context: &Context, asked: Asked, runner: &mut R) -> Result<Option<String>, CniError> {
+pub async fn perform<R: Runner>(
+    context: &Context,
+    asked: Asked,
+    steps: &Steps,
+    runner: &mut R,
+) -> Result<Option<String>, CniError> {
     let timeout_ms = u64::try_from(context.settings.request_timeout.as_millis()).unwrap_or(u64::MAX);
     let (env, config) = (asked.env, CONF.to_owned());
     let call = Call { protocol: PROTOCOL, shim: String::new(), env, config, timeout_ms, again: false };
-    let call = Invocation::read(call, &context.settings)?;
+    let call = Invocation { steps: steps.clone(), ..Invocation::read(call, &context.settings)? };
     let config = NetworkConfig::parse(asked.config.as_bytes(), None)
         .map_err(|error| error.within("configuration of the network"))?;
     let command = call.request.command;
@@ -81,7 +87,8 @@ async fn add<R: Runner>(
     attributes: &InterfaceAttributes,
     runner: &mut R,
 ) -> Result<String, CniError> {
-    let _turn = context.turns.take(Pool::Attaching, Some(&request.container), request.call.deadline).await?;
+    let turn = context.turns.take(Pool::Attaching, Some(&request.container), request.call.deadline);
+    let _turn = request.call.steps.attempt(Step::Wait, turn).await?;
     let mut record = running(context, &request)?;
     let netns = namespace(&record, &request.call)?;
     request.call.request.netns = Some(netns.clone());
@@ -112,7 +119,8 @@ async fn add<R: Runner>(
             result.print(Version::NEWEST)
         }
         Err(error) => {
-            for line in undo::one(context, &mut record, at, runner, request.call.deadline).await {
+            let undo = undo::one(context, &mut record, at, runner, request.call.deadline);
+            for line in request.call.steps.during(Step::Undo, undo).await {
                 tracing::warn!(container = %request.container, "roll back: {line}");
             }
             pods::event(context, &request.call, EventKind::Warning, "FailedAttaching", &error.to_string());
@@ -151,14 +159,15 @@ async fn carry_out<R: Runner>(
     record
         .attachments
         .push(records::Attachment { hotplug: true, ..recording::recorded(attachment, &call.request, Stage::Planned)? });
-    recording::save(context, record)?;
+    call.steps.at_once(Step::Record, || recording::save(context, record))?;
     let mut result = add::attach(context, call, attachment, (record, at), runner).await?;
     if !runner.is_heard() {
         return Err(CniError::new(code::TRY_LATER, "whoever asked is gone"));
     }
-    keep_default_route(context, call, plan, (record, at), &mut result).await?;
+    let routes = keep_default_route(context, call, plan, (record, at), &mut result);
+    call.steps.attempt(Step::Routes, routes).await?;
     if let Some(netns) = &record.netns {
-        let link = links::follow(context, netns, attachment).await;
+        let link = call.steps.during(Step::Datapath, links::follow(context, netns, attachment)).await;
         if let Some(recorded) = record.attachments.get_mut(at) {
             recorded.link = link;
         }
@@ -167,7 +176,7 @@ async fn carry_out<R: Runner>(
     let (network, device_info) = (attachment.network.as_str(), None);
     let made = plan::status::Made { network, master: false, result: &result, device_info };
     record.status = record.status.as_deref().map(|status| plan::status::with(status, &made));
-    recording::save(context, record)?;
+    call.steps.at_once(Step::Record, || recording::save(context, record))?;
     result_cache::write_from(context, record, at, plan, std::slice::from_ref(&result));
     Ok(result)
 }
@@ -193,7 +202,8 @@ async fn keep_default_route(
 }
 
 async fn del<R: Runner>(context: &Context, request: &Request<'_>, runner: &mut R) -> Result<(), CniError> {
-    let _turn = context.turns.take(Pool::Others, Some(&request.container), request.call.deadline).await?;
+    let turn = context.turns.take(Pool::Others, Some(&request.container), request.call.deadline);
+    let _turn = request.call.steps.attempt(Step::Wait, turn).await?;
     let mut record = running(context, request)?;
     let ifname = request.call.request.interface()?;
     if !record.attachments.iter().any(|attachment| attachment.ifname == *ifname) {
@@ -202,7 +212,8 @@ async fn del<R: Runner>(context: &Context, request: &Request<'_>, runner: &mut R
     }
     let at = position(&record, request)?;
     let left = record.attachments.get(at).map(|left| (left.network.clone(), left.ifname.clone()));
-    let failed = undo::one(context, &mut record, at, runner, request.call.deadline).await;
+    let undo = undo::one(context, &mut record, at, runner, request.call.deadline);
+    let failed = request.call.steps.during(Step::Undo, undo).await;
     match failed.first() {
         None => {
             let status = record.status.as_deref().zip(left);
@@ -214,7 +225,8 @@ async fn del<R: Runner>(context: &Context, request: &Request<'_>, runner: &mut R
 }
 
 async fn check<R: Runner>(context: &Context, request: &Request<'_>, runner: &mut R) -> Result<(), CniError> {
-    let _turn = context.turns.take(Pool::Others, Some(&request.container), request.call.deadline).await?;
+    let turn = context.turns.take(Pool::Others, Some(&request.container), request.call.deadline);
+    let _turn = request.call.steps.attempt(Step::Wait, turn).await?;
     let record = running(context, request)?;
     let netns = namespace(&record, &request.call)?;
     let at = position(&record, request)?;

@@ -7,6 +7,7 @@ use crate::cni::{CniResult, Command, Environment, Request, Version};
 use crate::config::{NetConf, Settings};
 use crate::fault::{CniError, code, quote};
 use crate::names::{ContainerId, IfName, NetnsPath};
+use crate::ops::steps::Steps;
 use crate::wire::{Call, PROTOCOL};
 
 /// The capability under which containerd hands over the pod's annotations.
@@ -31,6 +32,8 @@ pub struct Invocation {
     pub work_until: Instant,
     /// When everything has to be over.
     pub deadline: Instant,
+    /// The steps that are taken for it.
+    pub steps: Steps,
 }
 
 /// Which container an ADD attaches, and where.
@@ -80,7 +83,17 @@ impl Invocation {
         };
         let deadline = Instant::now() + timeout;
         let work_until = deadline.checked_sub(RESERVE.min(timeout / 4)).unwrap_or(deadline);
-        Ok(Self { request, conf, config: call.config, version, annotations, again: call.again, work_until, deadline })
+        Ok(Self {
+            request,
+            conf,
+            config: call.config,
+            version,
+            annotations,
+            again: call.again,
+            work_until,
+            deadline,
+            steps: Steps::default(),
+        })
     }
 
     /// What an ADD must name.

@@ -41,8 +41,10 @@ pub mod result_cache;
 pub mod runner;
 pub mod runtime_conf;
 pub mod status;
+pub mod steps;
 pub mod sysdump;
 pub mod takeover;
+pub mod traces;
 pub mod undo;
 pub mod view;
 pub mod why;
@@ -51,24 +53,28 @@ pub mod witness;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use crate::cni::{Command, Version};
 use crate::fault::CniError;
-use crate::metrics::RequestLabels;
+use crate::metrics::{RequestLabels, StageLabels};
 use crate::wire::{Call, Step};
 use context::Context;
 use invocation::Invocation;
 use refusals::Asked;
 use runner::Runner;
+use steps::{Steps, Traced};
+use traces::Trace;
 
 /// Answers one call, counts it and logs it.
 pub async fn answer<R: Runner>(context: &Arc<Context>, call: Call, runner: &mut R) -> Step {
     context.metrics.asked_by(&call.shim);
     let asked = asked_by(&call.env);
-    counted(context, asked, async {
-        let invocation = Invocation::read(call, &context.settings)?;
-        Box::pin(perform(context, &invocation, runner)).await
+    let steps = Steps::default();
+    let mut runner = Traced::new(runner, &steps);
+    counted(context, asked, &steps, async {
+        let invocation = Invocation { steps: steps.clone(), ..Invocation::read(call, &context.settings)? };
+        Box::pin(perform(context, &invocation, &mut runner)).await
     })
     .await
 }
@@ -77,9 +83,12 @@ pub async fn answer<R: Runner>(context: &Arc<Context>, call: Call, runner: &mut 
 pub async fn answer_in_newest<R: Runner>(context: &Arc<Context>, call: Call, runner: &mut R) -> Step {
     context.metrics.asked_by(&call.shim);
     let asked = asked_by(&call.env);
-    counted(context, asked, async {
-        let invocation = Invocation::read(call, &context.settings)?;
-        Box::pin(perform(context, &Invocation { version: Version::NEWEST, ..invocation }, runner)).await
+    let steps = Steps::default();
+    let mut runner = Traced::new(runner, &steps);
+    counted(context, asked, &steps, async {
+        let read = Invocation::read(call, &context.settings)?;
+        let invocation = Invocation { version: Version::NEWEST, steps: steps.clone(), ..read };
+        Box::pin(perform(context, &invocation, &mut runner)).await
     })
     .await
 }
@@ -87,7 +96,9 @@ pub async fn answer_in_newest<R: Runner>(context: &Arc<Context>, call: Call, run
 /// Answers what `/delegate` is asked: one network of a running pod, counted and logged as the runtime's requests are.
 pub async fn answer_delegate<R: Runner>(context: &Arc<Context>, asked: hotplug::Asked, runner: &mut R) -> Step {
     let who = asked_by(&asked.env);
-    counted(context, who, hotplug::perform(context, asked, runner)).await
+    let steps = Steps::default();
+    let mut runner = Traced::new(runner, &steps);
+    counted(context, who, &steps, hotplug::perform(context, asked, &steps, &mut runner)).await
 }
 
 /// Who asks for what.
@@ -97,28 +108,44 @@ fn asked_by(env: &BTreeMap<String, String>) -> Asked {
 }
 
 async fn counted(
-    context: &Context,
+    context: &Arc<Context>,
     asked: Asked,
+    steps: &Steps,
     work: impl Future<Output = Result<Option<String>, CniError>>,
 ) -> Step {
-    let began = Instant::now();
     let outcome = work.await;
     let verb = asked.verb;
+    let took = conclude(context, &asked, steps, outcome.as_ref().err());
     let labels =
         RequestLabels { verb, code: outcome.as_ref().err().map_or(0, |error| context.metrics.code_label(error.code)) };
     context.metrics.requests.get_or_create(&labels).inc();
-    context.metrics.request_duration.get_or_create(&labels).observe(began.elapsed().as_secs_f64());
+    context.metrics.request_duration.get_or_create(&labels).observe(took.as_secs_f64());
     match outcome {
         Ok(output) => {
-            tracing::info!(verb, ms = began.elapsed().as_millis(), "done");
+            tracing::info!(verb, ms = took.as_millis(), "done");
             Step::Done { output }
         }
         Err(error) => {
-            tracing::warn!(verb, code = error.code, ms = began.elapsed().as_millis(), "refused: {error}");
+            tracing::warn!(verb, code = error.code, ms = took.as_millis(), "refused: {error}");
             context.refusals.note(asked, &error);
             Step::Fail { error }
         }
     }
+}
+
+/// The steps become a trace, and are counted by stage; how long all of them took.
+fn conclude(context: &Arc<Context>, asked: &Asked, steps: &Steps, error: Option<&CniError>) -> Duration {
+    let finished = steps.finish();
+    let took = finished.took;
+    for (stage, time) in &finished.times {
+        let labels = StageLabels { verb: asked.verb, stage: stage.as_str() };
+        context.metrics.stage_duration.get_or_create(&labels).observe(time.as_secs_f64());
+    }
+    if context.traces.keep(Trace::new(asked, finished, error)) {
+        let context = Arc::clone(context);
+        tokio::task::spawn_blocking(move || context.traces.write(view::trace_document));
+    }
+    took
 }
 
 async fn perform<R: Runner>(

@@ -36,7 +36,7 @@ pub async fn report(context: Arc<Context>) {
             Some(written) => written.of(pod).is_some_and(|found| status::is_owed(text, found, is_young(&record))),
         };
         if is_owed {
-            context.cluster.report_status(pod, text.clone());
+            drop(context.cluster.report_status(pod, text.clone()));
         }
     }
 }

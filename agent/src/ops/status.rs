@@ -10,6 +10,7 @@ use crate::ops::context::Context;
 use crate::ops::default_network;
 use crate::ops::invocation::Invocation;
 use crate::ops::runner::Runner;
+use crate::ops::steps::Stage as Step;
 use crate::ops::undo;
 use crate::plan;
 use crate::wire::Job;
@@ -27,7 +28,8 @@ const RIDE: Duration = Duration::from_millis(700);
 pub async fn status<R: Runner>(context: &Context, call: &Invocation, runner: &mut R) -> Result<(), CniError> {
     let began = Instant::now();
     let answer = judge(context, call, runner).await;
-    undo::leftovers(context, runner, RIDE.saturating_sub(began.elapsed())).await;
+    let ride = undo::leftovers(context, runner, RIDE.saturating_sub(began.elapsed()));
+    call.steps.during(Step::Undo, ride).await;
     answer
 }
 

@@ -326,9 +326,9 @@ mod tests {
 
     #[test]
     fn the_way_is_told_by_the_mac() {
-        let payload = types(&["_ipp._tcp", "_http._tcp"]);
         /// What it is, who asks, who answers, which ways the answers went, and what follows.
         type Row = (&'static str, Mac, Mac, &'static [bool], Path, &'static str);
+        let payload = types(&["_ipp._tcp", "_http._tcp"]);
         let rows: [Row; 9] = [
             ("the node's own, at the node", NODE, NODE, &[true], Path::Itself, "node"),
             ("a pod's, relayed", NODE, POD, &[true, false], Path::Relay, "default/a"),

@@ -56,6 +56,7 @@ const QUERIES: &[&str] = &[
     "/v1/delegates",
     "/v1/programs",
     "/v1/refusals",
+    "/v1/traces",
     "/v1/version",
     "/v1/config",
     LOG_LEVEL,
@@ -120,6 +121,7 @@ impl Routes {
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error),
             },
             "/v1/refusals" => json(&view::refusals(&self.context)),
+            "/v1/traces" => self.traces(request.uri().query()).await,
             "/v1/relay/events" => self.relay_events(request.uri().query()).await,
             "/v1/check" => self.check(request.uri().query()).await,
             "/v1/explain" => self.explain(request.uri().query()).await,
@@ -157,6 +159,15 @@ impl Routes {
         match view::relay_events(&self.context, since).await {
             Ok(events) => json(&events),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        }
+    }
+
+    /// `since=NUMBER`: what is new from that number on; without it all, also what is on disk alone.
+    async fn traces(&self, query: Option<&str>) -> Answer {
+        let since = query.map_or(Some(0), |query| query.strip_prefix("since=").and_then(|number| number.parse().ok()));
+        match since {
+            Some(since) => json(&view::traces(&self.context, since).await),
+            None => text(StatusCode::BAD_REQUEST, "the query is since=NUMBER"),
         }
     }
 

@@ -43,4 +43,6 @@ pub mod routes;
 #[cfg(feature = "daemon")]
 pub mod survey;
 #[cfg(feature = "daemon")]
+pub mod terminal;
+#[cfg(feature = "daemon")]
 pub mod watch;

@@ -83,6 +83,15 @@ pub fn allocations(folder: &Path) -> Option<Vec<(IpAddr, String)>> {
     Some(entries.flatten().take(MOST_ENTRIES).filter_map(allocation).collect())
 }
 
+/// The same without their containers: only names are read.
+pub fn addresses(folder: &Path) -> Option<BTreeSet<IpAddr>> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return folder.parent().filter(|above| above.is_dir()).map(|_| BTreeSet::new());
+    };
+    let address = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    Some(entries.flatten().take(MOST_ENTRIES).filter_map(address).collect())
+}
+
 /// What `program` says of itself when it is started without arguments and without `CNI_COMMAND`: the first line of its
 /// standard error.
 ///

@@ -126,12 +126,12 @@ fn explain_and_lint_say_what_add_then_does() {
                 named.dedup();
                 assert_eq!(&named[1..], &interfaces[..], "{name}");
             }
-            Ends::Refused(code, word) => {
+            Ends::Refused(code, named) => {
                 let error = add.error();
                 assert_eq!(error["code"], *code, "{name}: {error:#}");
                 let said = json!({"code": error["code"], "message": error["msg"], "remedy": error.get("details").cloned().unwrap_or("".into())});
                 assert_eq!(before["refusal"], said, "{name}: explain");
-                assert!(said.to_string().contains(word), "{name}: no {word} in {said:#}");
+                assert!(said.to_string().contains(named), "{name}: no {named} in {said:#}");
                 assert_ne!(said["remedy"], "", "{name}: no remedy: {said:#}");
                 if case.needs_node {
                     assert_eq!(of_lint["refusal"], Value::Null, "{name}: lint knows no node: {of_lint:#}");

@@ -74,9 +74,10 @@ const LAYERS: [Layer; 6] = [
 ];
 
 /// Single edges that the table above would refuse, each with its reason.
-const ALSO: [(&str, &str, &str); 2] = [
+const ALSO: [(&str, &str, &str); 3] = [
     ("spool", "records", "a note carries the record it is about"),
     ("server", "telemetry", "it serves the page that is rendered there"),
+    ("cli", "sys", "the kernel knows how large a terminal is"),
 ];
 
 /// What the CNI plugin is made of. Of `sys` only what is compiled without the feature `daemon`.

@@ -17,6 +17,8 @@ pub struct DelegateView {
     pub runner: &'static str,
     pub calls: u64,
     pub failures: u64,
+    /// Calls by time: at most each bound of the metrics' durations, and the rest.
+    pub buckets: Vec<u64>,
     pub p50_ms: f64,
     pub p99_ms: f64,
     pub last: String,
@@ -40,6 +42,7 @@ pub fn delegates(context: &Context) -> List<DelegateView> {
         runner,
         calls: row.calls,
         failures: row.failures,
+        buckets: row.buckets.to_vec(),
         p50_ms: milliseconds(row.quantile(0.5)),
         p99_ms: milliseconds(row.quantile(0.99)),
         last: written(row.last),

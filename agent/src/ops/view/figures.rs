@@ -1,11 +1,35 @@
 //! Numbers about the agent itself and what it keeps, as they are at this moment: for every scrape, so cheap.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
 use super::networks::is_valid;
 use crate::datapath::{self, Cost, Costs, Facts};
 use crate::kube::ClusterHealth;
+use crate::objects::Network;
 use crate::ops::context::{Context, Room};
+use crate::plan::KnownNetwork;
+use crate::plan::ipam::{self, Pools};
 use crate::records::State;
 use crate::sys::process::{self, Usage};
+use crate::sys::survey;
+
+/// Most ranges of addresses that are told of: whoever may write networks could make any number.
+const MOST_RANGES: usize = 100;
+
+/// How full a range of addresses is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fill {
+    /// The network.
+    pub network: String,
+    /// The range, as `first-last`.
+    pub range: String,
+    /// Addresses there are.
+    pub size: f64,
+    /// Those of them that are taken.
+    pub used: f64,
+}
 
 /// The numbers.
 #[derive(Debug)]
@@ -22,6 +46,8 @@ pub struct Figures {
     pub networks: (usize, usize),
     /// Whether there should be a datapath.
     pub datapath_wanted: bool,
+    /// Ranges of host-local, the first hundred.
+    pub ranges: Vec<Fill>,
     /// The datapath, where there is one.
     pub datapath: Option<Facts>,
     /// Whether the kernel measures programs.
@@ -42,8 +68,16 @@ pub struct Figures {
 #[derive(Debug, Default)]
 pub struct Looks {
     costs: Costs,
-    /// Networks that can be used and that cannot, at which version of what is known.
-    networks: Option<(u64, (usize, usize))>,
+    networks: Option<Known>,
+}
+
+/// What is known of the networks, at which version.
+#[derive(Debug)]
+struct Known {
+    version: u64,
+    /// That can be used, and that cannot.
+    counts: (usize, usize),
+    pools: Vec<Pools>,
 }
 
 /// The numbers now.
@@ -58,7 +92,8 @@ pub fn figures(context: &Context, looks: &mut Looks) -> Figures {
         spool_notes: context.spool.count(),
         rooms: context.turns.rooms(),
         cluster: context.cluster.health(),
-        networks: networks(context, looks),
+        networks: networks(context, looks).counts,
+        ranges: ranges(&networks(context, looks).pools),
         datapath_wanted: context.datapath.is_some() || context.datapath_fault.is_some(),
         datapath: context.datapath.as_ref().map(|datapath| datapath.facts()),
         is_measured,
@@ -83,17 +118,39 @@ fn records(context: &Context) -> [(&'static str, usize); 3] {
     counts
 }
 
-/// Networks that can be used, and that cannot: read anew only when one has changed.
-fn networks(context: &Context, looks: &mut Looks) -> (usize, usize) {
+/// What is known of the networks: read anew only when one has changed.
+fn networks<'a>(context: &Context, looks: &'a mut Looks) -> &'a Known {
     let version = *context.cluster.network_changes().borrow();
-    match looks.networks {
-        Some((known, counts)) if known == version => counts,
-        _ => {
-            let all = context.cluster.networks();
-            let valid = all.iter().filter(|network| is_valid(network)).count();
-            let counts = (valid, all.len() - valid);
-            looks.networks = Some((version, counts));
-            counts
-        }
+    let old = looks.networks.take().filter(|known| known.version == version);
+    looks.networks.insert(old.unwrap_or_else(|| {
+        let all = context.cluster.networks();
+        let valid = all.iter().filter(|network| is_valid(network)).count();
+        Known { version, counts: (valid, all.len() - valid), pools: pools(&all) }
+    }))
+}
+
+fn pools(networks: &[Arc<Network>]) -> Vec<Pools> {
+    let of = |network: &Arc<Network>| ipam::pools(&KnownNetwork::from_nad(network).ok()?).ok()?;
+    networks.iter().filter_map(of).take(MOST_RANGES).collect()
+}
+
+/// How full they are, each folder read once. One that cannot be seen says nothing.
+#[expect(clippy::cast_precision_loss, reason = "a range of IPv6 has more addresses than anybody counts")]
+fn ranges(pools: &[Pools]) -> Vec<Fill> {
+    let mut folders = BTreeMap::new();
+    let mut ranges = Vec::new();
+    for pool in pools {
+        let used = folders.entry(&pool.folder).or_insert_with(|| survey::addresses(Path::new(&pool.folder)));
+        let Some(used) = used else { continue };
+        ranges.extend(pool.fill(used).into_iter().map(|(range, size, used)| Fill {
+            network: pool.network.clone(),
+            range,
+            size: size as f64,
+            used: used as f64,
+        }));
     }
+    ranges.sort_by(|a, b| (&a.network, &a.range).cmp(&(&b.network, &b.range)));
+    ranges.dedup_by(|a, b| (&a.network, &a.range) == (&b.network, &b.range));
+    ranges.truncate(MOST_RANGES);
+    ranges
 }

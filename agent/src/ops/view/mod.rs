@@ -16,6 +16,7 @@ mod relay;
 mod services;
 mod status;
 mod times;
+mod traces;
 mod why;
 
 use serde::Serialize;
@@ -31,7 +32,7 @@ pub use attachments::{AttachmentView, CountedView, PluginView, RouteView, Traffi
 pub use delegates::{DelegateView, ErrorView, delegates};
 pub use events::{RelayEvent, RelayEvents, relay_events};
 pub(in crate::ops) use events::{boot_time, whose};
-pub use figures::{Figures, Looks, figures};
+pub use figures::{Figures, Fill, Looks, figures};
 pub use networks::{NetworkView, networks};
 pub use parents::{ParentListView, parents};
 pub use ping::{AnswerView, PingView, ping, probe_question};
@@ -40,6 +41,7 @@ pub use refusals::{RefusalView, refusals};
 pub use relay::{FramesView, GuardFramesView, MemberView, RelayView, relay};
 pub use services::{ServiceView, services};
 pub use status::{DatapathView, Health, Line, ParentView, ProgramView, RuntimeConfView, StatusView, status};
+pub use traces::{DeliveryView, TakenView, TraceList, TraceView, trace_document, traces};
 pub use why::{ChainStepView, ChainView, WhyView, why};
 
 /// The `apiVersion` of every document.

@@ -7,7 +7,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::samples::{counters, counts, gauge, gauges};
 use crate::metrics::catalogue as all;
-use crate::ops::view::{DatapathFacts, Figures};
+use crate::ops::view::{DatapathFacts, Figures, Fill};
 
 const NONE: [(&str, &str); 0] = [];
 
@@ -19,6 +19,9 @@ pub(super) fn encode(figures: &Figures, encoder: &mut DescriptorEncoder<'_>) -> 
     let rooms = figures.rooms;
     gauges(encoder, all::ADMISSION_LIMIT, rooms.map(|room| ([("pool", room.pool)], room.limit as f64)))?;
     gauges(encoder, all::ADMISSION_IN_FLIGHT, rooms.map(|room| ([("pool", room.pool)], room.in_flight as f64)))?;
+    let labels = |fill: &'_ Fill| [("network", fill.network.clone()), ("range", fill.range.clone())];
+    gauges(encoder, all::POOL_SIZE, figures.ranges.iter().map(|fill| (labels(fill), fill.size)))?;
+    gauges(encoder, all::POOL_USED, figures.ranges.iter().map(|fill| (labels(fill), fill.used)))?;
     gauge(encoder, all::CONF_READY, number(figures.conf_ready))?;
     gauge(encoder, all::CONF_BYPASSED, number(figures.conf_bypassed))?;
     cluster(figures, encoder)?;
