@@ -37,7 +37,9 @@ fn node(name: &str) -> (World, Vec<(Case, Pod)>) {
             case.annotations.iter().fold(pod, |pod, (key, value)| pod.annotate(key, value.clone()))
         })
         .collect();
-    pods.iter().for_each(|pod| lab.pod_object(pod));
+    for pod in &pods {
+        lab.pod_object(pod);
+    }
     let world = builder
         .configure(|config, lab| {
             config["namespaceIsolation"] = true.into();
