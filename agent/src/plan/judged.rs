@@ -52,7 +52,8 @@ pub fn meant(id: &NadRef, namespace: &ObjectName, known: &[NadRef]) -> Option<Na
     let rank = |other: &NadRef| {
         let keystrokes = distance(other.name.as_str(), id.name.as_str());
         let is_near = other.namespace == id.namespace || other.namespace == *namespace;
-        let most = id.name.as_str().len().saturating_sub(1).min(2);
+        let shorter = id.name.as_str().len().min(other.name.as_str().len());
+        let most = shorter.saturating_sub(1).min(2);
         (keystrokes <= most).then_some((keystrokes, !is_near, other.namespace != *namespace))
     };
     known.iter().filter_map(|other| Some((rank(other)?, other))).min().map(|(_, other)| other.clone())
