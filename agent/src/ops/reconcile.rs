@@ -82,6 +82,7 @@ pub async fn now_and_then(context: &Context, host: Option<&mut HostRunner>) {
         undo::leftovers_on_host(context, runner).await;
     }
     if context.turns.rests() {
+        context.traces.settle();
         tokio::time::sleep(SETTLED).await;
         // What a burst needed goes back to the system. A task that cannot be joined has nothing to say.
         drop(tokio::task::spawn_blocking(sys::memory::trim).await);

@@ -17,7 +17,7 @@ use crate::sys::files::{private_folder, replace, thin_out};
 
 /// Most traces in memory, and the most bytes of all of them.
 const MOST: usize = 1_000;
-const MOST_BYTES: usize = 2 << 20;
+const MOST_BYTES: usize = 1 << 20;
 /// Most of them that are about no pod: a runtime asks for STATUS every few seconds.
 const MOST_OTHERS: usize = 50;
 /// Most failed ones on disk, and the longest file that is read.
@@ -27,7 +27,7 @@ const MOST_FILE_BYTES: u64 = 256 << 10;
 const MOST_WAITING: usize = MOST_FILES;
 
 /// One operation, over.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Trace {
     /// Counts up, also from one agent to the next: microseconds of the Unix epoch, at least one apart.
     pub number: u64,
@@ -44,9 +44,39 @@ pub struct Trace {
     /// Steps that were not kept.
     pub omitted: u32,
     /// The pod's network-status on its way.
-    pub status: Option<Arc<Delivery>>,
+    pub status: Option<Status>,
     texts: Box<str>,
     names: Names,
+}
+
+/// A pod's network-status on its way.
+#[derive(Debug, Clone)]
+pub enum Status {
+    /// It is, or may be there by now.
+    Sent(Arc<Delivery>),
+    /// How it ended, after how long, and how many tries had failed.
+    Ended(&'static str, Duration, u64),
+}
+
+impl Status {
+    /// What is known now.
+    fn settled(self) -> Self {
+        match &self {
+            Self::Sent(delivery) => match delivery.ended() {
+                Some((how, took)) => Self::Ended(how, took, delivery.retries()),
+                None => self,
+            },
+            Self::Ended(..) => self,
+        }
+    }
+
+    /// How it ended and after how long, unless it is on its way; and how many tries failed.
+    pub fn told(&self) -> (Option<(&'static str, Duration)>, u64) {
+        match self {
+            Self::Sent(delivery) => (delivery.ended(), delivery.retries()),
+            Self::Ended(how, took, retries) => (Some((*how, *took)), *retries),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -81,7 +111,7 @@ impl Trace {
             runner: finished.runner,
             steps: finished.taken,
             omitted: finished.omitted,
-            status: finished.status,
+            status: finished.status.map(Status::Sent),
             texts: texts.finish(),
             names,
         }
@@ -115,9 +145,83 @@ impl Trace {
     fn is_about_a_pod(&self) -> bool {
         matches!(self.verb, "ADD" | "DEL" | "CHECK")
     }
+}
+
+/// Traces, oldest first, in three long buffers: small pieces that stay where a burst put them would each hold a page of
+/// the heap for good.
+#[derive(Debug)]
+struct Shelf {
+    most: usize,
+    heads: VecDeque<Head>,
+    steps: VecDeque<Taken>,
+    texts: VecDeque<u8>,
+}
+
+/// A trace without its steps and texts, and how much of either is its own.
+#[derive(Debug)]
+struct Head {
+    number: u64,
+    took: Duration,
+    verb: &'static str,
+    code: u32,
+    runner: &'static str,
+    omitted: u32,
+    status: Option<Status>,
+    names: Names,
+    steps: usize,
+    texts: usize,
+}
+
+impl Shelf {
+    fn of(most: usize) -> Self {
+        Self { most, heads: VecDeque::new(), steps: VecDeque::new(), texts: VecDeque::new() }
+    }
 
     fn bytes(&self) -> usize {
-        size_of::<Self>() + size_of_val(&*self.steps) + self.texts.len()
+        self.heads.len() * size_of::<Head>() + self.steps.len() * size_of::<Taken>() + self.texts.len()
+    }
+
+    fn put(&mut self, trace: &Trace) {
+        self.steps.extend(trace.steps.iter());
+        self.texts.extend(trace.texts.bytes());
+        self.heads.push_back(Head {
+            number: trace.number,
+            took: trace.took,
+            verb: trace.verb,
+            code: trace.code,
+            runner: trace.runner,
+            omitted: trace.omitted,
+            status: trace.status.clone(),
+            names: trace.names,
+            steps: trace.steps.len(),
+            texts: trace.texts.len(),
+        });
+        while self.heads.len() > self.most || self.bytes() > MOST_BYTES {
+            let Some(oldest) = self.heads.pop_front() else { return };
+            self.steps.drain(..oldest.steps.min(self.steps.len()));
+            self.texts.drain(..oldest.texts.min(self.texts.len()));
+        }
+    }
+
+    /// Those from number `since` on.
+    fn since(&self, since: u64) -> Vec<Trace> {
+        let from = self.heads.partition_point(|head| head.number < since);
+        let before = |count: fn(&Head) -> usize| self.heads.iter().take(from).map(count).sum();
+        let mut steps = self.steps.iter().skip(before(|head| head.steps)).copied();
+        let mut texts = self.texts.iter().skip(before(|head| head.texts)).copied();
+        let trace = |head: &Head| Trace {
+            number: head.number,
+            took: head.took,
+            verb: head.verb,
+            code: head.code,
+            runner: head.runner,
+            omitted: head.omitted,
+            status: head.status.clone(),
+            names: head.names,
+            steps: steps.by_ref().take(head.steps).collect(),
+            texts: String::from_utf8(texts.by_ref().take(head.texts).collect()).unwrap_or_default().into(),
+        };
+        self.heads.iter().skip(from).map(trace).collect()
     }
 }
 
@@ -128,42 +232,28 @@ pub struct Traces {
     folder: PathBuf,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Kept {
-    all: VecDeque<Arc<Trace>>,
-    bytes: usize,
+    pods: Shelf,
+    others: Shelf,
     last: u64,
     /// Failed ones on their way to the disk.
-    waiting: VecDeque<Arc<Trace>>,
+    waiting: VecDeque<Trace>,
     /// Somebody writes those.
     is_written: bool,
-}
-
-impl Kept {
-    fn put(&mut self, trace: Arc<Trace>) {
-        if !trace.is_about_a_pod() {
-            let others = || self.all.iter().enumerate().filter(|(_, kept)| !kept.is_about_a_pod());
-            let oldest = (others().count() >= MOST_OTHERS).then(|| others().next()).flatten().map(|(at, _)| at);
-            self.forget(oldest);
-        }
-        self.bytes += trace.bytes();
-        self.all.push_back(trace);
-        while self.all.len() > MOST || self.bytes > MOST_BYTES {
-            self.forget(Some(0));
-        }
-    }
-
-    fn forget(&mut self, at: Option<usize>) {
-        if let Some(old) = at.and_then(|at| self.all.remove(at)) {
-            self.bytes = self.bytes.saturating_sub(old.bytes());
-        }
-    }
 }
 
 impl Traces {
     /// None yet; failed ones go to `<cni_dir>/traces`.
     pub fn at(cni_dir: &Path) -> Self {
-        Self { kept: Mutex::default(), folder: cni_dir.join("traces") }
+        let kept = Kept {
+            pods: Shelf::of(MOST),
+            others: Shelf::of(MOST_OTHERS),
+            last: 0,
+            waiting: VecDeque::new(),
+            is_written: false,
+        };
+        Self { kept: Mutex::new(kept), folder: cni_dir.join("traces") }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -175,8 +265,8 @@ impl Traces {
         let mut kept = self.kept();
         trace.number = trace.number.max(kept.last + 1);
         kept.last = trace.number;
-        let trace = Arc::new(trace);
-        kept.put(Arc::clone(&trace));
+        let room = if trace.is_about_a_pod() { &mut kept.pods } else { &mut kept.others };
+        room.put(&trace);
         if trace.code == 0 {
             return false;
         }
@@ -188,10 +278,19 @@ impl Traces {
     }
 
     /// Those in memory from number `since` on, oldest first.
-    pub fn since(&self, since: u64) -> Vec<Arc<Trace>> {
+    pub fn since(&self, since: u64) -> Vec<Trace> {
         let kept = self.kept();
-        let from = kept.all.partition_point(|trace| trace.number < since);
-        kept.all.range(from..).cloned().collect()
+        let mut all = [kept.pods.since(since), kept.others.since(since)].concat();
+        drop(kept);
+        all.sort_by_key(|trace| trace.number);
+        all
+    }
+
+    /// At rest: what came of statuses on their way is noted, and nothing of them is held any more.
+    pub fn settle(&self) {
+        for head in &mut self.kept().pods.heads {
+            head.status = head.status.take().map(Status::settled);
+        }
     }
 
     /// Writes the failed ones that wait, as `document` has them; blocks. Old ones are removed.
@@ -205,10 +304,13 @@ impl Traces {
         }
     }
 
-    fn next_to_write(&self) -> Option<Arc<Trace>> {
+    fn next_to_write(&self) -> Option<Trace> {
         let mut kept = self.kept();
         let next = kept.waiting.pop_front();
         kept.is_written = next.is_some();
+        if next.is_none() {
+            kept.waiting.shrink_to_fit();
+        }
         next
     }
 
@@ -264,17 +366,23 @@ mod tests {
         for _ in 0..2 * MOST {
             traces.keep(trace("ADD", "lan", None));
         }
-        assert_eq!(traces.since(0).len(), MOST);
+        assert_eq!(traces.since(0).len(), MOST + MOST_OTHERS);
         assert!(traces.since(0).is_sorted_by(|a, b| a.number < b.number), "numbers grow");
-        assert!(traces.kept().bytes < 600_000, "a thousand plain ones: {}", traces.kept().bytes);
-        let last = traces.since(0)[MOST - 1].number;
+        let bytes = traces.kept().pods.bytes();
+        assert!(bytes < 500_000, "a thousand plain ones: {bytes}");
+        let newest = traces.since(0).pop().unwrap();
+        assert_eq!((newest.pod(), newest.text(newest.steps[4].what)), (("default", "cam"), "lan"));
+        let last = traces.since(0)[MOST + MOST_OTHERS - 1].number;
         assert_eq!(traces.since(last + 1).len(), 0);
         for _ in 0..2 * MOST {
             traces.keep(trace("ADD", &"x".repeat(5_000), None));
         }
         let kept = traces.kept();
-        assert!(kept.bytes <= MOST_BYTES && kept.all.len() > 100, "{} {}", kept.bytes, kept.all.len());
-        assert_eq!(kept.bytes, kept.all.iter().map(|trace| trace.bytes()).sum::<usize>());
+        let (bytes, count) = (kept.pods.bytes(), kept.pods.heads.len());
+        assert!(bytes <= MOST_BYTES && (100..MOST).contains(&count), "{bytes} {count}");
+        assert_eq!(kept.pods.steps.len(), 5 * count, "what goes takes its steps along");
+        drop(kept);
+        assert!(traces.since(0).iter().all(|trace| trace.pod() == ("default", "cam") || trace.verb == "STATUS"));
     }
 
     #[test]

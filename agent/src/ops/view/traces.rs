@@ -92,7 +92,7 @@ pub async fn traces(context: &Arc<Context>, since: u64) -> TraceList {
     let known: HashSet<u64> = kept.iter().map(|trace| trace.number).collect();
     // Whoever goes on from a number has seen what is on disk.
     let stored = if since == 0 { stored(context, known).await } else { Vec::new() };
-    let mut items: Vec<TraceView> = stored.into_iter().chain(kept.iter().map(|trace| view(trace))).collect();
+    let mut items: Vec<TraceView> = stored.into_iter().chain(kept.iter().map(view)).collect();
     items.sort_by_key(|item| item.number);
     TraceList { list: List::of("TraceList", items), next }
 }
@@ -140,12 +140,12 @@ fn view(trace: &Trace) -> TraceView {
         runner: trace.runner.to_owned(),
         steps: inside(trace, &mut steps, 0),
         omitted: trace.omitted,
-        network_status: trace.status.as_ref().map(|delivery| {
-            let ended = delivery.ended();
+        network_status: trace.status.as_ref().map(|status| {
+            let (ended, retries) = status.told();
             DeliveryView {
                 state: ended.map_or("pending", |(how, _)| how).to_owned(),
                 took_us: ended.map(|(_, took)| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
-                retries: delivery.retries(),
+                retries,
             }
         }),
     }
