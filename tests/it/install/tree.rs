@@ -171,6 +171,9 @@ pub(crate) fn on(node: &Netns, args: &[&str]) -> Finished {
 /// The sentences of a report.
 pub(crate) fn sentences(document: &Value) -> String {
     let steps = document["steps"].as_array().expect("steps");
-    let sentence = |step: &Value| format!("{}: {}", step["kind"].as_str().unwrap(), step["text"].as_str().unwrap());
-    steps.iter().map(sentence).collect::<Vec<_>>().join("\n")
+    let mut text = String::new();
+    for step in steps {
+        let _ = writeln!(text, "{}: {}", step["kind"].as_str().unwrap(), step["text"].as_str().unwrap());
+    }
+    text
 }

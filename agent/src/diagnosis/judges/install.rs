@@ -122,7 +122,9 @@ pub(in crate::diagnosis) fn exclusive(facts: &Facts) -> Verdict {
 
 pub(in crate::diagnosis) fn warnings(facts: &Facts) -> Verdict {
     let Some(agent) = &facts.agent else { return Verdict::Skipped(NEEDS_AGENT) };
-    Verdict::of(agent.conf_warnings.iter().map(|text| Problem::new(text, "correct what it names")).collect())
+    // Which file the runtime takes is for `order` to say: with its owner, and with what to do.
+    let others = agent.conf_warnings.iter().filter(|text| !text.contains("in cniConfigDir sorts before"));
+    Verdict::of(others.map(|text| Problem::new(text, "correct what it names")).collect())
 }
 
 pub(in crate::diagnosis) fn primary(facts: &Facts) -> Verdict {
