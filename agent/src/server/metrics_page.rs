@@ -13,14 +13,17 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use crate::ops::context::Context;
+use crate::server::crowd;
 use crate::telemetry::exposition::{CONTENT_TYPE as TEXT, Exposition};
 
 /// Scrapes served at once.
 const MOST_SCRAPES: usize = 8;
+/// How long it may take to ask: whoever connects and says nothing keeps a scrape waiting no longer.
+const REQUEST_TIME: Duration = Duration::from_secs(3);
 /// How long one may take.
 const SCRAPE_TIME: Duration = Duration::from_secs(10);
 
@@ -33,28 +36,23 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let listener = listen(address).await?;
     context.metrics_are(None);
-    let room = Arc::new(Semaphore::new(MOST_SCRAPES));
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => return Ok(()),
-        };
-        let (Ok((stream, _)), Ok(permit)) = (accepted, Arc::clone(&room).acquire_owned().await) else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
+    let hold = |stream| {
         let exposition = Arc::clone(&exposition);
-        tokio::spawn(async move {
-            let _permit = permit;
-            let service = service_fn(|request| answer(&exposition, request));
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(SCRAPE_TIME)
-                .keep_alive(false)
-                .serve_connection(TokioIo::new(stream), service);
-            let _ = tokio::time::timeout(SCRAPE_TIME, connection).await;
-        });
-    }
+        async move { hold(stream, &exposition).await }
+    };
+    crowd::admit(listener, MOST_SCRAPES, &mut stop, hold).await;
+    Ok(())
+}
+
+/// Answers the one scrape of a connection.
+async fn hold(stream: TcpStream, exposition: &Exposition) {
+    let service = service_fn(|request| answer(exposition, request));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_TIME)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    let _ = tokio::time::timeout(SCRAPE_TIME, connection).await;
 }
 
 /// Every address is that of IPv6, which has IPv4 too; but a kernel may have no IPv6 (`ipv6.disable=1`).

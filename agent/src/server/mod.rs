@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod conversation;
+mod crowd;
 mod draining;
 mod log_level;
 mod looking;

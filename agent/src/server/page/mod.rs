@@ -24,12 +24,13 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use self::hosts::Hosts;
 use self::rates::Rates;
 use self::snapshot::Snapshot;
 use crate::ops::context::Context;
+use crate::server::crowd;
 use crate::server::metrics_page::listen;
 
 /// Connections served at once.
@@ -81,22 +82,12 @@ pub async fn follow(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
 async fn serve(address: SocketAddr, page: &Arc<Page>, stop: &mut watch::Receiver<bool>) -> io::Result<()> {
     let listener = listen(address).await?;
     page.context.page_is(None);
-    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => return Ok(()),
-        };
-        let (Ok((stream, _)), Ok(permit)) = (accepted, Arc::clone(&room).acquire_owned().await) else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
+    let hold = |stream| {
         let page = Arc::clone(page);
-        tokio::spawn(async move {
-            let _permit = permit;
-            hold(stream, &page).await;
-        });
-    }
+        async move { hold(stream, &page).await }
+    };
+    crowd::admit(listener, MOST_CONNECTIONS, stop, hold).await;
+    Ok(())
 }
 
 /// Answers the one request of a connection.
