@@ -13,6 +13,7 @@ pub mod isolation;
 mod item;
 pub mod judged;
 pub mod master;
+pub mod migrate;
 pub mod reflect;
 pub mod relay;
 pub mod runtime_conf;
