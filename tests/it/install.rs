@@ -4,4 +4,4 @@ mod everywhere;
 mod killed;
 mod layouts;
 mod live;
-mod tree;
+pub(crate) mod tree;

@@ -24,6 +24,7 @@ pub mod direct;
 pub mod frame;
 pub mod http;
 pub mod metrics;
+pub mod multus;
 pub mod netns;
 pub mod peer;
 pub mod place;

@@ -153,6 +153,19 @@ mod tests {
     }
 
     #[test]
+    fn a_list_that_came_from_a_file_is_read_where_it_is_whole() {
+        let cni_dir = folder("list");
+        let whole = r#"{"name":"def","plugins":[{"type":"bridge","ipam":{"type":"host-local","ranges":[]}}]}"#;
+        let names = r#"{"name":"def","plugins":[{"type":"bridge","ipam":{"type":"host-local"}}]}"#;
+        let list = json!([{"ConfList": {"name": "def", "plugins": [{"type": "bridge"}]}, "Name": "def",
+            "CNINetworkConfigList": {"Name": "def", "Bytes": STANDARD.encode(whole)}, "Bytes": STANDARD.encode(names)}]);
+        fs::write(cni_dir.join("c1"), list.to_string()).unwrap();
+        let noted = read(&cni_dir, &ContainerId::new("c1").unwrap()).unwrap().unwrap();
+        assert!(noted[0].config.print().contains("ranges"), "{}", noted[0].config.print());
+        fs::remove_dir_all(cni_dir).unwrap();
+    }
+
+    #[test]
     fn what_is_no_list_of_delegates_is_refused() {
         let cni_dir = folder("odd");
         let c1 = ContainerId::new("c1").unwrap();
