@@ -61,7 +61,7 @@ pub fn forth(migration: &Migration, shim: &Path) -> Result<Migrated, InstallErro
     for step in decide(&seen) {
         doing.perform(step, site.settings.generator.plugin.as_str())?;
     }
-    migrated.containers = seen::containers(&cni_dir);
+    migrated.containers = seen::containers(site, &cni_dir);
     migrated.networks = seen::networks(site, &cni_dir);
     say_who_is_attached(&mut migrated);
     say_what_is_next(&mut migrated.report, &migration.written);
