@@ -1,6 +1,7 @@
 //! A pod with networks, as tests plan it: what it asks for, and what comes of it.
 //!
 //! For tests alone. Every network that can be asked for is in one table here.
+#![cfg(test)]
 
 use std::collections::BTreeMap;
 

@@ -3,7 +3,6 @@
 //! Pure functions over words. Nothing here performs I/O, looks at a clock or at the process's environment.
 
 mod attachment;
-#[cfg(test)]
 mod cases;
 pub mod conflicts;
 pub mod delegates;
