@@ -32,7 +32,6 @@ pub mod plugins;
 pub mod pod;
 pub mod process;
 pub mod prometheus;
-pub mod resolver;
 pub mod runtime;
 pub mod sniffer;
 pub mod state;
