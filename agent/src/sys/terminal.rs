@@ -71,6 +71,6 @@ impl Drop for Keys {
 fn set(terminal: &File, to: &libc::termios) -> bool {
     #[expect(unsafe_code, reason = "std knows no terminals")]
     // SAFETY: the descriptor is open, and the pointer is to a whole termios that tcsetattr(3) only reads.
-    let outcome = unsafe { libc::tcsetattr(terminal.as_raw_fd(), libc::TCSADRAIN, to) };
+    let outcome = unsafe { libc::tcsetattr(terminal.as_raw_fd(), libc::TCSANOW, to) };
     outcome == 0
 }

@@ -40,20 +40,19 @@ pub(super) enum Key {
     Top,
 }
 
-/// The keys of what a terminal sent. An escape that begins no sequence quits; what means nothing is passed over.
+/// The keys of what a terminal sent. An escape alone quits; what means nothing is passed over.
 pub(super) fn read(bytes: &[u8]) -> Vec<Key> {
     let mut keys = Vec::new();
     let mut rest = bytes;
     while let Some((first, after)) = rest.split_first() {
         rest = after;
         keys.extend(match first {
-            0x1b => match sequence(after) {
-                Some((key, length)) => {
-                    rest = after.get(length..).unwrap_or_default();
-                    key
-                }
-                None => Some(Key::Quit),
-            },
+            0x1b if after.is_empty() => Some(Key::Quit),
+            0x1b => {
+                let (key, length) = sequence(after);
+                rest = after.get(length..).unwrap_or_default();
+                key
+            }
             digit @ b'1'..=b'9' => Some(Key::Column(usize::from(digit - b'1'))),
             b'0' => Some(Key::Column(9)),
             b'q' | b'Q' => Some(Key::Quit),
@@ -74,13 +73,16 @@ pub(super) fn read(bytes: &[u8]) -> Vec<Key> {
 /// Rows of a page, whatever the terminal's size.
 const PAGE: isize = 10;
 
-/// A control sequence behind its escape (ECMA-48, 5.4; `ESC O` is xterm's): its key, if it is one of ours, and its length.
-fn sequence(bytes: &[u8]) -> Option<(Option<Key>, usize)> {
+/// What follows an escape (ECMA-48, 5.4; `ESC O` is xterm's): its key, if it is one of ours, and its length.
+fn sequence(bytes: &[u8]) -> (Option<Key>, usize) {
     if !matches!(bytes.first(), Some(b'[' | b'O')) {
-        return None;
+        // A key together with Alt.
+        return (None, 1);
     }
-    let last = bytes.iter().skip(1).position(|byte| (0x40..=0x7e).contains(byte))? + 1;
-    let key = match bytes.get(1..=last)? {
+    let Some(last) = bytes.iter().skip(1).position(|byte| (0x40..=0x7e).contains(byte)).map(|at| at + 1) else {
+        return (None, bytes.len());
+    };
+    let key = match bytes.get(1..=last).unwrap_or_default() {
         b"A" => Some(Key::Scroll(-1)),
         b"B" => Some(Key::Scroll(1)),
         b"C" => Some(Key::Beside(1)),
@@ -91,7 +93,7 @@ fn sequence(bytes: &[u8]) -> Option<(Option<Key>, usize)> {
         b"6~" => Some(Key::Scroll(PAGE)),
         _ => None,
     };
-    Some((key, last + 1))
+    (key, last + 1)
 }
 
 impl Choice {
@@ -144,7 +146,8 @@ mod tests {
             // What is not ours: F5, a mouse report, a letter, UTF-8; nothing of them is taken for a key.
             (b"\x1b[15~\x1b[<0;1;1Mx\xc3\xa9", vec![]),
             (b"\x1b", vec![Key::Quit]),
-            (b"\x1b[", vec![Key::Quit, ]),
+            (b"\x1b[", vec![]),
+            (b"\x1bq1", vec![Key::Column(0)]),
             (b"q", vec![Key::Quit]),
             (b"", vec![]),
         ] {
