@@ -75,7 +75,12 @@ fn layout(settings: &Settings, conf_dir: &str, bin_dir: &str) -> Option<Layout> 
     let seen = hosts::found(&root, &Wishes::default());
     let place = |what: &str, place: &Place| format!("{what} in {} ({})", place.path, place.because);
     let host = seen.recognised.map_or("distribution not recognised", Preset::as_str);
-    let configured = Wishes { preset: None, conf_dir: Some(of_host(conf_dir)), bin_dir: Some(of_host(bin_dir)) };
+    // A folder that no distribution has was chosen on purpose; one of another distribution hardly was.
+    let known = |folder: &str, of: fn(Preset) -> &'static str| {
+        Some(of_host(folder)).filter(|folder| Preset::ALL.into_iter().any(|preset| of(preset) == folder))
+    };
+    let (conf_dir, bin_dir) = (known(conf_dir, Preset::conf_dir), known(bin_dir, Preset::bin_dir));
+    let configured = Wishes { preset: None, conf_dir, bin_dir };
     Some(Layout {
         found: format!("{host}; {}; {}", place("configurations", &seen.conf_dir), place("plugins", &seen.bin_dir)),
         doubts: hosts::found(&root, &configured).doubts,
