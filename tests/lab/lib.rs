@@ -36,6 +36,7 @@ pub mod runtime;
 pub mod sniffer;
 pub mod state;
 pub mod sys;
+pub mod terminal;
 pub mod traffic;
 pub mod udp;
 pub mod upstream;

@@ -36,7 +36,7 @@ const TASKS: [Task; 14] = [
     },
     Task {
         name: "demo",
-        arguments: "[--keep|--clean]",
+        arguments: "[--keep|--clean [NAME]]",
         about: "show the product on a node made of namespaces",
         run: lab::demo,
     },
