@@ -61,6 +61,7 @@ mod repair;
 mod restart;
 mod results;
 mod routes;
+mod sandbox;
 mod skew;
 mod storm;
 mod sweep;

@@ -12,7 +12,7 @@ use std::sync::{Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde_json::{Value, json};
 
 use crate::netns::{FOLDER, Netns};
-use crate::{plugins, pod, sys};
+use crate::{bundle, plugins, pod, sys};
 
 /// File in a lab's folder that holds its agent's process id.
 pub const AGENT_PID: &str = "agent.pid";
@@ -276,6 +276,7 @@ pub fn sweep(kept_too: bool) -> usize {
     }
     let gone: Vec<_> = folders.iter().filter(|name| !is_kept(name)).collect();
     for name in &gone {
+        bundle::sweep(&temp.join(name));
         end_agent_of(&temp.join(name));
         let _ = fs::remove_dir_all(temp.join(name));
     }
