@@ -10,7 +10,11 @@ fn without(name: &'static str, world: &str, reason: &str) -> Site {
     let site = Site::with(world, Some(name), |_| {});
     let document = site.document(&["check"]);
     let wanted = format!("CAP_{name} is missing, which is needed {reason}");
-    assert!(document.to_string().contains(&wanted), "not told {wanted:?}: {document:#}");
+    let log = site.world.agent.log_text();
+    for told in [document.to_string(), log] {
+        let said: Vec<_> = told.match_indices("is missing, which is needed").collect();
+        assert!(told.contains(&wanted) && said.len() == 1, "not told {wanted:?} alone: {told}");
+    }
     site
 }
 
@@ -23,7 +27,7 @@ fn column<'a>(document: &'a Value, interface: &str, column: &str) -> &'a str {
 #[test]
 fn without_net_admin_nothing_is_counted() {
     needs_runc!();
-    let site = without("NET_ADMIN", "no-net-admin", "to put programs on interfaces");
+    let site = without("NET_ADMIN", "no-net-admin", "to put programs on links");
     let pod = site.attached(site.world.lab.pod("cam").networks("lan"));
     let attachments = site.document(&["get", "attachments"]);
     assert!(column(&attachments, "net1", "note").contains("not permitted"), "{attachments:#}");
@@ -47,7 +51,7 @@ fn without_net_raw_nothing_is_heard() {
 #[test]
 fn without_sys_admin_no_pod_is_attached() {
     needs_runc!();
-    let site = without("SYS_ADMIN", "no-sys-admin", "to enter");
+    let site = without("SYS_ADMIN", "no-sys-admin", "to enter pods' network namespaces");
     let ready = site.kubelet("/readinessProbe/exec/command");
     assert_eq!(ready.code, Some(1), "{}", ready.out());
     let refusal = site.world.add(&site.world.lab.pod("cam").networks("lan")).expect_error(8);

@@ -27,7 +27,7 @@ fn relays(site: &Site, pod: &Pod, when: &str) {
 fn counted(site: &Site, pod: &Pod) -> (u64, u64) {
     let samples = site.world.agent.metrics(&site.world.lab);
     let sent = [("pod", pod.name.as_str()), ("interface", "net1"), ("cast", "multicast")];
-    let relayed = [("protocol", "mdns"), ("verdict", "relayed")];
+    let relayed = [("protocol", "mdns"), ("path", "host_to_pod"), ("verdict", "relayed")];
     (samples.sum("multus_interface_transmit_packets_total", &sent), samples.sum("multus_relay_frames_total", &relayed))
 }
 
