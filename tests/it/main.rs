@@ -42,6 +42,7 @@ mod gc;
 mod guard;
 mod host_access;
 mod hostile;
+mod image;
 mod install;
 mod kube;
 mod lab_itself;
