@@ -85,6 +85,17 @@ impl Home {
 }
 
 impl Home {
+    /// With `MULTUS_LAB_SANDBOX` set, whatever a test wants done in the agent's pod is done in the sandbox of the rendered
+    /// manifest: the same privileges, and all else that a runtime would do.
+    fn as_asked(self) -> Self {
+        let sandboxed = std::env::var_os("MULTUS_LAB_SANDBOX").is_some();
+        match self {
+            Self::Pod if sandboxed => Self::Container(None),
+            Self::PodWithout(name) if sandboxed => Self::Container(Some(name)),
+            home => home,
+        }
+    }
+
     /// The sandbox that it is in, if it is one that a runtime makes.
     fn container(self, lab: &Lab, config: &std::path::Path) -> Option<Container> {
         let Self::Container(without) = self else { return None };
@@ -137,6 +148,7 @@ impl Agent {
 
     /// The same without waiting: for a node on which it cannot become ready yet.
     pub fn start_unready(home: Home, lab: &Lab, config: &Value) -> Self {
+        let home = home.as_asked();
         let file = lab.dir.join("daemon-config.json");
         let mut config = config.clone();
         match home {
