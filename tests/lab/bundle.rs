@@ -33,6 +33,18 @@ pub fn missing() -> Option<String> {
     profile.then(|| format!("no {} (golang-github-containers-common): run `cargo xtask setup`", seccomp::PROFILE))
 }
 
+/// Can a container's memory be limited here? A machine that is a container itself may lack the right to.
+pub fn limits_memory() -> bool {
+    let file = "/sys/fs/cgroup/cgroup.subtree_control";
+    match fs::read_to_string(file) {
+        Ok(controllers) => {
+            controllers.split_whitespace().any(|one| one == "memory") || fs::write(file, "+memory").is_ok()
+        }
+        // Version 1 has a hierarchy for it.
+        Err(_) => true,
+    }
+}
+
 /// Writes what a pod of the manifest finds as its service account: here a kubeconfig, whose path inside is the answer.
 pub fn place_account(lab: &Lab, api: &crate::apiserver::ApiServer) -> String {
     let folder = lab.dir.join("account");

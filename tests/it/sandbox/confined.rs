@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use lab::agent::CAPABILITIES;
+use lab::bundle;
 use lab::manifest::Manifest;
 
 use super::{Site, needs_runc};
@@ -59,10 +60,11 @@ fn the_agents_process_is_confined_as_the_manifest_says() {
         // In /sys nobody makes files anyway.
         assert!(code == Some(libc::EROFS) || place == "sys", "/{place}: {refused}");
     }
-    let limit = manifest.container("agent")["resources"]["limits"]["memory"].clone();
-    let told = site.world.agent.container().exec(&["/usr/bin/multus-agent", "check", "--category", "resources"]);
-    assert_eq!(limit, "96Mi");
-    assert!(told.out().contains("of 96 MiB"), "the agent sees its own limit: {}", told.out());
+    assert_eq!(manifest.container("agent")["resources"]["limits"]["memory"], "96Mi");
+    if bundle::limits_memory() {
+        let told = site.world.agent.container().exec(&["/usr/bin/multus-agent", "check", "--category", "resources"]);
+        assert!(told.out().contains("of 96 MiB"), "the agent sees its own limit: {}", told.out());
+    }
 }
 
 #[test]

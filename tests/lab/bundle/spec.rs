@@ -59,7 +59,7 @@ pub(super) fn of(lab: &Lab, id: &str, wanted: &Wanted<'_>, root: &Path, config: 
             "cgroupsPath": format!("/{id}"),
             "resources": {
                 "devices": [{"allow": false, "access": "rwm"}],
-                "memory": {"limit": bytes(&container["resources"]["limits"]["memory"])},
+                "memory": super::limits_memory().then(|| json!({"limit": bytes(&container["resources"]["limits"]["memory"])})),
             },
             "seccomp": filter(pod, &capabilities),
         },
