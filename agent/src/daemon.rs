@@ -17,6 +17,7 @@ use crate::kube::{Cluster, ClusterError, ClusterSettings, Source};
 use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
 use crate::ops::capture::Captures;
+use crate::ops::checks;
 use crate::ops::context::{Context, Turns};
 use crate::ops::default_network::DefaultNetwork;
 use crate::ops::delegate_tally::DelegateTally;
@@ -84,6 +85,9 @@ pub fn run(file: &Path) -> Result<(), StartError> {
     let dial = start_log(&settings)?;
     for warning in &warnings {
         tracing::warn!("configuration: {warning}");
+    }
+    for missing in checks::missing_rights(&settings) {
+        tracing::error!("{}; {}", missing.cause, missing.remedy);
     }
     settings.origin = Origin { file: Some(shown()), warnings, ..settings.origin };
     let runtime = tokio::runtime::Builder::new_multi_thread()
