@@ -14,6 +14,7 @@ says where that is. Exit code 1: the sentence of the library is on standard erro
 """
 
 import ctypes
+import functools
 import importlib.util
 import json
 import pathlib
@@ -61,8 +62,9 @@ def lint(folder, values):
     return json.dumps(helm_python.lint(folder, values, strict=True))
 
 
+@functools.cache
 def language():
-    """The language itself: the package around it asks for what its command line needs."""
+    """The language itself: the package around it asks for what its command line needs. A process can load it once."""
     for place in sys.path:
         for path in pathlib.Path(place).glob("cel/cel.*.so"):
             spec = importlib.util.spec_from_file_location("cel", path)
