@@ -51,6 +51,7 @@ mod load;
 mod log_file;
 mod manifests;
 mod metrics;
+mod migrate;
 mod networks;
 mod page;
 mod ping;
