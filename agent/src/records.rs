@@ -3,13 +3,19 @@
 //! Agent and shim read and write the same files; a record holds all that a DEL needs, so that it needs no planning and
 //! no agent. Decides nothing. A process crash needs no fsync; after power loss a torn file is found by its checksum
 //! and set aside. What others keep about containers beside it, libcni and Multus, has modules of its own.
+//!
+//! Releases that are neighbours work with each other's records, so that a node can be updated and put back. What a
+//! release adds is a field that may be missing; the release before keeps it and writes it back. A release that has to
+//! say something in another way writes the next number, but not before the release before it reads that number.
 
+mod rest;
 pub mod results;
 #[cfg(feature = "daemon")]
 pub mod scratch;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,9 +25,15 @@ use serde::{Deserialize, Serialize};
 use crate::fault::quote;
 use crate::names::{ContainerId, IfName, NadRef, NetnsPath, PluginName, PodRef};
 use crate::sys::files::{Held, hold, hold_together, private_folder, replace, replace_through, thin_out};
+pub use rest::Rest;
 use results::Results;
 
-const HEAD: &str = "multus-ebpf record 1 ";
+/// A number and a checksum follow.
+const HEAD: &str = "multus-ebpf record ";
+/// The number that is written.
+const NUMBER: u32 = 1;
+/// The numbers that are read: the next one, too, for the next release may write it before it is put back.
+const READ: RangeInclusive<u32> = NUMBER..=NUMBER + 1;
 const MOST_BYTES: u64 = 16 << 20;
 /// Most records that were set aside and are kept for a look.
 const MOST_TORN: usize = 100;
@@ -55,6 +67,9 @@ pub struct Record {
     /// Who attached it.
     #[serde(default, skip_serializing_if = "Origin::is_own")]
     pub origin: Origin,
+    /// What a later release wrote besides.
+    #[serde(skip)]
+    pub rest: Rest,
 }
 
 /// What is reflected between LANs and a pod's own interface, and where the host meets the pod.
@@ -131,6 +146,9 @@ pub struct Attachment {
     /// Its device-info file, to be removed when it is undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_info: Option<PathBuf>,
+    /// What a later release wrote besides.
+    #[serde(skip)]
+    pub rest: Rest,
 }
 
 /// One plugin of a chain, with all that its DEL and CHECK need.
@@ -150,6 +168,9 @@ pub struct Delegate {
     /// The configuration says `disableCheck`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub skips_check: bool,
+    /// What a later release wrote besides.
+    #[serde(skip)]
+    pub rest: Rest,
 }
 
 /// How far one delegate is.
@@ -197,6 +218,9 @@ pub struct Link {
     /// Why it is not counted or relayed although it should be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// What a later release wrote besides.
+    #[serde(skip)]
+    pub rest: Rest,
 }
 
 /// A macvlan parent.
@@ -285,8 +309,8 @@ impl Records {
 
     /// Replaces the record on disk: a temporary file beside it, then a rename.
     pub fn save(&self, record: &Record) -> io::Result<()> {
-        let body = serde_json::to_vec(record)?;
-        let mut text = format!("{HEAD}{:016x}\n", checksum(&body)).into_bytes();
+        let body = rest::print(record)?;
+        let mut text = format!("{HEAD}{NUMBER} {:016x}\n", checksum(&body)).into_bytes();
         text.extend_from_slice(&body);
         replace_through(&self.path(&record.container), &text, self.beside)
     }
@@ -439,13 +463,14 @@ fn read(file: File) -> io::Result<Record> {
     let body = body.get(1..).unwrap_or_default();
     let sum = std::str::from_utf8(head)
         .ok()
-        .and_then(|head| head.strip_prefix(HEAD))
-        .and_then(|sum| u64::from_str_radix(sum, 16).ok())
+        .and_then(|head| head.strip_prefix(HEAD)?.split_once(' '))
+        .filter(|(number, _)| number.parse().is_ok_and(|number| READ.contains(&number)))
+        .and_then(|(_, sum)| u64::from_str_radix(sum, 16).ok())
         .ok_or_else(|| torn("the record is of another version"))?;
     if sum != checksum(body) {
         return Err(torn("the record is torn: its checksum differs"));
     }
-    serde_json::from_slice(body).map_err(|error| torn(&format!("decode the record: {error}")))
+    rest::parse(body).map_err(|error| torn(&format!("decode the record: {error}")))
 }
 
 /// FNV-1a, 64 bits: enough to tell a torn write from a whole one.
@@ -465,6 +490,7 @@ mod tests {
             stdin: "{}".into(),
             args: String::new(),
             skips_check: false,
+            rest: Rest::new(),
         };
         let attachment = |ifname: &str, stages: &[Stage]| Attachment {
             network: "default/lan".into(),
@@ -477,6 +503,7 @@ mod tests {
             result: None,
             link: None,
             device_info: None,
+            rest: Rest::new(),
         };
         Record {
             container: ContainerId::new(container).unwrap(),
@@ -492,6 +519,7 @@ mod tests {
             status: None,
             reflect: None,
             origin: Origin::Agent,
+            rest: Rest::new(),
         }
     }
 
@@ -539,6 +567,22 @@ mod tests {
         let (whole, torn) = records.all().unwrap();
         assert_eq!((whole.len(), torn.len()), (0, 1));
         assert!(path.with_extension("torn").exists() && !path.exists());
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_neighbours_number_is_read_and_any_other_set_aside() {
+        let (folder, records) = records("number");
+        let saved = record("a");
+        for (number, is_read) in [(NUMBER - 1, false), (NUMBER, true), (NUMBER + 1, true), (NUMBER + 2, false)] {
+            records.save(&saved).unwrap();
+            let path = records.path(&saved.container);
+            let text = fs::read_to_string(&path).unwrap();
+            let (ours, theirs) = (format!("{HEAD}{NUMBER} "), format!("{HEAD}{number} "));
+            fs::write(&path, text.replacen(&ours, &theirs, 1)).unwrap();
+            let (whole, torn) = records.all().unwrap();
+            assert_eq!((whole.len(), torn.len()), if is_read { (1, 0) } else { (0, 1) }, "number {number}");
+        }
         fs::remove_dir_all(folder).unwrap();
     }
 
