@@ -11,11 +11,13 @@ use lab::{Answer, Lab, Pod, Runtime};
 
 /// How many are attached by at once.
 pub(super) const ADDERS: usize = 2;
-/// Between two pods of one adder.
-const PACE: Duration = Duration::from_millis(120);
+/// Between two pods of one adder, and between two that go: fewer go than come, so that some can go while none comes.
+const PACE: (Duration, Duration) = (Duration::from_millis(120), Duration::from_millis(300));
 /// So many stay; more than so many do not come.
 const FEWEST: usize = 4;
 const MOST: usize = 14;
+/// So many are there when something begins to happen.
+const ENOUGH: usize = 8;
 
 /// What came of the pods so far.
 #[derive(Default)]
@@ -43,6 +45,14 @@ impl Stream {
     /// Lets it begin to end.
     pub(super) fn finish(&self) {
         self.done.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until it flows.
+    pub(super) fn wait(&self) {
+        let flows = lab::wait_until(Duration::from_secs(30), || {
+            locked(&self.pods).len() >= ENOUGH || !locked(&self.failures).is_empty()
+        });
+        assert!(flows, "{} pods after 30 s", locked(&self.pods).len());
     }
 
     /// The pods that are attached, once it has ended.
@@ -74,7 +84,7 @@ impl Stream {
     /// Attaches one pod after the other.
     pub(super) fn add(&self, lab: &Lab, runtime: &Runtime) {
         while !self.done.load(Ordering::Relaxed) {
-            std::thread::sleep(PACE);
+            std::thread::sleep(PACE.0);
             if locked(&self.pods).len() >= MOST {
                 continue;
             }
@@ -93,7 +103,7 @@ impl Stream {
     /// Detaches the oldest ones.
     pub(super) fn del(&self, lab: &Lab, runtime: &Runtime) {
         while !self.done.load(Ordering::Relaxed) {
-            std::thread::sleep(PACE);
+            std::thread::sleep(PACE.1);
             let oldest = {
                 let mut pods = locked(&self.pods);
                 if pods.len() > FEWEST { pods.pop_front() } else { None }
