@@ -115,17 +115,34 @@ fn assert_none_steps_back(before: &BTreeMap<String, u64>, now: &BTreeMap<String,
     }
 }
 
-/// The record of a pod: its first line, and what follows.
-fn record(lab: &Lab, pod: &Pod) -> (PathBuf, String, Value) {
-    let path = lab.cni_dir.join(format!("records/{}.record", pod.id));
-    let text = fs::read_to_string(&path).expect("read a record");
-    let (head, body) = text.split_once('\n').expect("two lines");
-    (path, head.to_owned(), serde_json::from_str(body).expect("JSON"))
+/// The record of a pod.
+fn record(lab: &Lab, pod: &Pod) -> PathBuf {
+    lab.cni_dir.join(format!("records/{}.record", pod.id))
 }
 
-/// Writes a pod's record as a later release may: with its number, and with fields that nobody knows yet.
-fn write_later(lab: &Lab, pod: &Pod) {
-    let (path, head, mut body) = record(lab, pod);
+/// A record's first line, and what follows.
+fn parsed(path: &Path) -> (String, Value) {
+    let text = fs::read_to_string(path).expect("read a record");
+    let (head, body) = text.split_once('\n').expect("two lines");
+    (head.to_owned(), serde_json::from_str(body).expect("JSON"))
+}
+
+/// The only folder of pins.
+fn layout(lab: &Lab) -> PathBuf {
+    let mut folders = fs::read_dir(&lab.bpffs).expect("pins").map(|entry| entry.expect("a folder").path());
+    let (only, others) = (folders.next(), folders.next());
+    only.filter(|_| others.is_none()).expect("one folder of pins")
+}
+
+/// Writes every record as a later release may: with its number, and with fields that nobody knows yet.
+fn write_later(lab: &Lab) {
+    let mut records = lab::state::files(&lab.cni_dir.join("records"));
+    records.retain(|path| path.extension().is_some_and(|ending| ending == "record"));
+    records.into_iter().for_each(write_one_later);
+}
+
+fn write_one_later(path: PathBuf) {
+    let (head, mut body) = parsed(&path);
     assert!(head.starts_with("multus-ebpf record 1 "), "{head}");
     for place in ["", "/attachments/1", "/attachments/1/delegates/0", "/attachments/1/link"] {
         body.pointer_mut(place).expect("a place")["later"] = json!({"in": place});
@@ -193,7 +210,9 @@ fn pods_come_and_go_through_an_update_and_back_and_notice_nothing() {
         let back = roll(agent, lab, &before, |agent| {
             agent.reconfigure(|config| config["datapath"]["log"] = false.into());
             if is_alike {
-                write_later(lab, &old);
+                stream.undisturbed(|| write_later(lab));
+                // Another layout of maps, too.
+                fs::rename(layout(lab), lab.bpffs.join("v9999")).expect("rename the layout");
             }
         });
         assert_none_steps_back(&updated, &counts(agent, lab, &old), "after the way back");
@@ -226,7 +245,7 @@ fn pods_come_and_go_through_an_update_and_back_and_notice_nothing() {
         runtime.check(lab, pod).expect_ok();
     }
     if is_alike {
-        let (_, _, body) = record(lab, &old);
+        let (_, body) = parsed(&record(lab, &old));
         assert_eq!(body["attachments"][1]["link"]["later"]["in"], "/attachments/1/link", "what is not known stays");
     }
     drop((audience, heard, host_heard));

@@ -26,6 +26,7 @@ pub(super) struct Stream {
     calls: Mutex<Vec<Called>>,
     failures: Mutex<Vec<String>>,
     numbers: AtomicU32,
+    turn: Mutex<()>,
     done: AtomicBool,
 }
 
@@ -81,6 +82,12 @@ impl Stream {
         (within(true), within(false))
     }
 
+    /// Does something while no DEL is under way.
+    pub(super) fn undisturbed(&self, work: impl FnOnce()) {
+        let _turn = locked(&self.turn);
+        work();
+    }
+
     /// Attaches one pod after the other.
     pub(super) fn add(&self, lab: &Lab, runtime: &Runtime) {
         while !self.done.load(Ordering::Relaxed) {
@@ -109,6 +116,7 @@ impl Stream {
                 if pods.len() > FEWEST { pods.pop_front() } else { None }
             };
             let Some(pod) = oldest else { continue };
+            let _turn = locked(&self.turn);
             let answer = self.called(false, || runtime.del(lab, &pod));
             let left = pod.netns.link_names();
             if !answer.ok() || !left.is_empty() {
