@@ -212,7 +212,7 @@ pub async fn adopt(context: &Context) {
             }
         }
         if *link != before
-            && let Err(error) = context.ledger.save(record)
+            && let Err(error) = context.ledger.amend(record)
         {
             tracing::warn!(%container, "update a record: {error}");
         }

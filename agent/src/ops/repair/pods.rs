@@ -57,8 +57,10 @@ async fn settle_one(context: &Context, container: &ContainerId) -> bool {
         is_changed |= place.link.as_ref() != Some(&link);
         place.link = Some(link);
     }
-    if is_changed && let Err(error) = context.ledger.save(&record) {
-        tracing::warn!(%container, "update a record: {error}");
+    match is_changed.then(|| context.ledger.amend(&record)) {
+        Some(Err(error)) => tracing::warn!(%container, "update a record: {error}"),
+        Some(Ok(false)) => return false,
+        _ => {}
     }
     true
 }
