@@ -136,6 +136,8 @@ async fn serve(settings: Settings, dial: log::Dial) -> Result<(), StartError> {
     let routes = Arc::new(Routes { context: Arc::clone(&context), host, dial, stopping: AtomicBool::new(false) });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), socket_dir = settings.socket_dir, "serving");
     let serving = tokio::spawn(server::serve(socket, Arc::clone(&routes), stop));
+    // Until now plugins have deleted pods without us; what they noted is replayed at once.
+    context.left_over.notify_one();
     tokio::select! {
         _ = terminate.recv() => {},
         _ = interrupt.recv() => {},

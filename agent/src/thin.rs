@@ -172,7 +172,7 @@ async fn perform(
     let timeout_ms = u64::try_from(settings.request_timeout.as_millis()).unwrap_or(u64::MAX);
     let context = Arc::new(daemon::context(settings, &cni_dir, ledger, cluster.clone(), (None, None)));
     let env = environment.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-    let call = Call { protocol: PROTOCOL, shim: "thin".into(), env, config, timeout_ms, again: false };
+    let call = Call { protocol: PROTOCOL, oldest: None, shim: "thin".into(), env, config, timeout_ms, again: false };
     Ok((ops::answer(&context, call, &mut HostRunner::here(folders)).await, Some(cluster)))
 }
 

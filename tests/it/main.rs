@@ -74,6 +74,7 @@ mod takeover;
 mod thin;
 mod top;
 mod trace;
+mod upgrade;
 mod upstream;
 mod verbs;
 mod watch;

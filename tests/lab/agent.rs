@@ -105,8 +105,7 @@ impl Home {
     }
 
     /// How it is started anywhere else.
-    fn command(self, lab: &Lab, config: &std::path::Path) -> Command {
-        let program = program("multus-agent");
+    fn command(self, lab: &Lab, config: &std::path::Path, program: &std::path::Path) -> Command {
         let mut command = if lab.is_kept() { lab.node.lasting_command(program) } else { lab.node.command(program) };
         if self != Self::Host {
             sys::own_mounts(&mut command);
@@ -129,6 +128,7 @@ pub struct Agent {
     socket: PathBuf,
     keep: bool,
     home: Home,
+    program: PathBuf,
     /// From start to ready.
     pub started_in: Duration,
 }
@@ -161,20 +161,20 @@ impl Agent {
             Home::HostExec => config["hostExec"] = format!("/proc/{}/ns/mnt", std::process::id()).into(),
         }
         fs::write(&file, format!("{config:#}")).expect("write daemon-config.json");
-        Self::spawn(home, lab, file)
+        Self::spawn(home, lab, file, program("multus-agent"))
     }
 
-    fn spawn(home: Home, lab: &Lab, config: PathBuf) -> Self {
+    fn spawn(home: Home, lab: &Lab, config: PathBuf, program: PathBuf) -> Self {
         let log = lab.dir.join("agent.log");
         let out = File::options().create(true).append(true).open(&log).expect("open agent.log");
         let keep = lab.is_kept();
         let container = home.container(lab, &config);
         let mut command = match &container {
             Some(container) => container.command(),
-            None => home.command(lab, &config),
+            None => home.command(lab, &config, &program),
         };
         command.stdin(Stdio::null()).stdout(out.try_clone().expect("a second handle")).stderr(out);
-        let child = command.spawn().unwrap_or_else(|e| panic!("start {}: {e}", program("multus-agent").display()));
+        let child = command.spawn().unwrap_or_else(|e| panic!("start {}: {e}", program.display()));
         let socket = lab.socket_dir.join("multus.sock");
         let pid = container.as_ref().map_or_else(
             || child.id(),
@@ -185,7 +185,7 @@ impl Agent {
             },
         );
         fs::write(lab.dir.join(place::AGENT_PID), pid.to_string()).expect("write the agent's process id");
-        Self { child, pid, container, log, config, socket, keep, home, started_in: Duration::ZERO }
+        Self { child, pid, container, log, config, socket, keep, home, program, started_in: Duration::ZERO }
     }
 
     /// Waits until it is ready.
@@ -251,7 +251,17 @@ impl Agent {
 
     /// Starts it again without waiting until it is ready.
     pub fn start_again_unready(&mut self, lab: &Lab) {
-        *self = Self::spawn(self.home, lab, self.config.clone());
+        *self = Self::spawn(self.home, lab, self.config.clone(), self.program.clone());
+    }
+
+    /// Says which program the next start runs, and the CLI's commands from now on: another release's.
+    pub fn run_next(&mut self, program: PathBuf) {
+        self.program = program;
+    }
+
+    /// The file that it reads its configuration from.
+    pub fn config_file(&self) -> &std::path::Path {
+        &self.config
     }
 
     /// Changes the configuration that the next start reads.
@@ -308,7 +318,7 @@ impl Agent {
 
     /// Runs the CLI against this agent's socket.
     pub fn cli(&self, lab: &Lab, args: &[&str]) -> process::Finished {
-        let mut command = lab.node.command(program("multus-agent"));
+        let mut command = lab.node.command(&self.program);
         command.args(args).env("MULTUS_SOCKET", &self.socket);
         process::run(&mut command, b"", Duration::from_secs(15))
     }
