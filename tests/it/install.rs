@@ -1,6 +1,6 @@
 //! Installing on every kind of host and taking it off again: the right files, and none left.
 
-mod everywhere;
+pub(crate) mod everywhere;
 mod killed;
 mod layouts;
 mod live;

@@ -144,7 +144,7 @@ pub(super) fn drain_agent(site: &Site) -> Drained {
     let path = query::with("/v1/drain", &[("for", Some(DRAIN.as_millis().to_string())), ("then", Some("end".into()))]);
     match query::ask(&socket, "POST", &path, DRAIN + Duration::from_secs(5)) {
         Ok(_) => Drained::Yes,
-        Err(Ending::Failed(why) | Ending::TimedOut(why)) => Drained::Failed(why),
+        Err(Ending::Failed(why) | Ending::Usage(why) | Ending::TimedOut(why)) => Drained::Failed(why),
         Err(_) => Drained::NoAgent,
     }
 }
@@ -214,7 +214,7 @@ pub(super) fn told(report: &Report, dry_run: bool) -> String {
 
 fn everywhere(name: &str, patch: &Path, limits: (Option<&Path>, Duration)) -> Ending {
     let Some((namespace, name)) = name.split_once('/') else {
-        return Ending::Failed(format!("--everywhere {} is not NAMESPACE/NAME", quote(name)));
+        return Ending::Usage(format!("--everywhere {} is not NAMESPACE/NAME", quote(name)));
     };
     let patch = match fs::read_to_string(patch) {
         Ok(patch) => patch,

@@ -140,6 +140,7 @@ fn record(container: &ContainerId, traces: Vec<Trace>, origin: Origin) -> Option
         status: None,
         reflect: None,
         origin,
+        rest: records::Rest::new(),
     })
 }
 

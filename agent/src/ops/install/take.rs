@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::{InstallError, Kind, Report, Site, is_our_shim, look, remains, shown};
 use crate::datapath::{self, PodPlace};
-use crate::fault::quote;
+use crate::fault::{many, quote};
 use crate::ops::device_info;
 use crate::plan::runtime_conf;
 use crate::records::{Record, Records, State};
@@ -124,7 +124,10 @@ pub(super) fn kernel(site: &Site, all: &[Record], report: &mut Report) {
     };
     if done.pods > 0 || done.parents > 0 {
         let (pods, parents) = (done.pods, done.parents);
-        report.note(Kind::Done, format!("programs are off {pods} interfaces of pods and {parents} parents"));
+        report.note(
+            Kind::Done,
+            format!("programs are off {} of pods and {}", many(pods, "interface"), many(parents, "parent")),
+        );
     }
     for pins in done.pins {
         report.note(Kind::Done, format!("pins in {} are removed", shown(&pins)));
