@@ -190,7 +190,7 @@ fn a_dead_runs_leftovers_are_swept() {
     let gone = std::process::Command::new("true").spawn().and_then(|mut c| c.wait().map(|_| c.id())).expect("run true");
     let netns = format!("mlab-{gone}-0-left");
     assert!(std::process::Command::new("ip").args(["netns", "add", &netns]).status().expect("ip").success());
-    lab::place::sweep(false);
+    lab::place::sweep();
     let left = std::path::Path::new("/run/netns").join(&netns).exists();
     assert!(!left, "{netns} is still there");
 }
