@@ -17,6 +17,7 @@ use crate::kube::{Cluster, ClusterError, ClusterSettings, Source};
 use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
 use crate::ops::capture::Captures;
+use crate::ops::checks;
 use crate::ops::context::{Context, Turns};
 use crate::ops::default_network::DefaultNetwork;
 use crate::ops::delegate_tally::DelegateTally;
@@ -85,6 +86,9 @@ pub fn run(file: &Path) -> Result<(), StartError> {
     for warning in &warnings {
         tracing::warn!("configuration: {warning}");
     }
+    for missing in checks::missing_rights(&settings) {
+        tracing::error!("{}; {}", missing.cause, missing.remedy);
+    }
     settings.origin = Origin { file: Some(shown()), warnings, ..settings.origin };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -132,6 +136,8 @@ async fn serve(settings: Settings, dial: log::Dial) -> Result<(), StartError> {
     let routes = Arc::new(Routes { context: Arc::clone(&context), host, dial, stopping: AtomicBool::new(false) });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), socket_dir = settings.socket_dir, "serving");
     let serving = tokio::spawn(server::serve(socket, Arc::clone(&routes), stop));
+    // Until now plugins have deleted pods without us; what they noted is replayed at once.
+    context.left_over.notify_one();
     tokio::select! {
         _ = terminate.recv() => {},
         _ = interrupt.recv() => {},

@@ -3,14 +3,20 @@
 //! Agent and shim read and write the same files; a record holds all that a DEL needs, so that it needs no planning and
 //! no agent. Decides nothing. A process crash needs no fsync; after power loss a torn file is found by its checksum
 //! and set aside. What others keep about containers beside it, libcni and Multus, has modules of its own.
+//!
+//! Releases that are neighbours work with each other's records, so that a node can be updated and put back. What a
+//! release adds is a field that may be missing; the release before keeps it and writes it back. A release that has to
+//! say something in another way writes the next number, but not before the release before it reads that number.
 
 mod record;
+mod rest;
 pub mod results;
 #[cfg(feature = "daemon")]
 pub mod scratch;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,9 +25,15 @@ use crate::fault::quote;
 use crate::names::ContainerId;
 use crate::sys::files::{Held, hold, hold_together, private_folder, replace, replace_through, thin_out};
 pub use record::{Attachment, Delegate, Link, Origin, Parent, Record, Reflect, Stage, State};
+pub use rest::Rest;
 use results::Results;
 
-const HEAD: &str = "multus-ebpf record 1 ";
+/// A number and a checksum follow.
+const HEAD: &str = "multus-ebpf record ";
+/// The number that is written.
+const NUMBER: u32 = 1;
+/// The numbers that are read: the next one, too, for the next release may write it before it is put back.
+const READ: RangeInclusive<u32> = NUMBER..=NUMBER + 1;
 const MOST_BYTES: u64 = 16 << 20;
 /// Most records that were set aside and are kept for a look.
 const MOST_TORN: usize = 100;
@@ -74,8 +86,8 @@ impl Records {
 
     /// Replaces the record on disk: a temporary file beside it, then a rename.
     pub fn save(&self, record: &Record) -> io::Result<()> {
-        let body = serde_json::to_vec(record)?;
-        let mut text = format!("{HEAD}{:016x}\n", checksum(&body)).into_bytes();
+        let body = rest::print(record)?;
+        let mut text = format!("{HEAD}{NUMBER} {:016x}\n", checksum(&body)).into_bytes();
         text.extend_from_slice(&body);
         replace_through(&self.path(&record.container), &text, self.beside)
     }
@@ -228,13 +240,14 @@ fn read(file: File) -> io::Result<Record> {
     let body = body.get(1..).unwrap_or_default();
     let sum = std::str::from_utf8(head)
         .ok()
-        .and_then(|head| head.strip_prefix(HEAD))
-        .and_then(|sum| u64::from_str_radix(sum, 16).ok())
+        .and_then(|head| head.strip_prefix(HEAD)?.split_once(' '))
+        .filter(|(number, _)| number.parse().is_ok_and(|number| READ.contains(&number)))
+        .and_then(|(_, sum)| u64::from_str_radix(sum, 16).ok())
         .ok_or_else(|| torn("the record is of another version"))?;
     if sum != checksum(body) {
         return Err(torn("the record is torn: its checksum differs"));
     }
-    serde_json::from_slice(body).map_err(|error| torn(&format!("decode the record: {error}")))
+    rest::parse(body).map_err(|error| torn(&format!("decode the record: {error}")))
 }
 
 /// FNV-1a, 64 bits: enough to tell a torn write from a whole one.
@@ -281,6 +294,22 @@ mod tests {
         let (whole, torn) = records.all().unwrap();
         assert_eq!((whole.len(), torn.len()), (0, 1));
         assert!(path.with_extension("torn").exists() && !path.exists());
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_neighbours_number_is_read_and_any_other_set_aside() {
+        let (folder, records) = records("number");
+        let saved = record("a");
+        for (number, is_read) in [(NUMBER - 1, false), (NUMBER, true), (NUMBER + 1, true), (NUMBER + 2, false)] {
+            records.save(&saved).unwrap();
+            let path = records.path(&saved.container);
+            let text = fs::read_to_string(&path).unwrap();
+            let (ours, theirs) = (format!("{HEAD}{NUMBER} "), format!("{HEAD}{number} "));
+            fs::write(&path, text.replacen(&ours, &theirs, 1)).unwrap();
+            let (whole, torn) = records.all().unwrap();
+            assert_eq!((whole.len(), torn.len()), if is_read { (1, 0) } else { (0, 1) }, "number {number}");
+        }
         fs::remove_dir_all(folder).unwrap();
     }
 

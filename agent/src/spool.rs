@@ -62,7 +62,9 @@ impl Spool {
     pub fn leave(&self, note: &Note) -> io::Result<()> {
         private_folder(&self.folder)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        replace(&self.folder.join(format!("{now:020}-{}.note", note.container)), &serde_json::to_vec(note)?)
+        // As records are printed: one way of printing is enough for the shim, which has to be small.
+        let text = serde_json::to_vec(&serde_json::to_value(note)?)?;
+        replace(&self.folder.join(format!("{now:020}-{}.note", note.container)), &text)
     }
 
     /// All notes, oldest first, each with its file; unreadable ones are set aside as `.bad`.

@@ -172,7 +172,7 @@ async fn perform(
     let timeout_ms = u64::try_from(settings.request_timeout.as_millis()).unwrap_or(u64::MAX);
     let context = Arc::new(daemon::context(settings, &cni_dir, ledger, cluster.clone(), (None, None)));
     let env = environment.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-    let call = Call { protocol: PROTOCOL, shim: "thin".into(), env, config, timeout_ms, again: false };
+    let call = Call { protocol: PROTOCOL, oldest: None, shim: "thin".into(), env, config, timeout_ms, again: false };
     Ok((ops::answer(&context, call, &mut HostRunner::here(folders)).await, Some(cluster)))
 }
 
@@ -182,7 +182,8 @@ fn leave_to_daemon(cni_dir: &Path, request: &Request) -> Result<Step, CniError> 
     let refusal = has_daemon(cni_dir);
     match &request.container_id {
         Some(container) if request.command == Command::Del => {
-            let note = Note::put_off(container.clone(), refusal.msg.clone());
+            let note =
+                Note::put_off(container.clone(), "a thin plugin was asked for it, beside this daemon".to_owned());
             let left = Spool::at(cni_dir).leave(&note);
             left.map(|()| Step::Done { output: None })
                 .map_err(|error| refusal.within(format_args!("note a DEL down: {error}")))

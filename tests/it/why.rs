@@ -127,7 +127,7 @@ fn what_keeps_a_pod_from_hearing_the_host_is_named() {
     assert!(table.out().contains("× switch"), "{}", table.out());
     for args in [&["x", "--protocol", "nonsense"][..], &["x", "--pod", "viewer"]] {
         let refused = ask(&world, args);
-        assert!(refused.code == Some(1) && refused.err().contains("status 400"), "{args:?}: {}", refused.err());
+        assert!(refused.code == Some(2) && refused.err().contains("status 400"), "{args:?}: {}", refused.err());
     }
 }
 

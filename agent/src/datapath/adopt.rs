@@ -3,6 +3,7 @@
 //!
 //! Counters go on, and no frame is missed by a member that was one.
 
+use super::counters::Counters;
 use super::hooks;
 use super::instances::Owner;
 use super::members::Sharers;
@@ -19,8 +20,9 @@ impl Datapath {
         // Every member before any map: one that is written late would hear nothing meanwhile.
         let reclaimed: Vec<_> = records.iter().map(|record| self.reclaim(record)).collect();
         self.write_parents()?;
-        let adopted = reclaimed.into_iter().map(|attached| attached.and_then(|attached| self.take_over(attached)));
-        let adopted = adopted.collect();
+        let before = layouts::counters(&self.settings.bpffs, &self.state().maps.counters);
+        let take_over = |attached| self.take_over(attached, &before);
+        let adopted = reclaimed.into_iter().map(|attached| attached.and_then(take_over)).collect();
         self.state().sharers.retain(|_, sharers| sharers.len() > 0);
         self.write_parents()?;
         self.sweep()?;
@@ -59,8 +61,14 @@ impl Datapath {
         Ok(attached)
     }
 
-    /// Puts the programs of a reclaimed attachment in place of the old ones.
-    fn take_over(&self, attached: Attached) -> Result<Attached, DatapathError> {
+    /// Puts the programs of a reclaimed attachment in place of the old ones. What those counted elsewhere, `before`, is
+    /// taken along as late as possible: a frame between that and the new programs is the only one that is not counted.
+    fn take_over(&self, attached: Attached, before: &[Counters]) -> Result<Attached, DatapathError> {
+        for (slot, counters) in attached.slot.into_iter().flat_map(|slot| before.iter().map(move |from| (slot, from))) {
+            if let Err(error) = self.state().maps.counters.go_on(slot, counters) {
+                tracing::warn!(slot, "counts of another layout are lost: {error}");
+            }
+        }
         let parent = attached.attachment.parent.as_ref();
         let done = self.attach_pod(&attached).and_then(|()| parent.map_or(Ok(()), |parent| self.attach_parent(parent)));
         if let Err(error) = done {

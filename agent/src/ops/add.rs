@@ -1,6 +1,7 @@
 //! ADD, from top to bottom: plan everything, touch nothing before the plan stands, write down every step before it is
 //! taken, undo all of it in reverse when one step fails.
 
+use crate::cni::secrets::input;
 use crate::cni::{CniResult, Command};
 use crate::fault::{CniError, code, quote};
 use crate::kube::EventKind;
@@ -207,6 +208,9 @@ pub(super) async fn attach<R: Runner>(
             }
         };
         let unreadable = |error: CniError| {
+            // What is quoted of it may have been repeated from the input.
+            let input = plan::stdin::stdin(Command::Add, attachment, index, result.as_ref()).unwrap_or_default();
+            let error = input::out_of_error(&input::of_input(&input, &args), &error);
             telling::failure(
                 call.request.pod.as_ref(),
                 attachment,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::Rest;
 use crate::names::{ContainerId, IfName, NadRef, NetnsPath, PluginName, PodRef};
 
 /// Everything attached to one container.
@@ -38,6 +39,9 @@ pub struct Record {
     /// Who attached it.
     #[serde(default, skip_serializing_if = "Origin::is_own")]
     pub origin: Origin,
+    /// What a later release wrote besides.
+    #[serde(skip)]
+    pub rest: Rest,
 }
 
 /// What is reflected between LANs and a pod's own interface, and where the host meets the pod.
@@ -114,6 +118,9 @@ pub struct Attachment {
     /// Its device-info file, to be removed when it is undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_info: Option<PathBuf>,
+    /// What a later release wrote besides.
+    #[serde(skip)]
+    pub rest: Rest,
 }
 
 /// One plugin of a chain, with all that its DEL and CHECK need.
@@ -133,6 +140,9 @@ pub struct Delegate {
     /// The configuration says `disableCheck`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub skips_check: bool,
+    /// What a later release wrote besides.
+    #[serde(skip)]
+    pub rest: Rest,
 }
 
 /// How far one delegate is.
@@ -180,6 +190,9 @@ pub struct Link {
     /// Why it is not counted or relayed although it should be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// What a later release wrote besides.
+    #[serde(skip)]
+    pub rest: Rest,
 }
 
 /// A macvlan parent.
@@ -230,6 +243,7 @@ pub(super) fn record(container: &str) -> Record {
         stdin: "{}".into(),
         args: String::new(),
         skips_check: false,
+        rest: Rest::new(),
     };
     let attachment = |ifname: &str, stages: &[Stage]| Attachment {
         network: "default/lan".into(),
@@ -242,6 +256,7 @@ pub(super) fn record(container: &str) -> Record {
         result: None,
         link: None,
         device_info: None,
+        rest: Rest::new(),
     };
     Record {
         container: ContainerId::new(container).unwrap(),
@@ -257,6 +272,7 @@ pub(super) fn record(container: &str) -> Record {
         status: None,
         reflect: None,
         origin: Origin::Agent,
+        rest: Rest::new(),
     }
 }
 

@@ -58,8 +58,10 @@ async fn settle_one(context: &Context, container: &ContainerId) -> bool {
         place.link = Some(settled.link);
         done.push((settled.counts, settled.event));
     }
-    if is_changed && let Err(error) = context.ledger.save(&record) {
-        tracing::warn!(%container, "update a record: {error}");
+    match is_changed.then(|| context.ledger.amend(&record)) {
+        Some(Err(error)) => tracing::warn!(%container, "update a record: {error}"),
+        Some(Ok(false)) => return false,
+        _ => {}
     }
     // Only now: who sees the count, or the event, finds in the record what became of it.
     for (counts, event) in done {
