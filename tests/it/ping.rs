@@ -4,8 +4,8 @@ use std::net::UdpSocket;
 use std::thread;
 use std::time::Duration;
 
+use lab::avahi::{Resolver, Service};
 use lab::netns::print_mac;
-use lab::resolver::{Resolver, Service};
 use lab::udp::listening_socket;
 use lab::{Family, Finished, Netns, Protocol, Sniffer, World, wait_until};
 use serde_json::Value;

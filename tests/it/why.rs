@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lab::resolver::{Resolver, Service};
+use lab::avahi::{Resolver, Service};
 use lab::world::Builder;
 use lab::{Finished, Pod, World, wait_until};
 use serde_json::{Value, json};

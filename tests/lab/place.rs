@@ -13,7 +13,7 @@ use std::sync::{Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde_json::{Value, json};
 
 use crate::netns::{FOLDER, Netns};
-use crate::{plugins, pod, sys};
+use crate::{bundle, plugins, pod, sys};
 
 /// File in a lab's folder that holds its agent's process id.
 pub const AGENT_PID: &str = "agent.pid";
@@ -296,6 +296,7 @@ fn remove_all_of(of: (&str, &str)) {
     }
     let temp = std::env::temp_dir();
     for name in orphans(&temp, PREFIX).iter().filter(|name| number(name, PREFIX) == Some(of)) {
+        bundle::sweep(&temp.join(name));
         end_agent_of(&temp.join(name));
         let _ = fs::remove_dir_all(temp.join(name));
     }

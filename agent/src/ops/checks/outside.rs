@@ -16,6 +16,11 @@ const USUAL_SOCKET: &str = "/run/multus/multus.sock";
 
 /// Everything that can be seen without an agent's memory. Reads files, and starts the plugin for its version.
 pub(super) fn facts(settings: &Settings) -> Facts {
+    Facts { install: install(settings), ..rights(settings) }
+}
+
+/// The kernel, what this process may do there, and what is wanted of both. Reads files.
+pub(super) fn rights(settings: &Settings) -> Facts {
     let mode = settings.datapath.mode;
     let folder = settings.datapath.bpffs.clone();
     let is_on_bpffs = mounts::is_on_bpffs(Path::new(&folder)).ok();
@@ -29,7 +34,6 @@ pub(super) fn facts(settings: &Settings) -> Facts {
             generated: settings.generator.on,
             host_exec: matches!(settings.host_exec, HostExec::Namespace(_)),
         },
-        install: install(settings),
         ..Facts::default()
     }
 }
