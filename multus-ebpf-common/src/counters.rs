@@ -20,6 +20,8 @@ pub const SIZE_BOUNDS: [u32; SIZE_BUCKETS - 1] = [64, 128, 256, 512, 1024, 1518,
 ///
 /// Packets are counted as they look on a wire: a GSO or GRO super-frame counts its segments. Bytes include the Ethernet
 /// header and no FCS, as the kernel's own interface counters do. Unicast is the total less multicast and broadcast.
+///
+/// Fields are only ever added at the end: an agent of another layout takes over what was counted by the value's size.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InterfaceCounters {

@@ -114,17 +114,29 @@ fn a_daemon_that_is_not_ready_is_waited_for() {
 }
 
 #[test]
-fn a_neighbouring_protocol_number_is_refused_at_once() {
+fn another_protocol_is_refused_at_once_and_a_neighbours_call_is_served() {
     needs_programs!();
     let world = Builder::new("skew-number").start();
+    let ask = |call: &Value| -> Value {
+        let reply = http::post_unix(world.agent.socket(), "/v1/cni", call.to_string().as_bytes()).unwrap();
+        serde_json::from_str(&reply.body).unwrap()
+    };
     for number in [0, 2] {
         let call = json!({"protocol": number, "shim": "9.9.9", "env": {"CNI_COMMAND": "ADD"}, "config": "{}", "timeout_ms": 1000});
-        let reply = http::post_unix(world.agent.socket(), "/v1/cni", call.to_string().as_bytes()).unwrap();
-        let step: Value = serde_json::from_str(&reply.body).unwrap();
+        let step = ask(&call);
         assert_eq!((&step["step"], &step["error"]["code"]), (&json!("fail"), &json!(11)), "{step:#}");
         let said = step["error"]["msg"].as_str().unwrap();
         assert!(said.contains(&format!("protocol {number}")) && said.contains("the agent 1"), "{said}");
     }
+    // Who speaks the agent's protocol as well is served, whatever else its call says.
+    let config = json!({"cniVersion": "1.1.0", "name": "multus-cni-network", "type": "multus-shim"}).to_string();
+    let mut call = json!({
+        "protocol": 2, "oldest": 1, "shim": "9.9.9", "later": {"x": 1}, "env": {"CNI_COMMAND": "STATUS", "CNI_PATH": "/"},
+        "config": config, "timeout_ms": 2000
+    });
+    assert_eq!(ask(&call)["step"], "done", "{:#}", ask(&call));
+    call["oldest"] = 2.into();
+    assert_eq!(ask(&call)["error"]["code"], 11, "{:#}", ask(&call));
     // An agent of the future that answers otherwise is not waited for either.
     let lab = Lab::new("skew-future");
     let runtime = Runtime::new(&lab);

@@ -376,3 +376,72 @@ fn changes_files(pid: libc::c_int) -> bool {
         nr => PLAIN.contains(&nr) || OLD.contains(&nr),
     }
 }
+
+/// Loads a SCHED_CLS program of these instructions.
+pub fn load_classifier(instructions: &[u64]) -> io::Result<OwnedFd> {
+    const PROG_LOAD: libc::c_long = 5;
+    const SCHED_CLS: u32 = 3;
+    #[repr(C)]
+    struct Load {
+        prog_type: u32,
+        insn_cnt: u32,
+        insns: u64,
+        license: u64,
+        rest: [u64; 12],
+    }
+    let license = c"GPL";
+    let insns = instructions.as_ptr().addr() as u64;
+    let license = license.as_ptr().addr() as u64;
+    bpf(PROG_LOAD, &Load { prog_type: SCHED_CLS, insn_cnt: instructions.len() as u32, insns, license, rest: [0; 12] })
+}
+
+/// Attaches a classifier behind what an interface of the calling thread's namespace transmits, until the link is closed
+/// (TCX, Linux 6.6).
+pub fn attach_egress(program: &OwnedFd, ifindex: u32) -> io::Result<OwnedFd> {
+    const LINK_CREATE: libc::c_long = 28;
+    const TCX_EGRESS: u32 = 47;
+    #[repr(C)]
+    struct Link {
+        program: u32,
+        ifindex: u32,
+        attach_type: u32,
+        flags: u32,
+        rest: [u64; 4],
+    }
+    let program = program.as_raw_fd().cast_unsigned();
+    bpf(LINK_CREATE, &Link { program, ifindex, attach_type: TCX_EGRESS, flags: 0, rest: [0; 4] })
+}
+
+/// A call of bpf(2) that makes a descriptor.
+fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
+    // SAFETY: the attributes live through the call and have the stated length, and so does what they point to. A
+    // non-negative return is a descriptor that is ours.
+    unsafe {
+        let made = libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>());
+        let made = i32::try_from(made).unwrap_or(-1);
+        Ok(OwnedFd::from_raw_fd(check(made)?))
+    }
+}
+
+/// A pseudo-terminal of this size: the end that a person sits at, and the program's (openpty(3)).
+pub fn terminal(columns: u16, lines: u16) -> io::Result<(File, File)> {
+    let size = libc::winsize { ws_row: lines, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let (mut person, mut program) = (-1, -1);
+    let none = std::ptr::null_mut();
+    // SAFETY: both numbers are ours to be written, a name is not asked for, and modes and size are read or null. The two
+    // descriptors are new, and nobody else's.
+    unsafe {
+        check(libc::openpty(&raw mut person, &raw mut program, none, std::ptr::null(), &raw const size))?;
+        Ok((File::from(OwnedFd::from_raw_fd(person)), File::from(OwnedFd::from_raw_fd(program))))
+    }
+}
+
+/// The local modes of a terminal: whether it echoes, whether it gathers lines.
+pub fn terminal_modes(terminal: &File) -> io::Result<libc::tcflag_t> {
+    // SAFETY: the termios is ours, of plain numbers, and tcgetattr(3) fills it.
+    unsafe {
+        let mut modes: libc::termios = zeroed();
+        check(libc::tcgetattr(terminal.as_raw_fd(), &raw mut modes))?;
+        Ok(modes.c_lflag)
+    }
+}

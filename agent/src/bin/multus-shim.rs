@@ -107,6 +107,7 @@ fn serve(environment: &Environment, version: &mut String) -> Result<Option<Strin
     let request = Request::parse(environment);
     let call = Call {
         protocol: wire::PROTOCOL,
+        oldest: (wire::OLDEST_PROTOCOL < wire::PROTOCOL).then_some(wire::OLDEST_PROTOCOL),
         shim: env!("CARGO_PKG_VERSION").into(),
         env: environment.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect::<BTreeMap<_, _>>(),
         config,

@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::certificate::NodeCertificate;
 use super::datapath::DatapathSettings;
 use super::delegation::Delegation;
-use super::keys;
+use super::generator::Generator;
+use super::log::LogSettings;
 use super::section::{ConfigError, Section};
-use super::words;
-use crate::cni::{RawObject, Version};
-use crate::fault::quote;
+use super::{keys, words};
 
 /// The longest time a request may be given.
 const MOST_TIME: Duration = Duration::from_hours(1);
@@ -84,32 +84,6 @@ pub struct Settings {
     pub datapath: DatapathSettings,
 }
 
-/// `logLevel`, from quiet to loud.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "Multus's own words")]
-pub enum LogLevel {
-    Panic,
-    Error,
-    Verbose,
-    Debug,
-}
-
-impl LogLevel {
-    /// Every level by its word, from quiet to loud.
-    pub const ALL: [(&str, Self); 4] =
-        [("panic", Self::Panic), ("error", Self::Error), ("verbose", Self::Verbose), ("debug", Self::Debug)];
-
-    /// Reads a level's word, in any case.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, level)| level)
-    }
-
-    /// Its word.
-    pub fn as_str(self) -> &'static str {
-        Self::ALL.into_iter().find(|(_, level)| *level == self).map_or("", |(name, _)| name)
-    }
-}
-
 /// `hostExec`: where the agent may run delegates by itself, for callers that cannot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostExec {
@@ -119,64 +93,6 @@ pub enum HostExec {
     Off,
     /// In the mount namespace that this file is, for nodes whose process 1 is not the machine's.
     Namespace(String),
-}
-
-/// Where the log goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogSettings {
-    /// `logFile`.
-    pub file: Option<String>,
-    /// `logLevel`; `None` unless configured.
-    pub level: Option<LogLevel>,
-    /// `logToStderr`; true unless configured.
-    pub to_stderr: bool,
-    /// `logOptions.maxSize` in megabytes.
-    pub max_size: u32,
-    /// `logOptions.maxAge` in days.
-    pub max_age: u32,
-    /// `logOptions.maxBackups`.
-    pub max_backups: u32,
-    /// `logOptions.compress`.
-    pub compress: bool,
-}
-
-/// `perNodeCertificate`, when enabled.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeCertificate {
-    /// `bootstrapKubeconfig`.
-    pub bootstrap_kubeconfig: String,
-    /// `certDir`.
-    pub cert_dir: String,
-    /// `certDuration`.
-    pub cert_duration: Duration,
-}
-
-/// What is written for the container runtime.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Generator {
-    /// Is anything written? Only where one of `cniConfigDir`, `multusAutoconfigDir`, `multusConfigFile` and
-    /// `multusMasterCNI` is configured.
-    pub on: bool,
-    /// `cniVersion`, clamped to 1.1.0; 0.3.1 unless configured, as upstream ships it.
-    pub cni_version: Version,
-    /// `type`: the plugin the runtime calls.
-    pub plugin: String,
-    /// `cniConfigDir`: where the configuration is written.
-    pub cni_config_dir: String,
-    /// `multusAutoconfigDir`: where the master's configuration is searched; `cniConfigDir` unless configured.
-    pub autoconfig_dir: String,
-    /// `multusConfigFile`: a file to copy; `None` is `auto`.
-    pub config_file: Option<String>,
-    /// `multusMasterCNI`: the master's file name, instead of searching.
-    pub master_cni: Option<String>,
-    /// `forceCNIVersion`.
-    pub force_cni_version: bool,
-    /// `overrideNetworkName`.
-    pub override_network_name: bool,
-    /// `daemonSocketDir`: the socket's folder as the shim sees it, where it is configured.
-    pub daemon_socket_dir: Option<String>,
-    /// `capabilities`, as written.
-    pub capabilities: RawObject,
 }
 
 impl Settings {
@@ -222,11 +138,11 @@ impl Settings {
             host_exec: read_host_exec(&mut top)?,
             connection_limit: top.number("connectionLimit", 1, u32::MAX)?,
             enable_pprof: top.flag("enablePprof")?.unwrap_or(false),
-            node_certificate: read_certificate(&mut top, &mut warnings)?,
+            node_certificate: NodeCertificate::read(&mut top, &mut warnings)?,
             retry_delete_on_error: top.flag("retryDeleteOnError")?.unwrap_or(false),
             readiness_file: top.folder("readinessindicatorfile")?,
-            log: read_log(&mut top, &mut warnings)?,
-            generator: read_generator(&mut top, &mut warnings)?,
+            log: LogSettings::read(&mut top, &mut warnings)?,
+            generator: Generator::read(&mut top, &mut warnings)?,
             delegation,
             datapath: DatapathSettings::read(top.section("datapath")?, &mut warnings)?,
         };
@@ -272,98 +188,11 @@ fn read_timeout(top: &mut Section) -> Result<Duration, ConfigError> {
     Ok(timeout.unwrap_or(Duration::from_mins(2)))
 }
 
-fn read_certificate(top: &mut Section, warnings: &mut Vec<String>) -> Result<Option<NodeCertificate>, ConfigError> {
-    let mut section = top.section("perNodeCertificate")?;
-    let enabled = section.flag("enabled")?.unwrap_or(false);
-    let (kubeconfig, folder) = (section.folder("bootstrapKubeconfig")?, section.folder("certDir")?);
-    let duration = section.word("certDuration", "a duration such as 10m", words::duration)?;
-    let certificate = match (enabled, kubeconfig, folder) {
-        (false, ..) => None,
-        (true, Some(bootstrap_kubeconfig), Some(cert_dir)) => Some(NodeCertificate {
-            bootstrap_kubeconfig,
-            cert_dir,
-            cert_duration: duration.unwrap_or(Duration::from_mins(10)),
-        }),
-        (true, None, _) => return Err(section.refuse("bootstrapKubeconfig", "", "an absolute path")),
-        (true, _, None) => return Err(section.refuse("certDir", "", "an absolute path")),
-    };
-    section.finish(warnings);
-    if enabled {
-        warnings.push(
-            "perNodeCertificate is enabled and has no effect: the agent uses its service account or the kubeconfig, \
-             and leaves no credentials on the host"
-                .to_owned(),
-        );
-    }
-    Ok(certificate)
-}
-
-fn read_log(top: &mut Section, warnings: &mut Vec<String>) -> Result<LogSettings, ConfigError> {
-    let level = top.text("logLevel")?.and_then(|text| {
-        let level = LogLevel::parse(&text);
-        if level.is_none() {
-            warnings.push(format!(
-                "logLevel {} is not known and ignored; use panic, error, verbose or debug",
-                quote(&text)
-            ));
-        }
-        level
-    });
-    let mut options = top.section("logOptions")?;
-    let log = LogSettings {
-        file: top.folder("logFile")?,
-        level,
-        to_stderr: top.flag("logToStderr")?.unwrap_or(true),
-        max_size: options.number("maxSize", 0, 1 << 20)?.unwrap_or(100),
-        max_age: options.number("maxAge", 0, 1 << 20)?.unwrap_or(5),
-        max_backups: options.number("maxBackups", 0, 1 << 20)?.unwrap_or(5),
-        compress: options.flag("compress")?.unwrap_or(true),
-    };
-    options.finish(warnings);
-    Ok(log)
-}
-
-fn read_generator(top: &mut Section, warnings: &mut Vec<String>) -> Result<Generator, ConfigError> {
-    let fits = format!("one of {}", Version::list());
-    let cni_version = match top.word("cniVersion", &fits, |text| Some((text.to_owned(), words::version(text)?)))? {
-        Some((_, (version, false))) => version,
-        Some((text, (version, true))) => {
-            warnings.push(format!("cniVersion {} is newer than any there is; {version} is used", quote(&text)));
-            version
-        }
-        None => Version::V0_3_1,
-    };
-    let file_name = |text: &str| (!text.contains('/') && text != "." && text != "..").then(|| text.to_owned());
-    let capabilities = top.section("capabilities")?;
-    let cni_config_dir = top.folder("cniConfigDir")?;
-    let autoconfig_dir = top.folder("multusAutoconfigDir")?;
-    let config_file = top.word("multusConfigFile", "auto or an absolute path", |text| {
-        (text == "auto" || text.starts_with('/')).then(|| text.to_owned())
-    })?;
-    let master_cni = top.word("multusMasterCNI", "a file name without '/'", file_name)?;
-    let on = cni_config_dir.is_some() || autoconfig_dir.is_some() || config_file.is_some() || master_cni.is_some();
-    let cni_config_dir = cni_config_dir.unwrap_or_else(|| "/etc/cni/net.d".to_owned());
-    Ok(Generator {
-        on,
-        cni_version,
-        plugin: top
-            .word("type", "the name of a plugin", |text| crate::names::PluginName::new(text).ok())?
-            .map_or_else(|| "multus-shim".to_owned(), String::from),
-        autoconfig_dir: autoconfig_dir.unwrap_or_else(|| cni_config_dir.clone()),
-        cni_config_dir,
-        config_file: config_file.filter(|text| text != "auto"),
-        master_cni,
-        force_cni_version: top.flag("forceCNIVersion")?.unwrap_or(false),
-        override_network_name: top.flag("overrideNetworkName")?.unwrap_or(false),
-        daemon_socket_dir: top.folder("daemonSocketDir")?,
-        capabilities: capabilities.flags()?,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{AttachMode, DatapathMode, Guard, Mark};
+    use crate::cni::Version;
+    use crate::config::{AttachMode, DatapathMode, Guard, LogLevel, Mark};
 
     fn parse(text: &str) -> (Settings, Vec<String>) {
         Settings::parse(text).unwrap()

@@ -2,6 +2,8 @@
 //!
 //! Knows nothing of attachments: a slot is a number.
 
+use std::path::Path;
+
 use aya::maps::{Map, MapData, PerCpuArray};
 use multus_ebpf_common::counters::{InterfaceCounters, PROTOCOL_ROOM, RECEIVE, SIZE_BUCKETS, TRANSMIT};
 
@@ -89,6 +91,26 @@ impl Counters {
         let index = slot.saturating_mul(2).saturating_add(direction);
         let values = self.map.get(&index, 0).map_err(maps::on("read", NAME))?;
         Ok(values.iter().fold(InterfaceCounters::default(), |sum, value| add(sum, &value.0)))
+    }
+
+    /// Another map of the same form, pinned at `path`. Fields are only ever added to a slot's counters, so values of one
+    /// size have the same fields. `None`: there is none such.
+    pub(super) fn alike(&self, path: &Path) -> Option<Self> {
+        let map = Map::from_map_data(MapData::from_pin(path).ok()?).ok()?;
+        Self::open(map, self.cpus).ok()
+    }
+
+    /// Lets a slot that has counted nothing yet go on with what it counted in `before`.
+    pub(super) fn go_on(&mut self, slot: u32, before: &Self) -> Result<(), DatapathError> {
+        if slot >= before.slots() || self.one(slot)? != Interface::default() {
+            return Ok(());
+        }
+        for direction in [RECEIVE, TRANSMIT] {
+            let index = slot * 2 + direction;
+            let counted = before.map.get(&index, 0).map_err(maps::on("read", NAME))?;
+            self.map.set(index, counted, BPF_ANY).map_err(maps::on("write", NAME))?;
+        }
+        Ok(())
     }
 
     /// Zeroes a slot, so that its next owner inherits nothing.

@@ -1,7 +1,8 @@
 //! What became of maps and links of another layout? An agent with maps of another shape pinned them; their programs must
 //! not relay beside ours.
 //!
-//! Touches nothing but the folders `v<number>` beside our own. Counts of another layout are lost with it.
+//! Touches nothing but the folders `v<number>` beside our own. What interfaces have counted is taken along where it has
+//! the same form; relays' counts are lost with their layout, whose protocols may have had other numbers.
 
 use std::fs;
 use std::io;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use multus_ebpf_common::LAYOUT;
 
+use super::counters::Counters;
 use super::guard;
 
 /// Moves another layout's links to a parent among ours, where there are none yet: a link is then given our program in
@@ -28,6 +30,11 @@ pub(super) fn take_over_parent(bpffs: &Path, links: &Path, ifindex: u32) {
             }
         }
     }
+}
+
+/// The interfaces' counters of other layouts, those that are like `ours`.
+pub(super) fn counters(bpffs: &Path, ours: &Counters) -> Vec<Counters> {
+    others(bpffs).iter().filter_map(|folder| ours.alike(&folder.join("maps/if_counters"))).collect()
 }
 
 /// Removes every other layout's pins: whatever is attached has our programs by now.

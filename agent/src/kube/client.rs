@@ -266,9 +266,17 @@ async fn build(kubeconfig: Option<&Path>) -> Result<Client, ClusterError> {
     config.connect_timeout = Some(CONNECT);
     // Who asks decides about asking again: a request has a deadline, a report has its queue.
     config.default_retry = false;
-    let from = kubeconfig.map_or_else(|| "the service account".to_owned(), |path| quoted(path));
-    Client::try_from(config)
-        .map_err(|error| ClusterError::Settings(format!("build the API client from {from}: {}", chain(&error))))
+    let mut remedy = "";
+    if config.root_cert.is_none() {
+        // Otherwise the system's certificates are read, and an image of two programs has none.
+        if config.cluster_url.scheme_str() == Some("http") {
+            config.root_cert = Some(Vec::new());
+        }
+        remedy = "; name the server's certificate-authority in the kubeconfig";
+    }
+    let from = kubeconfig.map_or_else(|| "the service account".to_owned(), quoted);
+    let fail = |error| ClusterError::Settings(format!("build the API client from {from}: {}{remedy}", chain(&error)));
+    Client::try_from(config).map_err(fail)
 }
 
 fn quoted(path: &Path) -> String {

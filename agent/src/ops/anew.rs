@@ -10,7 +10,7 @@ use crate::ops::context::Context;
 use crate::ops::invocation::Invocation;
 use crate::ops::{cluster_network, recording};
 use crate::plan::{self, Choice, KnownNetwork, Plan, Wanted};
-use crate::records::{Origin, Record, Stage, State};
+use crate::records::{Origin, Record, Rest, Stage, State};
 
 /// A record as an ADD of `call` would have left it, all of it to be undone. `None`: there is nothing to go by.
 pub async fn record(context: &Context, call: &Invocation) -> Option<Record> {
@@ -40,6 +40,7 @@ pub async fn record(context: &Context, call: &Invocation) -> Option<Record> {
         status: None,
         reflect: None,
         origin: Origin::Agent,
+        rest: Rest::new(),
     })
 }
 

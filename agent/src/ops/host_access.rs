@@ -72,7 +72,7 @@ async fn settle_one(context: &Context, container: &ContainerId) {
             links::note_host_access(link, access.as_ref());
         }
     }
-    if let Err(error) = context.ledger.save(&record) {
+    if let Err(error) = context.ledger.amend(&record) {
         tracing::warn!(%container, "update a record: {error}");
     }
 }

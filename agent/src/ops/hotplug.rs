@@ -62,7 +62,7 @@ pub async fn perform<R: Runner>(
 ) -> Result<Option<String>, CniError> {
     let timeout_ms = u64::try_from(context.settings.request_timeout.as_millis()).unwrap_or(u64::MAX);
     let (env, config) = (asked.env, CONF.to_owned());
-    let call = Call { protocol: PROTOCOL, shim: String::new(), env, config, timeout_ms, again: false };
+    let call = Call { protocol: PROTOCOL, oldest: None, shim: String::new(), env, config, timeout_ms, again: false };
     let call = Invocation { steps: steps.clone(), ..Invocation::read(call, &context.settings)? };
     let config = NetworkConfig::parse(asked.config.as_bytes(), None)
         .map_err(|error| error.within("configuration of the network"))?;

@@ -58,7 +58,7 @@ impl Invocation {
     /// # Errors
     /// Code 4 for the environment, 6 and 7 for the configuration, 1 for its version or a verb it does not have.
     pub fn read(call: Call, settings: &Settings) -> Result<Self, CniError> {
-        if call.protocol != PROTOCOL {
+        if call.agreed().is_none() {
             let text = format!("the CNI plugin speaks protocol {}, the agent {PROTOCOL}", call.protocol);
             return Err(CniError::new(code::TRY_LATER, text).remedy("install plugin and agent of the same version"));
         }

@@ -100,6 +100,22 @@ impl Ledger {
         Ok(())
     }
 
+    /// Replaces a record that nobody asked us to touch. False, and nothing is written: a plugin is at work for its
+    /// container, or was, without us: what it deleted must not come back.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn amend(&self, record: &Record) -> io::Result<bool> {
+        // Held until it is written, so that no DEL ends in between.
+        let Some(_held) = self.records.hold(&record.container)? else { return Ok(false) };
+        let on_disk = self.records.load(&record.container).ok().flatten();
+        if on_disk.as_ref() != self.get(&record.container).as_deref() {
+            self.reread(&record.container);
+            return Ok(false);
+        }
+        self.save(record).map(|()| true)
+    }
+
     /// Removes a record and all else that is kept about its container, on disk first.
     pub fn remove(&self, record: &Record) -> io::Result<()> {
         self.records.forget(record)?;
@@ -148,5 +164,37 @@ impl Ledger {
     /// Can a record be written?
     pub fn writable(&self) -> io::Result<()> {
         self.records.writable()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_plugin_deleted_without_us_does_not_come_back() {
+        let cni_dir = std::env::temp_dir().join(format!("multus-ledger-{}", std::process::id()));
+        let (plugin, container) = (Records::at(&cni_dir), ContainerId::new("a").unwrap());
+        let text = r#"{"container":"a","ifname":"eth0","state":"added","attachments":[]}"#;
+        let record: Record = serde_json::from_str(text).unwrap();
+        Records::open(&cni_dir).unwrap().save(&record).unwrap();
+        let (ledger, _torn) = Ledger::open(Records::open(&cni_dir).unwrap(), Duration::ZERO).unwrap();
+        let changed = |since| Record { since, ..record.clone() };
+        assert!(ledger.amend(&changed(1)).unwrap());
+        assert_eq!(plugin.load(&container).unwrap(), Some(changed(1)));
+        // A DEL is under way.
+        let held = plugin.hold(&container).unwrap().unwrap();
+        assert!(!ledger.amend(&changed(2)).unwrap());
+        assert_eq!(plugin.load(&container).unwrap(), Some(changed(1)));
+        // It could not undo everything, and says so.
+        plugin.save(&Record { state: State::Undo, ..changed(1) }).unwrap();
+        drop(held);
+        assert!(!ledger.amend(&changed(2)).unwrap());
+        assert_eq!(ledger.get(&container).map(|record| record.state), Some(State::Undo));
+        // Another one has.
+        plugin.forget(&changed(1)).unwrap();
+        assert!(!ledger.amend(&changed(2)).unwrap());
+        assert_eq!((plugin.load(&container).unwrap(), ledger.get(&container)), (None, None));
+        std::fs::remove_dir_all(cni_dir).unwrap();
     }
 }

@@ -9,7 +9,7 @@ use crate::names::{IfName, NetnsPath};
 use crate::objects::HostAccess;
 use crate::ops::context::Context;
 use crate::plan;
-use crate::records::{Attachment, Link, Parent, Record, State};
+use crate::records::{Attachment, Link, Parent, Record, Rest, State};
 use crate::sys::links::{self, Facts, LinkError};
 
 /// Looks at an interface after its ADD and attaches the datapath to it. `None`: there is no such interface.
@@ -37,6 +37,7 @@ pub async fn follow(context: &Context, netns: &NetnsPath, planned: &plan::Attach
         host_ports: None,
         plain_copy: planned.plain_copy,
         note: None,
+        rest: Rest::new(),
     };
     note_host_access(&mut link, access);
     attach(context, netns, ifname, &mut link).await;
@@ -211,7 +212,7 @@ pub async fn adopt(context: &Context) {
             }
         }
         if *link != before
-            && let Err(error) = context.ledger.save(record)
+            && let Err(error) = context.ledger.amend(record)
         {
             tracing::warn!(%container, "update a record: {error}");
         }

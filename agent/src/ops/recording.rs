@@ -33,6 +33,7 @@ pub(super) fn begin(
         status: None,
         reflect: None,
         origin: Origin::Agent,
+        rest: records::Rest::new(),
     };
     save(context, &record)?;
     Ok(record)
@@ -57,6 +58,7 @@ pub(super) fn recorded(
         result: None,
         link: None,
         device_info: attachment.device_info.as_ref().map(|files| files.shown.clone()),
+        rest: records::Rest::new(),
     })
 }
 
@@ -75,6 +77,7 @@ fn delegates(
             stdin: plan::stdin::stdin(Command::Del, attachment, index, result)?,
             args: args.to_owned(),
             skips_check: config.disable_check,
+            rest: records::Rest::new(),
         })
     };
     config.plugins.iter().enumerate().map(delegate).collect()

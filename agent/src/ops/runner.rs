@@ -82,8 +82,8 @@ impl HostRunner {
         let of = |host| Self { folders, host, confines, asker: None };
         let namespace = match host_exec {
             HostExec::Off => return None,
+            HostExec::Auto if is_in_first_mounts() => return Some(of(None)),
             HostExec::Auto if !sees_first_processes() => return None,
-            HostExec::Auto if shares_first_mounts() => return Some(of(None)),
             HostExec::Auto => "/proc/1/ns/mnt",
             HostExec::Namespace(path) => path,
         };
@@ -150,6 +150,11 @@ impl Runner for HostRunner {
 fn sees_first_processes() -> bool {
     let pids = std::fs::read_link("/proc/self/ns/pid");
     pids.is_ok_and(|ns| ns.as_os_str() == "pid:[4026531836]")
+}
+
+/// Do we surely see the files that the host's first process sees?
+pub(super) fn is_in_first_mounts() -> bool {
+    sees_first_processes() && shares_first_mounts()
 }
 
 /// Are we in the mount namespace of process 1? A container is not.

@@ -3,6 +3,10 @@
 //! The one mechanism behind traces and the stages of the metrics. A step costs two looks at the clock. Neither standard
 //! input nor a result is kept; texts and their number are bounded.
 
+mod stage;
+mod texts;
+mod traced;
+
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,121 +14,16 @@ use std::time::{Duration, Instant};
 use crate::cni::Command;
 use crate::fault::CniError;
 use crate::kube::Delivery;
-use crate::ops::runner::{Gone, Runner};
-use crate::wire::{Job, Outcome, Problem};
+use crate::ops::runner::Gone;
+use crate::wire::{Outcome, Problem};
+pub use stage::Stage;
+pub use texts::{Span, Texts, text_of};
+pub use traced::Traced;
 
 /// Most steps of one operation that are kept; a pod with very many networks has more.
 const MOST_STEPS: usize = 200;
-/// Most bytes of one text, and of all texts of an operation.
-const MOST_TEXT: usize = 400;
-const MOST_TEXTS: usize = 16 << 10;
 /// What took less and says nothing is not worth a line, where a stage mostly has nothing to do.
 const NOTHING: Duration = Duration::from_micros(50);
-
-/// What a step is about: the label `stage` of `multus_cni_stage_duration_seconds`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// Waiting for a turn, or for the cluster's own network.
-    Wait,
-    /// The pod's annotations.
-    Pod,
-    /// Networks, plan, and a look whether it can be carried out.
-    Plan,
-    /// A record, written to disk.
-    Record,
-    /// One attachment.
-    Network,
-    /// A plugin at work.
-    Delegate,
-    /// Programs and maps for an attachment.
-    Datapath,
-    /// Default routes.
-    Routes,
-    /// Where the host meets the pod.
-    Reflect,
-    /// The answer, and what is kept of it.
-    Result,
-    /// A look at what the kernel has.
-    Kernel,
-    /// Undoing, in reverse.
-    Undo,
-    /// All else.
-    Rest,
-}
-
-impl Stage {
-    /// Every stage.
-    pub const ALL: [Self; 13] = [
-        Self::Wait,
-        Self::Pod,
-        Self::Plan,
-        Self::Record,
-        Self::Network,
-        Self::Delegate,
-        Self::Datapath,
-        Self::Routes,
-        Self::Reflect,
-        Self::Result,
-        Self::Kernel,
-        Self::Undo,
-        Self::Rest,
-    ];
-
-    /// Its word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Wait => "wait",
-            Self::Pod => "pod",
-            Self::Plan => "plan",
-            Self::Record => "record",
-            Self::Network => "network",
-            Self::Delegate => "delegate",
-            Self::Datapath => "datapath",
-            Self::Routes => "routes",
-            Self::Reflect => "reflect",
-            Self::Result => "result",
-            Self::Kernel => "kernel",
-            Self::Undo => "undo",
-            Self::Rest => "rest",
-        }
-    }
-
-    fn has_mostly_nothing_to_do(self) -> bool {
-        matches!(self, Self::Wait | Self::Routes | Self::Reflect | Self::Undo)
-    }
-}
-
-/// A piece of an operation's texts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Span {
-    from: u16,
-    to: u16,
-}
-
-/// All texts of an operation, one after the other.
-#[derive(Debug, Default)]
-pub struct Texts(String);
-
-impl Texts {
-    /// Keeps `text`, or as much of it as there is room for.
-    pub fn put(&mut self, text: &str) -> Span {
-        let room = MOST_TEXTS.saturating_sub(self.0.len()).min(MOST_TEXT);
-        let from = self.0.len();
-        self.0.push_str(text.get(..text.floor_char_boundary(room)).unwrap_or_default());
-        let at = |index: usize| u16::try_from(index).unwrap_or(0);
-        Span { from: at(from), to: at(self.0.len()) }
-    }
-
-    /// For good, without spare room.
-    pub fn finish(self) -> Box<str> {
-        self.0.into_boxed_str()
-    }
-}
-
-/// The text of a span.
-pub fn text_of(texts: &str, span: Span) -> &str {
-    texts.get(usize::from(span.from)..usize::from(span.to)).unwrap_or_default()
-}
 
 /// A step that was taken.
 #[derive(Debug, Clone, Copy)]
@@ -424,45 +323,9 @@ fn said(outcome: &Outcome) -> String {
     }
 }
 
-/// A runner whose jobs are steps of an operation.
-#[derive(Debug)]
-pub struct Traced<'a, R> {
-    runner: &'a mut R,
-    steps: Steps,
-}
-
-impl<'a, R: Runner> Traced<'a, R> {
-    /// `runner`, at work for the operation of `steps`.
-    pub fn new(runner: &'a mut R, steps: &Steps) -> Self {
-        Self { runner, steps: steps.clone() }
-    }
-}
-
-impl<R: Runner> Runner for Traced<'_, R> {
-    fn label(&self) -> &'static str {
-        self.runner.label()
-    }
-
-    async fn run(&mut self, job: Job) -> Result<Outcome, Gone> {
-        let (verb, label) = (job.verb, self.runner.label());
-        let interface = job.ifname.as_ref().map(ToString::to_string).unwrap_or_default();
-        let step = self.steps.begin(Stage::Delegate).of(job.plugin.as_str(), &interface);
-        let outcome = self.runner.run(job).await;
-        step.ran(label, verb, &outcome);
-        outcome
-    }
-
-    fn is_gone(&self) -> bool {
-        self.runner.is_gone()
-    }
-
-    fn is_heard(&self) -> bool {
-        self.runner.is_heard()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::texts::{MOST_TEXT, MOST_TEXTS};
     use super::*;
 
     fn pause() {
@@ -485,9 +348,9 @@ mod tests {
         let finished = steps.finish();
         let shown: Vec<_> = finished.taken.iter().map(|step| (step.stage, step.depth, step.failed)).collect();
         assert_eq!(shown, [(Stage::Network, 0, true), (Stage::Record, 1, true)]);
-        let notes: Vec<_> = finished.taken.iter().map(|step| text_of(&finished.texts.0, step.note)).collect();
+        let notes: Vec<_> = finished.taken.iter().map(|step| text_of(finished.texts.as_str(), step.note)).collect();
         assert_eq!(notes, ["", "the disk is full"], "said once, where it happened");
-        assert_eq!(text_of(&finished.texts.0, finished.taken[0].interface), "net1");
+        assert_eq!(text_of(finished.texts.as_str(), finished.taken[0].interface), "net1");
         let sum: Duration = finished.times.iter().map(|(_, time)| *time).sum();
         assert_eq!(sum, finished.took);
         let of = |stage| finished.times.iter().find(|(one, _)| *one == stage).map(|(_, time)| *time);
@@ -509,8 +372,8 @@ mod tests {
         }
         let finished = steps.finish();
         assert_eq!((finished.taken.len(), finished.omitted), (MOST_STEPS, 800));
-        assert!(finished.texts.0.len() <= MOST_TEXTS, "{}", finished.texts.0.len());
-        assert_eq!(text_of(&finished.texts.0, finished.taken[0].what).chars().count(), MOST_TEXT / 2);
+        assert!(finished.texts.as_str().len() <= MOST_TEXTS, "{}", finished.texts.as_str().len());
+        assert_eq!(text_of(finished.texts.as_str(), finished.taken[0].what).chars().count(), MOST_TEXT / 2);
         let sum: Duration = finished.times.iter().map(|(_, time)| *time).sum();
         assert_eq!(sum, finished.took, "what is not kept is counted");
     }

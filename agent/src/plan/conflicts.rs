@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::delegates::Attachment;
+use super::attachment::Attachment;
 use crate::fault::{CniError, code, quote};
 use crate::names::IfName;
 

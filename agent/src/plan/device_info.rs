@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::value::RawValue;
 
-use super::delegates::{Attachment, Plan};
+use super::attachment::{Attachment, Plan};
 use crate::cni::RawObject;
 use crate::fault::{CniError, code, quote};
 use crate::names::{ContainerId, IfName};

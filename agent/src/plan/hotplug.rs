@@ -2,7 +2,8 @@
 //!
 //! The same rules as for a pod's first plan, one network at a time. Nothing here knows where the request came from.
 
-use super::delegates::{Attachment, KnownNetwork, Warning};
+use super::attachment::{Attachment, Warning};
+use super::network::KnownNetwork;
 use super::{host_access, isolation, item, relay};
 use crate::cni::RawObject;
 use crate::config::Policy;

@@ -9,7 +9,8 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::delegates::{KnownNetwork, parent_in_question};
+use super::attachment::parent_in_question;
+use super::network::KnownNetwork;
 use crate::cni::{Cidr, PluginConfig};
 use crate::fault::quote;
 

@@ -2,8 +2,9 @@
 //!
 //! Where planning stops at the first refusal, this goes on. Nothing here changes a plan.
 
-use super::delegates::{Attachment, KnownNetwork};
+use super::attachment::Attachment;
 use super::isolation;
+use super::network::KnownNetwork;
 use super::selection::{Choice, Selection};
 use crate::config::{Policy, distance};
 use crate::fault::{CniError, quote};

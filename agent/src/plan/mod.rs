@@ -2,6 +2,8 @@
 //!
 //! Pure functions over words. Nothing here performs I/O, looks at a clock or at the process's environment.
 
+mod attachment;
+mod cases;
 pub mod conflicts;
 pub mod delegates;
 pub mod device_info;
@@ -13,6 +15,8 @@ pub mod isolation;
 mod item;
 pub mod judged;
 pub mod master;
+pub mod migrate;
+mod network;
 pub mod reflect;
 pub mod relay;
 pub mod runtime_conf;
@@ -21,6 +25,8 @@ pub mod status;
 pub mod stdin;
 mod wishes;
 
-pub use delegates::{Attachment, KnownNetwork, Plan, Wanted, Warning, draft, parent_in_question, plan};
+pub use attachment::{Attachment, Plan, Warning, parent_in_question};
+pub use delegates::{Wanted, draft, plan};
+pub use network::KnownNetwork;
 pub use selection::{Choice, Selection};
 pub use wishes::Demand;

@@ -6,7 +6,7 @@
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::delegates::Attachment;
+use super::attachment::Attachment;
 use crate::cni::{CniResult, Command, Environment, NetworkConfig, RawObject, Request};
 use crate::fault::{CniError, code};
 use crate::names::{ContainerId, IfName};

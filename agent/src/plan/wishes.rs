@@ -4,7 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::delegates::{Attachment, KnownNetwork, Wanted, Warning, resource, wants_defaults};
+use super::attachment::{Attachment, Warning};
+use super::delegates::{Wanted, wants_defaults};
+use super::network::{KnownNetwork, resource};
 use super::selection::Selection;
 use crate::cni::RawObject;
 use crate::fault::{CniError, code, quote};
@@ -184,6 +186,8 @@ fn exhausted(network: &str, resource: &str, all: usize) -> CniError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cases::Case;
+    use super::super::delegates::MOST_WARNINGS;
     use super::*;
 
     #[test]
@@ -210,5 +214,82 @@ mod tests {
             assert_eq!(demand(networks).lacks(&devices), lacks, "{networks:?}");
             assert_eq!(demand(networks).is_empty(), networks.is_empty(), "{networks:?}");
         }
+    }
+
+    #[test]
+    fn what_the_pod_asks_of_its_default_network_goes_before_what_the_runtime_gave() {
+        let default_network = r#"[{"name":"def","ips":["10.0.0.5/24"],"mac":"02:00:00:00:00:01"}]"#;
+        let runtime = r#"{"mac":"02:00:00:00:00:09","portMappings":[]}"#;
+        let plan = Case { default_network, runtime, ..Case::default() }.plan().unwrap();
+        let master = &plan.attachments[0];
+        assert_eq!(
+            master.runtime_config.print(),
+            r#"{"mac":"02:00:00:00:00:01","portMappings":[],"ips":["10.0.0.5/24"]}"#
+        );
+        let pairs: Vec<String> = master.extra_args.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(pairs, ["MAC=02:00:00:00:00:01", "IP=10.0.0.5/24"]);
+    }
+
+    #[test]
+    fn an_ipam_claim_reaches_every_plugin() {
+        let networks = r#"[{"name":"br","ipam-claim-reference":"vm1.br","cni-args":{"c":4}}]"#;
+        let config = Case { networks, ..Case::default() }.plan().unwrap().attachments[2].config.print();
+        assert_eq!(config.matches(r#""c":4,"ipam-claim-reference":"vm1.br""#).count(), 2, "{config}");
+        let networks = r#"[{"name":"br","ipam-claim-reference":"vm1.br","cni-args":{"ipam-claim-reference":"own"}}]"#;
+        let config = Case { networks, ..Case::default() }.plan().unwrap().attachments[2].config.print();
+        assert!(config.contains(r#""ipam-claim-reference":"own""#) && !config.contains("vm1"), "{config}");
+    }
+
+    #[test]
+    fn warnings_are_few_whatever_an_annotation_says() {
+        let fields: Vec<String> = (0..500).map(|at| format!(r#""k{at}":1"#)).collect();
+        let item = format!(r#"{{"name":"mv2","ips":["10.0.0.5/24"],{}}}"#, fields.join(","));
+        let networks = format!("[{}]", [item.as_str(); 9].join(","));
+        let plan = Case { networks: &networks, ..Case::default() }.plan().unwrap();
+        assert_eq!(plan.warnings.len(), 9 + 1, "{:?}", plan.warnings);
+        assert!(plan.warnings[0].message.contains("\"k4\" and 495 more"), "{:?}", plan.warnings[0]);
+        let item = item.replace(&fields.join(","), r#""k":1"#);
+        let networks = format!("[{}]", [item.as_str(); 40].join(","));
+        assert_eq!(Case { networks: &networks, ..Case::default() }.plan().unwrap().warnings.len(), MOST_WARNINGS);
+    }
+
+    #[test]
+    fn an_undeclared_capability_is_a_warning() {
+        let networks = r#"[{"name":"mv2","ips":["10.0.0.5/24"],"ip":"x"}]"#;
+        let plan = Case { networks, ..Case::default() }.plan().unwrap();
+        let reasons: Vec<_> = plan.warnings.iter().map(|warning| warning.reason).collect();
+        assert_eq!(reasons, ["UnknownField", "CapabilityNotDeclared"]);
+        assert!(plan.warnings[0].message.contains("\"ip\"") && plan.warnings[0].message.contains("home/mv2"));
+        assert!(plan.warnings[1].message.contains("\"ips\"") && plan.warnings[1].message.contains("home/mv2"));
+        assert_eq!(plan.attachments.len(), 3, "the attachment goes on");
+    }
+
+    #[test]
+    fn cni_args_are_merged_into_every_plugin() {
+        let networks = r#"[{"name":"br","cni-args":{"b":[3 ],"c":4}}]"#;
+        let plan = Case { networks, ..Case::default() }.plan().unwrap();
+        let config = plan.attachments[2].config.print();
+        let wanted = r#"{"plugins":[{"type":"bridge","args":{"x":1,"cni":{"a":1,"b":[3 ],"c":4}}},{"type":"portmap","capabilities":{"portMappings":true},"args":{"cni":{"b":[3 ],"c":4}}}],"name":"br"}"#;
+        assert_eq!(config, wanted);
+    }
+
+    #[test]
+    fn devices_are_handed_out_in_order_each_once() {
+        let case = |networks, devices| Case { networks, devices, ..Case::default() };
+        let plan = case("vf,vf", &["b", "a"]).plan().unwrap();
+        let [_, _, one, two] = plan.attachments.as_slice() else { panic!() };
+        assert_eq!((one.device_id.as_deref(), two.device_id.as_deref()), (Some("a"), Some("b")));
+        assert!(one.config.print().contains(r#""deviceID":"a","pciBusID":"a""#));
+        assert_eq!(one.runtime_config.print(), r#"{"deviceID":"a"}"#);
+        let error = case("vf,vf", &["a"]).plan().unwrap_err();
+        assert!(
+            error.code == code::LIMIT && error.msg.contains("home/vf") && error.msg.contains("vendor/vf"),
+            "{error}"
+        );
+        let asked = case(r#"[{"name":"vf","deviceID":"z"}]"#, &[]).plan().unwrap();
+        assert_eq!(asked.attachments[2].device_id.as_deref(), Some("z"));
+        assert!(!asked.attachments[2].config.print().contains("pciBusID"), "only a capability");
+        let both = case(r#"[{"name":"vf","deviceID":"z"}]"#, &["a"]).plan().unwrap();
+        assert_eq!(both.attachments[2].runtime_config.print(), r#"{"deviceID":"a"}"#);
     }
 }

@@ -3,142 +3,13 @@
 //!
 //! Pure: what is the case is an argument. Asks nobody.
 
-use std::time::Duration;
+mod chain;
+mod facts;
 
-/// How long a parent must have been listened to for silence to mean something: what is announced is asked for now and then.
-const LONG_ENOUGH: Duration = Duration::from_secs(10);
-
-/// What is the case for one interface of a pod, on one parent.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Facts {
-    /// What is looked for.
-    pub name: String,
-    /// The protocol's name, `mdns` unless asked otherwise.
-    pub protocol: String,
-    /// `NAMESPACE/NAME`.
-    pub pod: String,
-    /// The pod's interface.
-    pub interface: String,
-    /// The network it is an attachment of.
-    pub network: String,
-    /// The link below.
-    pub parent: String,
-    /// Announcements of it on the parent.
-    pub here: Vec<Told>,
-    /// Other parents on which it is announced.
-    pub elsewhere: Vec<String>,
-    /// Links from which the protocol is reflected to the pod's own interface.
-    pub reflected_from: Vec<String>,
-    /// Names on the parent that resemble it.
-    pub similar: Vec<String>,
-    /// How long announcements on the parent have been listened to; `None`: nobody does.
-    pub listening: Option<Duration>,
-    /// Why nothing is relayed at all, if so.
-    pub datapath: Option<String>,
-    /// What is wrong with the parent's programs.
-    pub parent_programs: Option<String>,
-    /// Whether the protocol is relayed for the attachment, and who says so.
-    pub switch: Switch,
-    /// Why the pod is no member although it should be.
-    pub no_place: Option<String>,
-    /// Why nothing can reach the interface.
-    pub no_interface: Option<String>,
-    /// What is wrong with the interface's own programs.
-    pub programs: Option<String>,
-    /// Frames of the protocol that the host sent and that were relayed to the parent's pods.
-    pub relayed: u64,
-    /// Frames of it that were not, by reason.
-    pub skipped: Vec<(String, u64)>,
-    /// Frames of it that the storm guard dropped.
-    pub guarded: u64,
-    /// When the pod was last told what it had missed, and in how many datagrams.
-    pub replayed: Option<(Duration, u64)>,
-}
-
-/// One announcement.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
-    /// What is announced: `"Office Printer" (_ipp._tcp)`.
-    pub what: String,
-    /// Who announces it.
-    pub by: By,
-    /// From which addresses.
-    pub from: String,
-    /// How long ago.
-    pub age: Duration,
-    /// For how long it holds.
-    pub left: Duration,
-}
-
-/// Who announces something, as the pod sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum By {
-    /// A device of the link: macvlan interfaces hear it without us.
-    Lan,
-    /// The node: only the relay brings it to the pod.
-    Host,
-    /// The pod itself.
-    Itself,
-    /// Another pod on the parent, and whether the two hear each other (both are in bridge mode).
-    Sibling(String, Option<bool>),
-}
-
-/// Whether a protocol is relayed for an attachment.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Switch {
-    /// It is.
-    #[default]
-    On,
-    /// `datapath.relay.protocols` leaves it out.
-    Configuration,
-    /// `datapath.relay.allowed` does not allow it.
-    Ceiling,
-    /// The network's annotation, with its value.
-    Network(String),
-    /// The pod's annotation, with its value where it can be read.
-    Pod(Option<String>),
-    /// Now nothing would switch it off, but something did when the pod was attached.
-    Stale,
-}
-
-/// How one link of the chain is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// As it should be.
-    Fine,
-    /// Worth a look.
-    Warning,
-    /// Nothing gets past it.
-    Broken,
-    /// It does not matter here.
-    Aside,
-    /// Nobody can say.
-    Unknown,
-}
-
-impl State {
-    /// Its name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Fine => "fine",
-            Self::Warning => "warning",
-            Self::Broken => "broken",
-            Self::Aside => "aside",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// One link of the chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
-    /// Its name.
-    pub name: &'static str,
-    /// How it is.
-    pub state: State,
-    /// One sentence.
-    pub text: String,
-}
+use chain::steps;
+pub use chain::{State, Step};
+use facts::said;
+pub use facts::{By, Facts, Switch, Told};
 
 /// What follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,11 +31,6 @@ pub fn judge(facts: &Facts) -> Judgement {
     Judgement { steps, seen, verdict, remedy }
 }
 
-/// Whether the pod hears of it only if the relay brings it.
-fn needs_relay(facts: &Facts) -> bool {
-    !facts.here.iter().any(|told| matches!(told.by, By::Lan | By::Itself | By::Sibling(_, Some(true))))
-}
-
 type Answer = (Option<bool>, String, String);
 
 fn first_broken(facts: &Facts) -> Option<Answer> {
@@ -184,7 +50,7 @@ fn first_broken(facts: &Facts) -> Option<Answer> {
             format!("attach {pod} to a network on {others}, or have {protocol} reflected from there"),
         );
     }
-    if facts.here.is_empty() && facts.listening.is_some_and(|since| since >= LONG_ENOUGH) {
+    if facts.here.is_empty() && facts.listened_long_enough() {
         let similar = match &facts.similar[..] {
             [] => String::new(),
             names => format!("; what sounds like it: {}", names.join(", ")),
@@ -200,7 +66,7 @@ fn first_broken(facts: &Facts) -> Option<Answer> {
             format!("give the network of {parent} the mode bridge"),
         );
     }
-    if needs_relay(facts) { relay_broken(facts) } else { None }
+    if facts.needs_relay() { relay_broken(facts) } else { None }
 }
 
 fn relay_broken(facts: &Facts) -> Option<Answer> {
@@ -284,132 +150,12 @@ fn nothing_in_the_way(facts: &Facts) -> Answer {
     (doubt, format!("{pod} hears it on {interface}: {road}"), String::new())
 }
 
-fn steps(facts: &Facts) -> Vec<Step> {
-    let Facts { pod, interface, parent, protocol, .. } = facts;
-    let needed = needs_relay(facts);
-    // What the relay lacks does not matter to what comes without it.
-    let state = |is_broken: bool| match (is_broken, needed) {
-        (false, _) => State::Fine,
-        (true, true) => State::Broken,
-        (true, false) => State::Aside,
-    };
-    let or = |fault: &Option<String>, fine: String| (state(fault.is_some()), fault.clone().unwrap_or(fine));
-    let mut steps = vec![announced(facts)];
-    let mut step = |name, (state, text): (State, String)| steps.push(Step { name, state, text });
-    step("datapath", or(&facts.datapath, format!("{protocol} is relayed on this node")));
-    step("switch", (state(facts.switch != Switch::On), switch(facts)));
-    step("member", or(&facts.no_place, format!("{interface} of {pod} is a member of {parent}")));
-    step("parent", or(&facts.parent_programs, format!("the programs on {parent} are in place")));
-    let own = match (&facts.no_interface, &facts.programs) {
-        (Some(fault), _) => (State::Broken, fault.clone()),
-        (None, Some(fault)) => (State::Warning, fault.clone()),
-        (None, None) => (State::Fine, format!("{interface} is up, with its programs")),
-    };
-    step("interface", own);
-    step("frames", frames(facts));
-    if facts.guarded > 0 {
-        let text = format!("{} frames of {protocol} from the LAN were dropped on {parent}", facts.guarded);
-        step("guard", (State::Warning, text));
-    }
-    step(
-        "replay",
-        match facts.replayed {
-            Some((age, count)) => {
-                (State::Fine, format!("told {} ago what it had missed, in {count} datagrams", said(Some(age))))
-            }
-            None => (State::Aside, "it was not told anything that it had missed".to_owned()),
-        },
-    );
-    steps
-}
-
-fn announced(facts: &Facts) -> Step {
-    let Facts { parent, protocol, .. } = facts;
-    let (state, text) = match (&facts.here[..], facts.listening) {
-        ([], _) if !facts.elsewhere.is_empty() => {
-            (State::Broken, format!("announced on {} and not on {parent}", facts.elsewhere.join(", ")))
-        }
-        ([], _) if protocol != "mdns" => {
-            (State::Unknown, format!("announcements of {protocol} are not remembered, those of mdns alone are"))
-        }
-        ([], None) => {
-            (State::Unknown, format!("nobody on {parent} has mdns relayed, so announcements there are not listened to"))
-        }
-        ([], Some(since)) if since < LONG_ENOUGH => {
-            (State::Unknown, format!("not announced in the {} that {parent} has been listened to", said(Some(since))))
-        }
-        ([], since) => (State::Broken, format!("not announced on {parent} in the last {}", said(since))),
-        (all, _) => (State::Fine, all.iter().map(one).collect::<Vec<_>>().join("; ")),
-    };
-    Step { name: "announced", state, text }
-}
-
-fn one(told: &Told) -> String {
-    let by = match &told.by {
-        By::Lan => "a device of the link".to_owned(),
-        By::Host => "the node".to_owned(),
-        By::Itself => "the pod itself".to_owned(),
-        By::Sibling(pod, _) => pod.clone(),
-    };
-    let (age, left) = (said(Some(told.age)), said(Some(told.left)));
-    format!("{} by {by} at {}, {age} ago, holds for {left}", told.what, told.from)
-}
-
-fn switch(facts: &Facts) -> String {
-    let Facts { protocol, pod, network, .. } = facts;
-    let off = format!("{protocol} is not relayed for it: ");
-    match &facts.switch {
-        Switch::On => format!("{protocol} is relayed for it"),
-        Switch::Configuration => off + "not in datapath.relay.protocols",
-        Switch::Ceiling => off + "not in datapath.relay.allowed",
-        Switch::Network(value) => format!("{off}the annotation of network {network} is \"{value}\""),
-        Switch::Pod(Some(value)) => format!("{off}the annotation of {pod} is \"{value}\""),
-        Switch::Pod(None) => format!("{off}left out by the annotation of {pod}, which cannot be read now"),
-        Switch::Stale => off + "it was switched off when the pod was attached",
-    }
-}
-
-fn frames(facts: &Facts) -> (State, String) {
-    let skipped: Vec<String> = facts.skipped.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-    let text = format!("{} frames of the node relayed to pods on {}", facts.relayed, facts.parent);
-    if skipped.is_empty() {
-        return (State::Fine, text);
-    }
-    (State::Warning, format!("{text}; not relayed: {}", skipped.join(", ")))
-}
-
-/// A time, as precise as anybody needs it.
-fn said(time: Option<Duration>) -> String {
-    match time.unwrap_or_default().as_secs() {
-        seconds @ 0..120 => format!("{seconds} s"),
-        seconds @ 120..7200 => format!("{} min", seconds / 60),
-        seconds => format!("{} h", seconds / 3600),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::facts::facts;
     use super::*;
-
-    fn told(by: By) -> Vec<Told> {
-        let (age, left) = (Duration::from_secs(12), Duration::from_secs(4488));
-        vec![Told { what: "\"Printer\" (_ipp._tcp)".into(), by, from: "192.168.50.1".into(), age, left }]
-    }
-
-    fn facts(by: Option<By>) -> Facts {
-        Facts {
-            name: "Printer".into(),
-            protocol: "mdns".into(),
-            pod: "default/viewer".into(),
-            interface: "net1".into(),
-            network: "default/lan".into(),
-            parent: "eth0".into(),
-            here: by.map(told).unwrap_or_default(),
-            listening: Some(Duration::from_mins(5)),
-            relayed: 7,
-            ..Facts::default()
-        }
-    }
 
     /// What is the case, whether it is heard, and words of verdict and remedy.
     type Row = (&'static str, Facts, Option<bool>, &'static [&'static str]);
@@ -500,22 +246,5 @@ mod tests {
             );
             assert_eq!(judged.remedy.is_empty(), seen == Some(true) || what == "a sibling's, unclear", "{what}");
         }
-    }
-
-    #[test]
-    fn the_chain_says_what_was_dropped() {
-        let mut facts = facts(Some(By::Host));
-        let state = |facts: &Facts, name: &str| {
-            judge(facts).steps.into_iter().find(|step| step.name == name).map(|step| (step.state, step.text))
-        };
-        assert_eq!(state(&facts, "guard"), None);
-        facts.guarded = 3;
-        facts.skipped = vec![("malformed".into(), 2), ("no_member".into(), 1)];
-        facts.replayed = Some((Duration::from_mins(3), 4));
-        let text = |name| state(&facts, name).map(|(state, text)| format!("{}: {text}", state.name()));
-        assert_eq!(text("guard").as_deref(), Some("warning: 3 frames of mdns from the LAN were dropped on eth0"));
-        let frames = "warning: 7 frames of the node relayed to pods on eth0; not relayed: 2 malformed, 1 no_member";
-        assert_eq!(text("frames").as_deref(), Some(frames));
-        assert_eq!(text("replay").as_deref(), Some("fine: told 3 min ago what it had missed, in 4 datagrams"));
     }
 }

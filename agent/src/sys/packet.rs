@@ -4,126 +4,31 @@
 //! mean, and nothing waits: the socket is nonblocking, whoever has a runtime waits with it (packet(7)).
 
 mod filter;
+mod hears;
 mod inbox;
 mod kinds;
+mod received;
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use filter::Instruction;
 pub use filter::MOST_PORTS;
+pub use hears::{Cast, Hears, Kind};
 pub use inbox::Inbox;
+use received::{Beside, Control};
+pub use received::{Checksum, PacketType, Received};
 
 /// The longest frame that is read: 9 000 bytes of mDNS (RFC 6762 section 17) with their headers fit.
 pub const LONGEST_FRAME: usize = 9_216;
 /// `ARPHRD_ETHER` of linux/if_arp.h.
 const ETHERNET: u16 = 1;
-/// `TP_STATUS_CSUMNOTREADY` of linux/if_packet.h: the sender left the checksum to the hardware.
-const CHECKSUM_NOT_READY: u32 = 1 << 3;
-/// `TP_STATUS_CSUM_VALID` of linux/if_packet.h (kernel 4.0).
-const CHECKSUM_VALID: u32 = 1 << 7;
-/// `TP_STATUS_VLAN_VALID` and `TP_STATUS_VLAN_TPID_VALID` of linux/if_packet.h.
-const TAG_VALID: u32 = 1 << 4;
-const TAG_PROTOCOL_VALID: u32 = 1 << 6;
-/// `ETH_P_8021Q` of linux/if_ether.h.
-const TAGGED: u16 = 0x8100;
 /// `PACKET_IGNORE_OUTGOING` of linux/if_packet.h (kernel 4.20).
 const IGNORE_OUTGOING: libc::c_int = 23;
-
-/// Frames by their destination MAC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Cast {
-    /// All of them.
-    #[default]
-    Any,
-    /// To a group, or to everybody.
-    Group,
-    /// To one interface.
-    Unicast,
-}
-
-/// Which kind of frames a socket hears.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Kind {
-    /// UDP, by its ports.
-    #[default]
-    Ports,
-    /// Multicast DNS responses, from port 5353 to port 5353, that came in: those to a group's MAC, as they are on the link,
-    /// and those to one interface's MAC with a packet mark that has this value under this mask, the relay's copies. And
-    /// what this machine sends about the groups it is in: IGMP and MLD reports.
-    Discovery(u32, u32),
-    /// Every frame, each cut after so many bytes.
-    Everything(u32),
-}
-
-/// What a socket hears.
-#[derive(Debug, Clone, Default)]
-pub struct Hears {
-    /// Which kind; ports and cast are looked at for [`Kind::Ports`] alone.
-    pub kind: Kind,
-    /// UDP destination ports, at most [`MOST_PORTS`]; a frame with one of them is heard.
-    pub to: Vec<u16>,
-    /// UDP source ports, at most [`MOST_PORTS`]; a frame with one of them is heard, too.
-    pub from: Vec<u16>,
-    /// Which destination MACs.
-    pub cast: Cast,
-    /// Also what this machine sends on the interface, but for what this very socket sends.
-    pub outgoing: bool,
-    /// Groups' MACs that the interface lets in while the socket lives. Nobody on the link is told (no IGMP, no MLD).
-    pub groups: Vec<[u8; 6]>,
-    /// How many bytes may wait; the kernel doubles them for its own needs. Zero: as the system has it.
-    pub waiting: u32,
-}
-
-/// Whom a frame is for (`sll_pkttype` of packet(7)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PacketType {
-    /// To this interface.
-    Host,
-    /// To everybody.
-    Broadcast,
-    /// To a group.
-    Multicast,
-    /// To another machine.
-    OtherHost,
-    /// From this machine.
-    Outgoing,
-}
-
-/// What is known about the transport checksum of a frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Checksum {
-    /// Its sender is on this machine and left it out: there is nothing to check.
-    NotReady,
-    /// The hardware, or the kernel, found it right.
-    Valid,
-    /// Nobody looked yet.
-    Unknown,
-}
-
-/// One frame that was read: its bytes are at the start of the reader's buffer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Received {
-    /// How many bytes of the buffer.
-    pub length: usize,
-    /// Did all of the frame fit?
-    pub whole: bool,
-    /// For whom it is.
-    pub packet_type: PacketType,
-    /// Whether its checksum is to be checked.
-    pub checksum: Checksum,
-    /// How long it is on the link, without a tag that was taken off.
-    pub full_length: usize,
-    /// When the kernel had it, since the Unix epoch.
-    pub time: Option<Duration>,
-    /// Protocol and contents of the VLAN tag that was taken off its bytes.
-    pub tag: Option<(u16, u16)>,
-}
 
 /// Frames of a socket since the last time it was asked (`PACKET_STATISTICS`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -226,28 +131,8 @@ impl PacketSocket {
             let Ok(length) = usize::try_from(length) else { return Err(io::Error::last_os_error()) };
             (length, message.msg_flags, Beside::read(&message))
         };
-        let packet_type = match from.sll_pkttype {
-            libc::PACKET_BROADCAST => PacketType::Broadcast,
-            libc::PACKET_MULTICAST => PacketType::Multicast,
-            libc::PACKET_OTHERHOST => PacketType::OtherHost,
-            libc::PACKET_OUTGOING => PacketType::Outgoing,
-            _ => PacketType::Host,
-        };
-        let checksum = match beside.status {
-            status if status & CHECKSUM_NOT_READY != 0 => Checksum::NotReady,
-            status if status & CHECKSUM_VALID != 0 => Checksum::Valid,
-            _ => Checksum::Unknown,
-        };
-        let length = length.min(buffer.len());
-        Ok(Received {
-            length,
-            whole: flags & libc::MSG_TRUNC == 0,
-            packet_type,
-            checksum,
-            full_length: beside.full_length.max(length),
-            time: beside.time,
-            tag: beside.tag,
-        })
+        let whole = flags & libc::MSG_TRUNC == 0;
+        Ok(Received::new(length.min(buffer.len()), whole, from.sll_pkttype, &beside))
     }
 
     /// Sends one whole frame, Ethernet header first. This socket does not hear it.
@@ -332,59 +217,6 @@ impl AsFd for PacketSocket {
     }
 }
 
-/// Room for control messages, aligned as `struct cmsghdr` must be.
-#[repr(align(8))]
-struct Control([u8; 128]);
-
-/// What the kernel says beside a frame.
-#[derive(Default)]
-struct Beside {
-    /// `tp_status` of the auxiliary data.
-    status: u32,
-    full_length: usize,
-    tag: Option<(u16, u16)>,
-    time: Option<Duration>,
-}
-
-impl Beside {
-    #[expect(unsafe_code, reason = "the control messages are read in place")]
-    // SAFETY: the caller gives a message that recvmsg filled, with its control buffer still alive.
-    unsafe fn read(message: &libc::msghdr) -> Self {
-        let mut beside = Self::default();
-        // SAFETY: the macros walk inside `msg_control`, as far as the kernel filled it; the data of the two kinds are a
-        // `tpacket_auxdata` and a `timespec`, and are read without asking for alignment.
-        unsafe {
-            let mut each = libc::CMSG_FIRSTHDR(message);
-            while let Some(header) = each.as_ref() {
-                let data = libc::CMSG_DATA(each);
-                match (header.cmsg_level, header.cmsg_type) {
-                    (libc::SOL_PACKET, libc::PACKET_AUXDATA) => {
-                        beside.auxiliary(&data.cast::<libc::tpacket_auxdata>().read_unaligned());
-                    }
-                    (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
-                        beside.stamp(data.cast::<libc::timespec>().read_unaligned());
-                    }
-                    _ => {}
-                }
-                each = libc::CMSG_NXTHDR(message, each);
-            }
-        }
-        beside
-    }
-
-    fn auxiliary(&mut self, data: &libc::tpacket_auxdata) {
-        self.status = data.tp_status;
-        self.full_length = usize::try_from(data.tp_len).unwrap_or(usize::MAX);
-        let kind = if data.tp_status & TAG_PROTOCOL_VALID != 0 { data.tp_vlan_tpid } else { TAGGED };
-        self.tag = (data.tp_status & TAG_VALID != 0).then_some((kind, data.tp_vlan_tci));
-    }
-
-    fn stamp(&mut self, time: libc::timespec) {
-        let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
-        self.time = u64::try_from(time.tv_sec).ok().map(|seconds| Duration::new(seconds, nanos));
-    }
-}
-
 fn zeroed_address() -> libc::sockaddr_ll {
     #[expect(unsafe_code, reason = "the structure has no constructor")]
     // SAFETY: it is made of integers, for which zero is valid.
@@ -400,7 +232,7 @@ fn length_of<T>() -> libc::socklen_t {
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
-    use std::time::{Instant, SystemTime};
+    use std::time::{Duration, Instant, SystemTime};
 
     use super::*;
 

@@ -15,8 +15,11 @@ use crate::cni::request::Command;
 use crate::fault::CniError;
 use crate::names::{ContainerId, IfName, NetnsPath, PluginName};
 
-/// The protocol number this build speaks.
+/// The newest protocol number this build speaks. A release that raises it still speaks the one before: while a node is
+/// updated, or put back, a plugin of one release is answered by the agent of its neighbour.
 pub const PROTOCOL: u32 = 1;
+/// The oldest protocol number this build speaks.
+pub const OLDEST_PROTOCOL: u32 = 1;
 /// The socket's file name in the socket folder.
 pub const SOCKET: &str = "multus.sock";
 /// Where a conversation begins.
@@ -37,6 +40,9 @@ pub const MOST_BODY: usize = 8 << 20;
 pub struct Call {
     /// [`PROTOCOL`] of the shim.
     pub protocol: u32,
+    /// The oldest protocol it speaks as well, where that is an older one; the call is one of that protocol, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<u32>,
     /// The shim's version, for skew to be seen.
     pub shim: String,
     /// The `CNI_*` variables, nothing else of the environment.
@@ -48,6 +54,15 @@ pub struct Call {
     /// The same call was made before, to an agent that ended before it answered.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub again: bool,
+}
+
+impl Call {
+    /// The protocol of this conversation: the newest that both sides speak. `None`: there is no such.
+    pub fn agreed(&self) -> Option<u32> {
+        let oldest = self.oldest.unwrap_or(self.protocol).max(OLDEST_PROTOCOL);
+        let newest = self.protocol.min(PROTOCOL);
+        (oldest <= newest).then_some(newest)
+    }
 }
 
 /// The agent's answer to every request of a conversation.
@@ -191,6 +206,30 @@ pub fn duration(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn neighbours_agree_on_the_newest_protocol_that_both_speak() {
+        let call = |protocol, oldest| Call {
+            protocol,
+            oldest,
+            shim: String::new(),
+            env: BTreeMap::new(),
+            config: String::new(),
+            timeout_ms: 0,
+            again: false,
+        };
+        for (protocol, oldest, agreed) in [
+            (PROTOCOL, None, Some(PROTOCOL)),
+            (PROTOCOL + 1, Some(PROTOCOL), Some(PROTOCOL)),
+            (PROTOCOL + 2, Some(OLDEST_PROTOCOL), Some(PROTOCOL)),
+            (PROTOCOL + 1, None, None),
+            (PROTOCOL + 2, Some(PROTOCOL + 1), None),
+            (OLDEST_PROTOCOL - 1, None, None),
+            (OLDEST_PROTOCOL - 1, Some(0), None),
+        ] {
+            assert_eq!(call(protocol, oldest).agreed(), agreed, "{protocol} {oldest:?}");
+        }
+    }
 
     #[test]
     fn durations_are_go_s() {

@@ -2,6 +2,7 @@
 //!
 //! Every contender carries the same datagrams to the same kind of receiver, in turn and in one run. It judges nothing.
 
+mod clones;
 mod field;
 mod load;
 

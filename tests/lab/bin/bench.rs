@@ -17,7 +17,7 @@ const USAGE: &str =
     "usage: bench relay [--seconds N] [--rounds N] [--rates LIST] [--receivers LIST] [--contenders LIST] [--write FILE]
        bench [--pods N] [--burst N] [--skip-packets] [--peer-daemon FILE --peer-shim FILE]
              [--peer-args TEXT] [--write FILE]
-  relay             the relay beside tc-mirred and avahi-daemon
+  relay             the relay beside bare clones, tc-mirred and avahi-daemon
   --seconds N       how long each load lasts (1)
   --rounds N        how often each is repeated; the median counts (3)
   --rates LIST      packets a second (1000,5000,20000,50000,100000)
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         eprintln!("bench: {reason}");
         return ExitCode::FAILURE;
     }
-    place::sweep(false);
+    place::sweep();
     let report = options.relay.as_ref().map_or_else(|| measure(&options), relay::report);
     println!("{report}");
     if let Some(file) = &options.write

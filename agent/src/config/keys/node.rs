@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Key, Kind, NAME, NOTHING, Section, both, duration, key, own, shown, text};
-use crate::config::settings::{HostExec, LogLevel};
+use crate::config::{HostExec, LogLevel};
 
 fn host_exec(value: &HostExec) -> Value {
     json!(match value {

@@ -150,6 +150,7 @@ fn as_the_runtime_asks(
     config.set_json("cniVersion", &context.settings.generator.cni_version);
     let call = Call {
         protocol: PROTOCOL,
+        oldest: None,
         shim: NOBODY.into(),
         env: env.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
         config: config.print(),

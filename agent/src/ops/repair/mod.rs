@@ -184,7 +184,7 @@ async fn changed(context: &Context, datapath: &Arc<Datapath>, was: &Parent, now:
             parent.name.clone_from(&now.name);
             parent.mac = now.mac.0;
         }
-        if let Err(error) = context.ledger.save(&record) {
+        if let Err(error) = context.ledger.amend(&record) {
             tracing::warn!(container = %record.container, "update a record: {error}");
         }
     }

@@ -3,12 +3,13 @@
 //! It builds; it measures nothing.
 
 use std::fs;
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
 
+use super::clones::Clones;
 use super::load::{self, Outcome};
 use crate::udp::{Family, Protocol, Voice, listening_socket};
 use crate::world::Builder;
@@ -21,6 +22,8 @@ pub(super) enum Kind {
     Silent,
     /// Our relay, from the host to its macvlan pods.
     Ours,
+    /// The shortest program that copies on the same road as ours, to the same macvlan pods.
+    Clones,
     /// The kernel's own copying: one u32 filter with one mirred action per receiver, from the host to its veth pods.
     Mirred,
     /// avahi-daemon as reflector, from the LAN to veth pods.
@@ -29,12 +32,13 @@ pub(super) enum Kind {
 
 impl Kind {
     /// In turn; the silent one first.
-    pub(super) const ALL: [Self; 4] = [Self::Silent, Self::Ours, Self::Mirred, Self::Avahi];
+    pub(super) const ALL: [Self; 5] = [Self::Silent, Self::Ours, Self::Clones, Self::Mirred, Self::Avahi];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Silent => "nobody",
             Self::Ours => "ours",
+            Self::Clones => "bare clones",
             Self::Mirred => "tc-mirred",
             Self::Avahi => "avahi-daemon",
         }
@@ -55,12 +59,14 @@ pub(super) struct Field {
 enum Node {
     Plain { _receivers: Vec<Netns>, _lab: Box<Lab> },
     Ours { _pods: Vec<Pod>, _world: Box<World> },
+    Clones { _clones: Clones, _pods: Vec<Netns>, _lab: Box<Lab> },
 }
 
 impl Field {
     pub(super) fn new(kind: Kind, receivers: usize) -> Self {
         let field = match kind {
             Kind::Ours => Self::ours(receivers),
+            Kind::Clones => Self::clones(receivers),
             Kind::Silent | Kind::Mirred | Kind::Avahi => Self::plain(kind, receivers),
         };
         field.warm_up();
@@ -85,6 +91,18 @@ impl Field {
         Self { kind: Kind::Ours, voice, ears, _avahi: None, _node: Node::Ours { _pods: pods, _world: Box::new(world) } }
     }
 
+    fn clones(receivers: usize) -> Self {
+        let lab = Lab::new("relay-clones");
+        let pods: Vec<_> = (0..receivers).map(|n| macvlan_pod(&lab, n)).collect();
+        let macs: Vec<_> = pods.iter().map(|pod| pod.mac("net1")).collect();
+        let group = Ipv4Addr::new(224, 0, 0, 251);
+        let clones = Clones::start(&lab.node, "eth0", group, &macs);
+        let ears = pods.iter().map(|pod| ear(pod, "net1")).collect();
+        let voice = Voice::new(&lab.node, "eth0", Protocol::Mdns);
+        let node = Node::Clones { _clones: clones, _pods: pods, _lab: Box::new(lab) };
+        Self { kind: Kind::Clones, voice, ears, _avahi: None, _node: node }
+    }
+
     fn plain(kind: Kind, receivers: usize) -> Self {
         let lab = Lab::new("relay-peer");
         let receivers: Vec<_> = (0..receivers).map(|n| receiver(&lab, n)).collect();
@@ -94,7 +112,7 @@ impl Field {
                 None
             }
             Kind::Avahi => Some(Reflector::start(&lab, receivers.len())),
-            Kind::Silent | Kind::Ours => None,
+            Kind::Silent | Kind::Ours | Kind::Clones => None,
         };
         let voice = match kind {
             Kind::Avahi => Voice::new(&lab.lan().netns, &lab.lan().ifname, Protocol::Mdns),
@@ -131,6 +149,15 @@ fn receiver(lab: &Lab, n: usize) -> Netns {
     lab.node.ip(&format!("link set t{n} up"));
     netns.ip(&format!("address add 10.62.{n}.2/24 dev eth0"));
     netns.ip("link set eth0 up");
+    netns
+}
+
+/// A namespace with a macvlan `net1` on the node's `eth0`.
+fn macvlan_pod(lab: &Lab, n: usize) -> Netns {
+    let netns = Netns::create(&format!("{}-r{n}", lab.prefix));
+    lab.node.ip(&format!("link add link eth0 name net1 netns {} type macvlan mode bridge", netns.name()));
+    netns.ip(&format!("address add 10.61.0.{}/24 dev net1", n + 2));
+    netns.ip("link set net1 up");
     netns
 }
 

@@ -92,16 +92,20 @@ fn raw_string(rest: &str) -> usize {
     inside.find(&end).map_or(rest.len(), |at| start + at + end.len())
 }
 
-/// `code` (without prose) with every item behind `#[cfg(test)]` blanked.
+/// `code` (without prose) with every item behind `#[cfg(test)]` blanked; all of it, where it opens with `#![cfg(test)]`.
 pub(super) fn without_tests(code: &str) -> String {
     const MARK: &str = "#[cfg(test)]";
+    let blank = |item: &str| item.chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect::<String>();
+    if code.trim_start().starts_with("#![cfg(test)]") {
+        return blank(code);
+    }
     let mut out = String::with_capacity(code.len());
     let mut rest = code;
     while let Some(start) = rest.find(MARK) {
         let (before, item) = rest.split_at(start);
         out.push_str(before);
         let (item, after) = item.split_at(item_length(item));
-        out.extend(item.chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
+        out.push_str(&blank(item));
         rest = after;
     }
     out.push_str(rest);
@@ -151,5 +155,6 @@ mod tests {
         let left = without_tests(code);
         assert_eq!(left.lines().count(), code.lines().count());
         assert_eq!(left.split_whitespace().collect::<Vec<_>>(), ["use", "a;", "use", "b;", "use", "d;"]);
+        assert_eq!(without_tests("\n#![cfg(test)]\nuse a;\n").trim(), "", "a file of tests");
     }
 }
