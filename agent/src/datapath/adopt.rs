@@ -21,8 +21,10 @@ impl Datapath {
         let reclaimed: Vec<_> = records.iter().map(|record| self.reclaim(record)).collect();
         self.write_parents()?;
         let mut before = layouts::counters(&self.settings.bpffs, &self.state().maps.counters);
-        let take_over = |attached| self.take_over(attached, &mut before);
-        let adopted = reclaimed.into_iter().map(|attached| attached.and_then(take_over)).collect();
+        let mut adopted = Vec::with_capacity(reclaimed.len());
+        for attached in reclaimed {
+            adopted.push(attached.and_then(|attached| self.take_over(attached, &mut before)));
+        }
         self.state().sharers.retain(|_, sharers| sharers.len() > 0);
         self.write_parents()?;
         self.sweep()?;
@@ -66,13 +68,7 @@ impl Datapath {
     fn take_over(&self, attached: Attached, before: &mut [Counters]) -> Result<Attached, DatapathError> {
         let parent = attached.attachment.parent.as_ref();
         let done = self.attach_pod(&attached).and_then(|()| {
-            for (slot, counters) in
-                attached.slot.into_iter().flat_map(|slot| before.iter_mut().map(move |all| (slot, all)))
-            {
-                if let Err(error) = self.state().maps.counters.take_along(slot, counters) {
-                    tracing::warn!(slot, "counts of another layout are lost: {error}");
-                }
-            }
+            attached.slot.into_iter().for_each(|slot| self.take_along(slot, before));
             parent.map_or(Ok(()), |parent| self.attach_parent(parent))
         });
         if let Err(error) = done {
@@ -85,6 +81,14 @@ impl Datapath {
         }
         let relayed = self.is_relayed(&attached);
         Ok(Attached { relayed, ..attached })
+    }
+
+    fn take_along(&self, slot: u32, before: &mut [Counters]) {
+        for counters in before {
+            if let Err(error) = self.state().maps.counters.take_along(slot, counters) {
+                tracing::warn!(slot, "counts of another layout are lost: {error}");
+            }
+        }
     }
 
     /// Removes parents, members and counters that nobody owns: what a killed agent left, or pods that went without one.
