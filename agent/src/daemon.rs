@@ -17,6 +17,7 @@ use crate::kube::{Cluster, ClusterError, ClusterSettings, Source};
 use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
 use crate::ops::capture::Captures;
+use crate::ops::checks;
 use crate::ops::context::{Context, Turns};
 use crate::ops::default_network::DefaultNetwork;
 use crate::ops::delegate_tally::DelegateTally;
@@ -84,6 +85,9 @@ pub fn run(file: &Path) -> Result<(), StartError> {
     let dial = start_log(&settings)?;
     for warning in &warnings {
         tracing::warn!("configuration: {warning}");
+    }
+    for missing in checks::missing_rights(&settings) {
+        tracing::error!("{}; {}", missing.cause, missing.remedy);
     }
     settings.origin = Origin { file: Some(shown()), warnings, ..settings.origin };
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -247,31 +251,20 @@ fn datapath_settings(settings: &DatapathSettings) -> Result<Option<datapath::Set
         DatapathMode::Account => datapath::Mode::Account,
         DatapathMode::Full => datapath::Mode::Full,
     };
-    let attach = match settings.attach {
-        crate::config::AttachMode::Auto => datapath::AttachMode::Auto,
-        crate::config::AttachMode::Tcx => datapath::AttachMode::Tcx,
-        crate::config::AttachMode::Clsact => datapath::AttachMode::Clsact,
-    };
-    let guard = match settings.guard {
-        crate::config::Guard::Off => datapath::Guard::Off,
-        crate::config::Guard::Tc => datapath::Guard::Tc,
-        crate::config::Guard::Xdp => datapath::Guard::Xdp,
-    };
     // What annotations may ask for at most; each attachment's own list narrows it.
     let allowed = settings.relay.allowed.as_ref().unwrap_or(&settings.relay.known);
     let built_in: Vec<&String> =
         allowed.iter().filter(|name| crate::config::PROTOCOLS.contains(&name.as_str())).collect();
-    let custom = settings.custom.iter().filter(|custom| allowed.contains(&custom.name));
     Ok(Some(datapath::Settings {
         mode,
         bpffs: PathBuf::from(&settings.bpffs),
-        attach,
+        attach: settings.attach,
         slots: settings.slots,
         log: settings.log,
-        mark: datapath::Mark { value: settings.mark.value, mask: settings.mark.mask },
+        mark: settings.mark,
         protocols: ProtocolSet::of(&built_in)?,
-        custom: custom.map(|c| datapath::Custom { name: c.name.clone(), v4: c.v4, v6: c.v6, port: c.port }).collect(),
-        guard,
+        custom: settings.custom.iter().filter(|custom| allowed.contains(&custom.name)).cloned().collect(),
+        guard: settings.guard,
     }))
 }
 

@@ -205,6 +205,12 @@ pub fn quote(value: &str) -> String {
     format!("\"{}\"{}", escape(head), if tail.is_empty() { "" } else { "…" })
 }
 
+/// So many of something, in words: `1 pod`, `2 pods`.
+pub fn many<N: fmt::Display + PartialEq + From<u8>>(count: N, thing: &str) -> String {
+    let s = if count == N::from(1) { "" } else { "s" };
+    format!("{count} {thing}{s}")
+}
+
 /// Is `c` invisible, does it break lines, or does it turn the direction of what follows?
 pub fn is_hidden(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')

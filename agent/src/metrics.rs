@@ -185,9 +185,19 @@ impl Default for Api {
 impl Api {
     /// Counts a request that took so many seconds. A status beyond those of HTTP counts as 0.
     pub fn count(&self, verb: &'static str, resource: &'static str, code: u16, seconds: f64) {
+        self.count_untimed(verb, resource, code);
+        self.times.get_or_create(&ApiTimeLabels { verb, resource }).observe(seconds);
+    }
+
+    /// The same for a watch that was refused or broke. How long it lasted says nothing of the server, and one that goes
+    /// on has no answer yet.
+    pub fn count_broken_watch(&self, resource: &'static str, code: u16) {
+        self.count_untimed("watch", resource, code);
+    }
+
+    fn count_untimed(&self, verb: &'static str, resource: &'static str, code: u16) {
         let code = if (100..600).contains(&code) { code } else { 0 };
         self.requests.get_or_create(&ApiLabels { verb, resource, code }).inc();
-        self.times.get_or_create(&ApiTimeLabels { verb, resource }).observe(seconds);
     }
 
     /// Registers the families.

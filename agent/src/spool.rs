@@ -26,7 +26,8 @@ pub struct Note {
     pub when: u64,
     /// Was everything the record listed undone?
     pub clean: bool,
-    /// The DEL is still the agent's to do: the shim had no record to go by, or nobody had time for it.
+    /// The DEL is still the agent's to do: the shim had no record to go by, nobody had time for it, or somebody was asked
+    /// who leaves the node to the agent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pending: bool,
     /// The record as it was: the agent's own part (maps, counters) is in there.
@@ -35,6 +36,14 @@ pub struct Note {
     /// What did not succeed, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<String>,
+}
+
+impl Note {
+    /// Of a DEL that is answered now and done by the agent later, for this reason.
+    pub fn put_off(container: ContainerId, why: String) -> Self {
+        let when = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        Self { container, when, clean: false, pending: true, record: None, failed: vec![why] }
+    }
 }
 
 /// The folder of notes.

@@ -2,7 +2,7 @@
 //!
 //! The program does this when it is started with `CNI_COMMAND` and without arguments, under whatever name. The same
 //! operations on the same records as the daemon's; no eBPF, for nobody would serve it. Leaves a node alone that has a
-//! running daemon.
+//! running daemon; a DEL is noted down there for the daemon, which does it.
 
 use std::future::Future;
 use std::io::{self, Read, Write};
@@ -23,6 +23,7 @@ use crate::ops;
 use crate::ops::ledger::Ledger;
 use crate::ops::runner::HostRunner;
 use crate::records::Records;
+use crate::spool::{Note, Spool};
 use crate::sys::files::{Held, private_folder};
 use crate::wire::{Call, MOST_STDIN, PROTOCOL, Step};
 
@@ -78,7 +79,9 @@ fn answer(environment: Environment, version: &mut Version) -> Result<ExitCode, C
         Step::Fail { error } => show(&error.print(version.as_str()), ExitCode::FAILURE),
         Step::Run(_) => return Err(CniError::new(code::INTERNAL, "the operation did not end")),
     };
-    runtime.block_on(last_words(&cluster));
+    if let Some(cluster) = cluster {
+        runtime.block_on(last_words(&cluster));
+    }
     let _ = ending.send(true);
     runtime.shutdown_timeout(FLUSH);
     Ok(code)
@@ -145,7 +148,7 @@ async fn perform(
     environment: Environment,
     (config, request): (String, &Request),
     stop: watch::Receiver<bool>,
-) -> Result<(Step, Cluster), CniError> {
+) -> Result<(Step, Option<Cluster>), CniError> {
     let until = Instant::now() + settings.request_timeout;
     let cni_dir = PathBuf::from(settings.delegation.cni_dir.as_deref().unwrap_or("/var/lib/cni/multus"));
     let unusable = |error: io::Error| {
@@ -154,7 +157,9 @@ async fn perform(
     };
     private_folder(&cni_dir).map_err(unusable)?;
     let records = Records::open(&cni_dir).map_err(unusable)?;
-    let visit = records.visit().map_err(unusable)?.ok_or_else(|| has_daemon(&cni_dir))?;
+    let Some(visit) = records.visit().map_err(unusable)? else {
+        return leave_to_daemon(&cni_dir, request).map(|step| (step, None));
+    };
     let _held = turn(&records, request, until).await?;
     let ledger = Ledger::visit(records, visit, request).map_err(unusable)?;
     let cluster = Cluster::connect(cluster_settings(&settings, request.command, &cni_dir), stop).await?;
@@ -168,7 +173,22 @@ async fn perform(
     let context = Arc::new(daemon::context(settings, &cni_dir, ledger, cluster.clone(), (None, None)));
     let env = environment.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
     let call = Call { protocol: PROTOCOL, oldest: None, shim: "thin".into(), env, config, timeout_ms, again: false };
-    Ok((ops::answer(&context, call, &mut HostRunner::here(folders)).await, cluster))
+    Ok((ops::answer(&context, call, &mut HostRunner::here(folders)).await, Some(cluster)))
+}
+
+/// The node is the daemon's. A DEL never fails, and nobody may have to come again with it: the daemon finds the note
+/// that is left, and undoes what is on record. Everything else is refused.
+fn leave_to_daemon(cni_dir: &Path, request: &Request) -> Result<Step, CniError> {
+    let refusal = has_daemon(cni_dir);
+    match &request.container_id {
+        Some(container) if request.command == Command::Del => {
+            let note = Note::put_off(container.clone(), refusal.msg.clone());
+            let left = Spool::at(cni_dir).leave(&note);
+            left.map(|()| Step::Done { output: None })
+                .map_err(|error| refusal.within(format_args!("note a DEL down: {error}")))
+        }
+        _ => Err(refusal),
+    }
 }
 
 fn has_daemon(cni_dir: &Path) -> CniError {

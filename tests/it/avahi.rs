@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use lab::resolver::{Resolver, Service};
+use lab::avahi::{Resolver, Service};
 use lab::udp::FAMILIES;
 use lab::world::Builder;
 use lab::{Family, Netns, Protocol, World, sys, wait_until};

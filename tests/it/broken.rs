@@ -215,6 +215,64 @@ fn who_switched_the_relay_off_is_named() {
     world.del(&pod).expect_ok();
 }
 
+/// One check of a document.
+fn named(document: &Value, name: &str) -> Value {
+    let categories = document["categories"].as_array().expect("categories").iter();
+    let mut checks = categories.flat_map(|category| category["checks"].as_array().expect("checks"));
+    checks.find(|check| check["name"] == name).unwrap_or_else(|| panic!("no {name} in {document:#}")).clone()
+}
+
+#[test]
+fn the_layout_of_the_host_is_told_and_folders_that_do_not_fit_it() {
+    needs_programs!();
+    let lab = Lab::new("broken-layout");
+    let host = lab.dir.join("host");
+    let conf = "/var/lib/rancher/k3s/agent/etc/cni/net.d";
+    let runtime = host.join("var/lib/rancher/k3s/agent/etc/containerd");
+    fs::create_dir_all(&runtime).expect("make the host's folders");
+    let text = format!(
+        "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".cni]\n  bin_dir = \"/opt/k3s\"\n  conf_dir = \"{conf}\"\n"
+    );
+    fs::write(runtime.join("config.toml"), text).expect("write the runtime's configuration");
+    let checked = |folder: &str| {
+        let config = json!({"chrootDir": host, "cniConfigDir": host.join(&folder[1..]), "binDir": "/opt/k3s"});
+        let file = lab.dir.join("layout.json");
+        fs::write(&file, config.to_string()).expect("write the configuration");
+        let mut command = lab.node.command(agent::program("multus-agent"));
+        command.args(["check", "--pre", "--category", "cni-install", "-o", "json", "--config"]).arg(&file);
+        let done = lab::process::run(&mut command, b"", Duration::from_secs(15));
+        named(&serde_json::from_slice(&done.stdout).expect("JSON"), "cni-layout")
+    };
+    let fits = checked(conf);
+    let detail = fits["detail"].as_str().unwrap_or_default();
+    assert!(
+        fits["result"] == "ok" && detail.starts_with("k3s; configurations in") && detail.contains(conf),
+        "{fits:#}"
+    );
+    let other = checked("/etc/cni/net.d");
+    let cause = other["problems"][0]["cause"].as_str().unwrap_or_default();
+    assert!(other["result"] == "warning" && cause.contains("/etc/cni/net.d") && cause.contains(conf), "{other:#}");
+}
+
+#[test]
+fn addresses_are_counted_by_the_records_where_their_files_cannot_be_seen() {
+    needs_programs!();
+    let world = World::new("broken-unseen");
+    let pod = world.attached("cam", "lan");
+    let used = || world.agent.metrics(&world.lab).sum("multus_address_pool_used", &[("network", "default/lan")]);
+    let detail = || {
+        let done = world.agent.cli(&world.lab, &["check", "--category", "ipam", "-o", "json"]);
+        named(&serde_json::from_slice(&done.stdout).expect("JSON"), "ipam-exhausted")["detail"].to_string()
+    };
+    assert_eq!((used(), detail().contains("not seen")), (2, false), "one address of each family");
+    let hidden = world.lab.dir.join("hidden");
+    fs::rename(&world.lab.ipam_dir, &hidden).expect("hide host-local's folder");
+    assert_eq!((used(), detail().contains("is not seen: mount")), (2, true), "{}", detail());
+    fs::rename(&hidden, &world.lab.ipam_dir).expect("put it back");
+    world.del(&pod).expect_ok();
+    assert_eq!(used(), 0);
+}
+
 #[test]
 fn an_agent_that_is_away_is_the_first_problem_and_files_tell_the_rest() {
     needs_programs!();
@@ -228,8 +286,8 @@ fn an_agent_that_is_away_is_the_first_problem_and_files_tell_the_rest() {
     assert_eq!((&document["apiVersion"], &document["kind"]), (&json!("multus-ebpf.io/v1"), &json!("Check")));
     let first = &document["categories"][0]["checks"][0];
     assert_eq!((&first["name"], &first["result"]), (&json!("agent-reachable"), &json!("error")), "{document:#}");
-    let shim = &document["categories"][1]["checks"][0];
-    assert_eq!((&shim["name"], &shim["result"]), (&json!("cni-shim"), &json!("ok")), "{document:#}");
+    let shim = named(&document, "cni-shim");
+    assert_eq!(shim["result"], "ok", "{document:#}");
     let pre = world.agent.cli(&world.lab, &["check", "--pre", "--config", &config, "-o", "short"]);
     assert!(!pre.out().contains("agent cannot be reached"), "{}", pre.out());
     let usage = world.agent.cli(&world.lab, &["check", "--category", "kernal"]);

@@ -156,7 +156,6 @@ fn captures_have_bounds_and_only_what_is_ours_is_captured() {
         (&["--parent", "lo"][..], "parent of no attachment"),
         (&["--parent", "../etc"], "parent of no attachment"),
         (&["--attachment", "default/camera/eth9"], "no attachment that the agent follows"),
-        (&["--attachment", "camera"], "NAMESPACE/POD/INTERFACE"),
     ] {
         let done = start(&world, &[args, &["-w", &path("none")]].concat()).wait(LIMIT);
         assert!(done.code == Some(1) && done.err().contains(word), "{args:?}: {}", done.err());

@@ -2,6 +2,7 @@
 
 mod agent_itself;
 mod lists;
+mod usage;
 
 use lab::process::{self, Finished};
 use lab::{Lab, World, agent};

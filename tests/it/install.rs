@@ -1,7 +1,7 @@
 //! Installing on every kind of host and taking it off again: the right files, and none left.
 
-mod everywhere;
+pub(crate) mod everywhere;
 mod killed;
 mod layouts;
 mod live;
-mod tree;
+pub(crate) mod tree;

@@ -4,8 +4,8 @@ use std::net::UdpSocket;
 use std::thread;
 use std::time::Duration;
 
+use lab::avahi::{Resolver, Service};
 use lab::netns::print_mac;
-use lab::resolver::{Resolver, Service};
 use lab::udp::listening_socket;
 use lab::{Family, Finished, Netns, Protocol, Sniffer, World, wait_until};
 use serde_json::Value;
@@ -110,12 +110,11 @@ fn nothing_is_asked_where_nobody_of_ours_is() {
         (&["--parent", "lo"][..], "parent of no attachment"),
         (&["--parent", "eth0; reboot"], "parent of no attachment"),
         (&["--pod", "default/nobody"], "no interface on a parent"),
-        (&["--pod", "nobody"], "NAMESPACE/NAME"),
     ] {
         let done = ping(&world, args);
         assert!(done.code == Some(1) && done.err().contains(word), "{args:?}: {}", done.err());
     }
-    for args in [&["--for", "1h"][..], &["--protocol", "knx"], &["--for", "soon"]] {
+    for args in [&["--for", "1h"][..], &["--protocol", "knx"], &["--for", "soon"], &["--pod", "nobody"]] {
         assert_eq!(ping(&world, args).code, Some(2), "{args:?}");
     }
     // Nobody answers, which is a problem found; and one question at a time.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lab::apiserver::{ApiServer, LEASES};
-use lab::avahi::Avahi;
+use lab::avahi::{Avahi, Service};
 use lab::sniffer::Seen;
 use lab::udp::{FAMILIES, listening_socket, new_tag};
 use lab::world::Builder;
@@ -183,7 +183,8 @@ fn a_real_responder_answers_one_shot_and_qu_queries_of_a_pod() {
     needs_programs!();
     let world = world("reflect-avahi", &home());
     let lan = world.lab.lan();
-    let _avahi = Avahi::start(&lan.netns, &lan.ifname, &world.lab.dir, "labhost", "Lab Web");
+    let web = Service { name: "Lab Web", kind: "_http._tcp", port: 80 };
+    let _avahi = Avahi::start(&lan.netns, &lan.ifname, &world.lab.dir, "labhost", &[web]);
     let asks = pod(&world, "asks", "home", "mdns");
     for family in FAMILIES {
         // RFC 6762 section 6.7.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lab::avahi::Avahi;
+use lab::avahi::{Avahi, Service};
 use lab::netns::print_mac;
 use lab::place::Lan;
 use lab::sniffer::Seen;
@@ -159,6 +159,12 @@ fn browse(kind: &str) -> Vec<u8> {
     message
 }
 
+/// A host that announces itself and a service.
+fn speaker(node: &Node, netns: &Netns, ifname: &str, host: &str) -> Avahi {
+    let service = Service { name: &format!("service of {host}"), kind: "_http._tcp", port: 80 };
+    Avahi::start(netns, ifname, &node.world.lab.dir, host, &[service])
+}
+
 #[test]
 fn two_nodes_on_one_wire_multiply_nothing_and_take_no_name() {
     needs_programs!();
@@ -170,7 +176,7 @@ fn two_nodes_on_one_wire_multiply_nothing_and_take_no_name() {
     let trunk = Sniffer::new(wire, "trunk");
     let start = |node: &Node, place: usize, host: &str| {
         let (netns, ifname) = node.speakers()[place];
-        Avahi::start(netns, ifname, &node.world.lab.dir, host, &format!("service of {host}"))
+        speaker(node, netns, ifname, host)
     };
     let names = ["hosta", "poda", "hostb", "podb"];
     let speakers = || nodes.iter().flat_map(|node| [(node, 0), (node, 1)]).zip(names);
@@ -196,7 +202,7 @@ fn two_nodes_on_one_wire_multiply_nothing_and_take_no_name() {
         .map(|node| {
             let other = node.world.attached("twin", "lan");
             count_mdns(&other.netns, "net1");
-            let avahi = Avahi::start(&other.netns, "net1", &node.world.lab.dir, "twin", "service of twin");
+            let avahi = speaker(node, &other.netns, "net1", "twin");
             (other, avahi)
         })
         .collect();

@@ -3,79 +3,17 @@
 //! Multus is played by the lab: plugins run as libcni runs them, files written as Multus and libcni write them.
 
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use lab::direct::Direct;
+use lab::multus::Attached;
 use lab::world::Builder;
-use lab::{Lab, NodeState, Pod, World, plugins, wait_until};
+use lab::{Lab, NodeState, Pod, World, multus, plugins, wait_until};
 use serde_json::{Value, json};
-
-/// One network as Multus attached it: its configuration, the interface, what `capabilityArgs` said.
-struct Attached {
-    network: Value,
-    name: &'static str,
-    ifname: &'static str,
-    capabilities: Value,
-}
-
-impl Attached {
-    fn new(network: Value, name: &'static str, ifname: &'static str) -> Self {
-        Self { network, name, ifname, capabilities: json!({}) }
-    }
-}
 
 /// The reference's networks of a pod: the default bridge, and macvlan on net1.
 fn two(lab: &Lab) -> Vec<Attached> {
     vec![Attached::new(lab.bridge(), "lab-default", "eth0"), Attached::new(lab.macvlan("bridge"), "lan", "net1")]
-}
-
-/// Attaches `pod` as Multus would have, and leaves what Multus leaves.
-fn multus_attaches(lab: &Lab, pod: &Pod, networks: &[Attached]) -> Vec<Value> {
-    let (mut delegates, mut results) = (Vec::new(), Vec::new());
-    fs::create_dir_all(lab.cni_dir.join("results")).expect("make the results folder");
-    for attached in networks {
-        let result = Direct::new(attached.network.clone(), attached.name, attached.ifname).add(lab, pod);
-        let mut network = attached.network.clone();
-        network["name"] = attached.name.into();
-        let args: Vec<_> = pod.cni_args().split(';').map(|pair| json!(pair.split_once('='))).collect();
-        let entry = json!({
-            "kind": "cniCacheV1", "containerId": pod.id, "config": base64(network.to_string().as_bytes()),
-            "ifName": attached.ifname, "networkName": attached.name, "netns": pod.netns.path(),
-            "cniArgs": args, "capabilityArgs": attached.capabilities, "result": result
-        });
-        fs::write(result_file(lab, pod, attached), entry.to_string()).expect("write a cached result");
-        results.push(result);
-        delegates.push(json!({
-            "Conf": {"cniVersion": "", "name": "", "type": "", "ipam": {}, "dns": {}},
-            "ConfList": {"name": attached.name, "plugins": null}, "Name": attached.name,
-            "ifnameRequest": if attached.ifname == "data" { "data" } else { "" },
-            "IsFilterV4Gateway": false, "IsFilterV6Gateway": false, "deviceID": "", "resourceName": "",
-            "Bytes": base64(network.to_string().as_bytes())
-        }));
-    }
-    fs::write(scratch(lab, pod), Value::from(delegates).to_string()).expect("write the scratch file");
-    results
-}
-
-fn result_file(lab: &Lab, pod: &Pod, attached: &Attached) -> PathBuf {
-    lab.cni_dir.join("results").join(format!("{}-{}-{}", attached.name, pod.id, attached.ifname))
-}
-
-fn scratch(lab: &Lab, pod: &Pod) -> PathBuf {
-    lab.cni_dir.join(&pod.id)
-}
-
-/// RFC 4648, with padding.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let group = |three: &[u8]| {
-        let bits = three.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
-        let digit =
-            |at: usize| if at > three.len() { '=' } else { char::from(DIGITS[(bits >> (18 - 6 * at)) as usize & 63]) };
-        [digit(0), digit(1), digit(2), digit(3)]
-    };
-    bytes.chunks(3).flat_map(group).collect()
 }
 
 /// The attachments that the agent shows of `pod`, as `interface origin`.
@@ -94,7 +32,7 @@ fn what_multus_attached_is_checked_and_detached() {
     let world = World::new("over");
     let baseline = world.baseline();
     let pod = world.lab.pod("cam");
-    multus_attaches(&world.lab, &pod, &two(&world.lab));
+    multus::attach(&world.lab, &pod, &two(&world.lab));
     let lines = baseline.difference(&NodeState::capture(&world.lab, &[]));
     assert!(lines.iter().any(|line| line.contains("results/lan-")), "{lines:?}");
     world.check(&pod).expect_ok();
@@ -102,7 +40,7 @@ fn what_multus_attached_is_checked_and_detached() {
     assert!(world.check(&pod).error().to_string().contains("net1"), "CHECK looks at what Multus attached");
     world.del(&pod).expect_ok();
     assert_eq!(pod.netns.link_names(), [""; 0]);
-    assert!(!scratch(&world.lab, &pod).exists(), "Multus's scratch file is left behind");
+    assert!(!multus::scratch(&world.lab, &pod).exists(), "Multus's scratch file is left behind");
     baseline.assert_restored(&world.lab, &[], "DEL of what Multus attached");
 }
 
@@ -113,19 +51,19 @@ fn a_node_is_taken_over_at_start_and_its_pods_go_without_the_agent_too() {
     let baseline = world.baseline();
     world.agent.kill9();
     let (cam, dish) = (world.lab.pod("cam"), world.lab.pod("dish"));
-    multus_attaches(&world.lab, &cam, &two(&world.lab));
-    multus_attaches(&world.lab, &dish, &two(&world.lab));
+    multus::attach(&world.lab, &cam, &two(&world.lab));
+    multus::attach(&world.lab, &dish, &two(&world.lab));
     world.agent.start_again(&world.lab);
     assert_eq!(shown(&world, &cam), ["eth0 multus", "net1 multus"]);
     let status = world.agent.cli(&world.lab, &["status"]).out();
     assert!(status.contains("2 taken over"), "{status}");
     world.check(&cam).expect_ok();
     world.del(&cam).expect_ok();
-    assert!(shown(&world, &cam).is_empty() && !scratch(&world.lab, &cam).exists());
+    assert!(shown(&world, &cam).is_empty() && !multus::scratch(&world.lab, &cam).exists());
     world.agent.kill9();
     world.del(&dish).expect_ok();
     assert_eq!(plugins::allocations(&world.lab.ipam_dir), [""; 0], "the shim goes by the record made at start");
-    assert!(!scratch(&world.lab, &dish).exists());
+    assert!(!multus::scratch(&world.lab, &dish).exists());
     world.agent.start_again(&world.lab);
     baseline.assert_restored(&world.lab, &[], "two pods of Multus, one detached without the agent");
 }
@@ -137,14 +75,14 @@ fn a_pod_of_multus_deleted_while_the_agent_is_away_is_not_forgotten() {
     let baseline = world.baseline();
     world.agent.kill9();
     let pod = world.lab.pod("cam");
-    multus_attaches(&world.lab, &pod, &two(&world.lab));
+    multus::attach(&world.lab, &pod, &two(&world.lab));
     world.del(&pod).expect_ok();
     assert_eq!(plugins::allocations(&world.lab.ipam_dir).len(), 3, "nobody was there who could read what Multus left");
     world.agent.start_again(&world.lab);
     // In its pod the agent runs no plugin by itself; what is left rides on the next request.
     let other = world.attached("other", "lan");
     world.del(&other).expect_ok();
-    assert!(wait_until(Duration::from_secs(5), || !scratch(&world.lab, &pod).exists()));
+    assert!(wait_until(Duration::from_secs(5), || !multus::scratch(&world.lab, &pod).exists()));
     baseline.assert_restored(&world.lab, &[], "a DEL that the agent heard of later");
 }
 
@@ -157,11 +95,11 @@ fn on_the_host_the_agent_makes_good_by_itself() {
     let baseline = world.baseline();
     world.agent.kill9();
     let pod = world.lab.pod("cam");
-    multus_attaches(&world.lab, &pod, &two(&world.lab));
+    multus::attach(&world.lab, &pod, &two(&world.lab));
     world.del(&pod).expect_ok();
     world.agent.start_again(&world.lab);
     baseline.assert_restored(&world.lab, &[], "a DEL that the agent heard of when it was back");
-    assert!(!scratch(&world.lab, &pod).exists());
+    assert!(!multus::scratch(&world.lab, &pod).exists());
 }
 
 #[test]
@@ -174,15 +112,15 @@ fn scratch_files_that_make_no_sense_harm_nobody() {
         ["", "[]", "{}", "null", "[7]", "[{}]", r#"[{"Bytes":"!!"}]"#, "[[[[", "\u{0}\u{1}", &huge].iter().enumerate()
     {
         let pod = world.lab.pod(&format!("cam{at}"));
-        multus_attaches(&world.lab, &pod, &two(&world.lab));
-        fs::write(scratch(&world.lab, &pod), text).expect("spoil the scratch file");
+        multus::attach(&world.lab, &pod, &two(&world.lab));
+        fs::write(multus::scratch(&world.lab, &pod), text).expect("spoil the scratch file");
         if at % 2 == 0 {
             world.agent.kill9();
             world.agent.start_again(&world.lab);
         }
         world.del(&pod).expect_ok();
         assert_eq!(pod.netns.link_names(), [""; 0], "{text:.20}");
-        assert!(!scratch(&world.lab, &pod).exists(), "{text:.20}");
+        assert!(!multus::scratch(&world.lab, &pod).exists(), "{text:.20}");
     }
     baseline.assert_restored(&world.lab, &[], "scratch files that make no sense: libcni's results are enough");
 }
@@ -198,7 +136,7 @@ fn what_the_pod_asked_for_is_said_again_at_del() {
     let mut attached = Attached::new(ports, "ports", "data");
     attached.capabilities = json!({"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}],
         "bandwidth": {"ingressRate": 1000, "ingressBurst": 2000}, "ips": ["10.0.0.1/24"]});
-    multus_attaches(&world.lab, &pod, &[Attached::new(world.lab.bridge(), "lab-default", "eth0"), attached]);
+    multus::attach(&world.lab, &pod, &[Attached::new(world.lab.bridge(), "lab-default", "eth0"), attached]);
     world.del(&pod).expect_ok();
     let journal = plugins::journal(&world.lab, "ports");
     assert_eq!(plugins::verbs(&journal), ["ADD", "DEL"]);
@@ -225,13 +163,19 @@ fn a_refused_del_keeps_all_that_multus_left() {
     let pod = world.lab.pod("cam");
     let networks =
         [Attached::new(world.lab.bridge(), "lab-default", "eth0"), Attached::new(stubborn, "stubborn", "net1")];
-    multus_attaches(&world.lab, &pod, &networks);
+    multus::attach(&world.lab, &pod, &networks);
     world.del(&pod).expect_ok();
     assert_eq!(pod.netns.link_names(), [""; 0], "one refusal keeps no other from cleaning up");
-    assert!(scratch(&world.lab, &pod).exists() && result_file(&world.lab, &pod, &networks[1]).exists());
+    assert!(
+        multus::scratch(&world.lab, &pod).exists()
+            && multus::result_file(&world.lab, &pod, networks[1].name, networks[1].ifname).exists()
+    );
     fs::write(&mended, "").expect("mend the plugin");
     world.del(&pod).expect_ok();
-    assert!(!scratch(&world.lab, &pod).exists() && !result_file(&world.lab, &pod, &networks[1]).exists());
+    assert!(
+        !multus::scratch(&world.lab, &pod).exists()
+            && !multus::result_file(&world.lab, &pod, networks[1].name, networks[1].ifname).exists()
+    );
 }
 
 #[test]
@@ -241,14 +185,15 @@ fn what_multus_detached_itself_is_forgotten() {
     world.agent.kill9();
     let pod = world.lab.pod("cam");
     let networks = two(&world.lab);
-    let results = multus_attaches(&world.lab, &pod, &networks);
+    let results = multus::attach(&world.lab, &pod, &networks);
     world.agent.start_again(&world.lab);
     assert_eq!(shown(&world, &pod).len(), 2);
     for (attached, result) in networks.iter().zip(&results).rev() {
         Direct::new(attached.network.clone(), attached.name, attached.ifname).del(&world.lab, &pod, result);
-        fs::remove_file(result_file(&world.lab, &pod, attached)).expect("remove a cached result");
+        fs::remove_file(multus::result_file(&world.lab, &pod, attached.name, attached.ifname))
+            .expect("remove a cached result");
     }
-    fs::remove_file(scratch(&world.lab, &pod)).expect("remove the scratch file");
+    fs::remove_file(multus::scratch(&world.lab, &pod)).expect("remove the scratch file");
     assert!(wait_until(Duration::from_secs(15), || shown(&world, &pod).is_empty()), "{:?}", shown(&world, &pod));
 }
 
@@ -261,7 +206,7 @@ fn what_joined_a_pod_of_multus_goes_with_it() {
     let mut world = builder.network("lan", &lan).on_host().start();
     let pod = world.lab.pod("cam");
     world.agent.kill9();
-    multus_attaches(&world.lab, &pod, &two(&world.lab));
+    multus::attach(&world.lab, &pod, &two(&world.lab));
     world.agent.start_again(&world.lab);
     let mut network = late;
     network["name"] = "late".into();

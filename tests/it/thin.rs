@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use lab::apiserver::{ApiServer, EVENTS, PODS};
 use lab::pod::NETWORK_STATUS;
 use lab::world::Builder;
-use lab::{Lab, NodeState, Pod, Runtime, agent, plugins, process};
+use lab::{Lab, NodeState, Pod, Runtime, agent, plugins, process, wait_until};
 use serde_json::{Value, json};
 
 /// A node whose runtime calls `multus` with this configuration; the default network is embedded.
@@ -270,7 +270,7 @@ fn a_half_add_is_undone_by_the_next_one_and_by_gc() {
     let pod = lab.pod("cam");
     for round in 1..=2 {
         let mut add = runtime.call("ADD", Some(&pod)).start(&lab.node);
-        assert!(lab::wait_until(Duration::from_secs(5), || began(round)), "no ADD of the slow plugin");
+        assert!(wait_until(Duration::from_secs(5), || began(round)), "no ADD of the slow plugin");
         add.kill();
         drop(add.wait(Duration::from_secs(2)));
         assert_eq!(pod.netns.link_names(), ["eth0"], "the killed ADD left half of it");
@@ -315,7 +315,7 @@ fn many_at_once_and_one_container_at_a_time() {
     let call = |verb| runtime.call(verb, Some(&both)).conf(|conf| conf["delegates"] = json!([slow]));
     let add = call("ADD").start(&lab.node);
     let verbs = || plugins::journal(&lab, "slow").iter().map(|entry| entry.verb().to_owned()).collect::<Vec<_>>();
-    assert!(lab::wait_until(Duration::from_secs(5), || verbs() == ["ADD"]), "{:?}", verbs());
+    assert!(wait_until(Duration::from_secs(5), || verbs() == ["ADD"]), "{:?}", verbs());
     let del = call("DEL").run(&lab.node);
     assert!(del.done.took > Duration::from_millis(300), "DEL took {:?}", del.done.took);
     del.expect_ok();
@@ -330,18 +330,30 @@ fn a_node_has_a_daemon_or_thin_plugins_not_both() {
     let builder = Builder::new("thin-daemon");
     let runtime = runtime(&builder.lab, &json!({}));
     let early = builder.lab.pod("early");
-    runtime.add(&builder.lab, &early).expect_ok();
+    let late = builder.lab.pod("late");
+    for pod in [&early, &late] {
+        runtime.add(&builder.lab, pod).expect_ok();
+    }
     let world = builder.start();
     let pod = world.lab.pod("cam");
-    for verb in ["ADD", "DEL"] {
+    for verb in ["ADD", "CHECK"] {
         let said = runtime.call(verb, Some(&pod)).run(&world.lab.node).expect_error(11);
         assert!(said.contains("daemon") && said.contains("cniDir") && said.contains("multus-shim"), "{said}");
     }
     assert_eq!(pod.netns.link_names(), [""; 0]);
-    // What thin plugins attached, the daemon takes over.
-    world.check(&early).expect_ok();
+    // What thin plugins attached, the daemon takes over; and a DEL that still comes to them does not fail.
+    for early in [&early, &late] {
+        world.check(early).expect_ok();
+    }
     world.del(&early).expect_ok();
-    assert!(early.netns.link_names().is_empty() && records(&world.lab).is_empty());
+    runtime.call("DEL", Some(&late)).run(&world.lab.node).expect_ok();
+    runtime.call("DEL", Some(&pod)).run(&world.lab.node).expect_ok();
+    assert!(early.netns.link_names().is_empty());
+    assert!(
+        wait_until(Duration::from_secs(25), || late.netns.link_names().is_empty() && records(&world.lab).is_empty()),
+        "the daemon does what was asked of a thin plugin: {:?}",
+        records(&world.lab)
+    );
 }
 
 #[test]

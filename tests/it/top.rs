@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use lab::terminal::Terminal;
 use lab::udp::FAMILIES;
 use lab::{Protocol, Voice, World, agent, process};
 use serde_json::Value;
@@ -86,34 +87,86 @@ fn tables_follow_each_other_where_nobody_watches_and_columns_are_known() {
     world.del(&pod).expect_ok();
 }
 
-/// `command` with a terminal of util-linux's `script` around it.
-fn on_a_terminal(world: &World, command: &str) -> Command {
-    let mut script = world.lab.node.command("script");
-    script.args(["--quiet", "--flush", "--return", "--command", command, "/dev/null"]);
-    script.env("MULTUS_SOCKET", world.agent.socket()).env("TERM", "xterm");
-    script
+/// `multus-agent top` on a terminal.
+fn on_a_terminal(world: &World, args: &[&str]) -> Terminal {
+    let mut command = Command::new(agent::program("multus-agent"));
+    command.arg("top").args(args).env("MULTUS_SOCKET", world.agent.socket());
+    Terminal::run(&command, (140, 12))
+}
+
+/// The pods of a table in the order of its rows.
+fn pods(lines: &[String]) -> Vec<&str> {
+    let rows = lines.iter().filter(|line| line.starts_with("default "));
+    rows.filter_map(|line| line.split_whitespace().nth(1)).collect()
 }
 
 #[test]
-fn on_a_terminal_frames_stay_in_place_and_the_terminal_is_as_before() {
+fn keys_sort_turn_and_change_the_view_and_the_terminal_is_as_before() {
     needs_programs!();
-    let world = World::new("top-terminal");
+    let world = World::new("top-keys");
+    let all = ["ant", "bee", "cat"].map(|name| world.attached(name, "lan"));
+    let mut top = on_a_terminal(&world, &["--interval", "100ms"]);
+    let first = top.until("a table, and the keys", |lines| pods(lines).len() == 6 && lines[11].contains("q quit"));
+    assert!(first[0].starts_with("attachments, ") && first[0].ends_with("by packets/s"), "{first:#?}");
+    assert!(first[1].starts_with("1:NAMESPACE") && first[1].contains("2:POD"), "{first:#?}");
+    assert!(top.is_alternate() && !top.is_as_before(), "keys come at once and are not printed");
+    top.press("2");
+    let sorted = top.until("by pod", |lines| lines[0].ends_with("by pod"));
+    assert_eq!(pods(&sorted), ["ant", "ant", "bee", "bee", "cat", "cat"], "{sorted:#?}");
+    top.press("2");
+    let turned = top.until("the other way round", |lines| lines[0].ends_with("by pod, reversed"));
+    assert_eq!(pods(&turned), ["cat", "cat", "bee", "bee", "ant", "ant"], "{turned:#?}");
+    top.press("\u{1b}[C");
+    top.until("the next column", |lines| lines[0].ends_with("by interface"));
+    top.press("2\u{1b}[B\u{1b}[B");
+    let scrolled = top.until("two rows further", |lines| pods(lines).len() == 4);
+    assert_eq!(pods(&scrolled), ["bee", "bee", "cat", "cat"], "{scrolled:#?}");
+    for (view, column) in
+        [("networks", "NETWORK"), ("relay", "PARENT"), ("delegates", "TYPE"), ("attachments", "NAMESPACE")]
+    {
+        top.press("\t");
+        let shown = top.until(view, |lines| lines[0].starts_with(&format!("{view}, ")) && lines[1].contains(column));
+        assert!(!shown.iter().skip(2).any(|line| line.contains(":NAMESPACE") || line.contains(":TYPE")), "{shown:#?}");
+    }
+    top.press("q");
+    assert_eq!((top.ended(), top.is_as_before(), top.is_alternate()), (0, true, false), "{}", top.raw());
+    for pod in all {
+        world.del(&pod).expect_ok();
+    }
+}
+
+#[test]
+fn the_terminal_is_as_before_however_it_ends() {
+    needs_programs!();
+    let world = World::new("top-ends");
     let pod = world.attached("cam", "lan");
-    let program = agent::program("multus-agent").display().to_string();
-    let (enter, leave, home) = ("\u{1b}[?1049h", "\u{1b}[?1049l", "\u{1b}[H");
-    let ended = process::run(
-        &mut on_a_terminal(&world, &format!("{program} top -n 3 --interval 100ms")),
-        b"",
-        Duration::from_secs(10),
-    );
-    let shown = ended.out();
-    assert_eq!((shown.matches(enter).count(), shown.matches(home).count()), (1, 3), "{shown:?}");
-    assert!(shown.trim_end().ends_with(leave) && shown.contains("cam"), "{shown:?}");
-    // Whoever interrupts it gets his terminal back, too.
-    let interrupted = format!("timeout --foreground -s INT 3 {program} top --interval 100ms");
-    let shown = process::run(&mut on_a_terminal(&world, &interrupted), b"", Duration::from_secs(10)).out();
-    assert!(shown.matches(home).count() > 2 && shown.trim_end().ends_with(leave), "{shown:?}");
+    let is_shown = |lines: &[String]| pods(lines).len() == 2;
+    // By itself; interrupted by key and by signals; because the agent is gone.
+    let alone = on_a_terminal(&world, &["-n", "2", "--interval", "100ms"]);
+    let (enter, leave) = ("\u{1b}[?1049h", "\u{1b}[?1049l");
+    assert_eq!((alone.ended(), alone.is_as_before()), (0, true));
+    let raw = alone.raw();
+    assert!(raw.matches(enter).count() == 1 && raw.matches(leave).count() == 1 && raw.contains("cam"), "{raw:?}");
+    assert!(!alone.is_alternate(), "{raw:?}");
+    let mut by_key = on_a_terminal(&world, &["--interval", "100ms"]);
+    by_key.until("a table", is_shown);
+    // What would end or stop it where nobody can put the terminal back does nothing.
+    by_key.press("\u{1c}\u{1a}");
+    by_key.press("2");
+    by_key.until("it goes on", |lines| lines[0].ends_with("by pod"));
+    by_key.press("\u{3}");
+    assert_eq!((by_key.ended(), by_key.is_as_before()), (0, true));
+    for signal in [libc::SIGTERM, libc::SIGHUP] {
+        let by_signal = on_a_terminal(&world, &["--interval", "100ms"]);
+        by_signal.until("a table", is_shown);
+        lab::sys::signal(by_signal.pid(), signal);
+        assert_eq!((by_signal.ended(), by_signal.is_as_before()), (0, true), "signal {signal}");
+    }
     world.del(&pod).expect_ok();
+    let abandoned = on_a_terminal(&world, &["--interval", "100ms"]);
+    abandoned.until("a table", |lines| lines[0].starts_with("attachments, "));
+    drop(world);
+    assert_eq!((abandoned.ended(), abandoned.is_as_before(), abandoned.is_alternate()), (3, true, false));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lab::resolver::{Resolver, Service};
+use lab::avahi::{Resolver, Service};
 use lab::world::Builder;
 use lab::{Finished, Pod, World, wait_until};
 use serde_json::{Value, json};
@@ -127,7 +127,7 @@ fn what_keeps_a_pod_from_hearing_the_host_is_named() {
     assert!(table.out().contains("× switch"), "{}", table.out());
     for args in [&["x", "--protocol", "nonsense"][..], &["x", "--pod", "viewer"]] {
         let refused = ask(&world, args);
-        assert!(refused.code == Some(1) && refused.err().contains("status 400"), "{args:?}: {}", refused.err());
+        assert!(refused.code == Some(2) && refused.err().contains("status 400"), "{args:?}: {}", refused.err());
     }
 }
 

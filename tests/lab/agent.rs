@@ -4,11 +4,12 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::bundle::{Container, Wanted};
 use crate::{Lab, http, place, process, sys, wait_until};
 
 /// Where the agent serves `/metrics` in the node's namespace.
@@ -25,6 +26,14 @@ pub fn missing_programs() -> Option<String> {
     let missing: Vec<_> = ["multus-agent", "multus-shim"].into_iter().filter(|name| !program(name).exists()).collect();
     let folder = program("").display().to_string();
     (!missing.is_empty()).then(|| format!("no {} in {folder}: run `cargo xtask build`", missing.join(", ")))
+}
+
+/// Does this program need a loader and libraries, which an image of ours has not?
+pub fn is_dynamic(program: &std::path::Path) -> bool {
+    let mut head = [0; 4096];
+    let read = File::open(program).and_then(|mut file| std::io::Read::read(&mut file, &mut head));
+    read.unwrap_or_else(|error| panic!("read {}: {error}", program.display()));
+    head.windows(9).any(|bytes| bytes == b"/ld-linux")
 }
 
 /// The configuration a lab gives its agent; change it before [`Agent::start`].
@@ -60,6 +69,8 @@ pub enum Home {
     PodWithout(&'static str),
     /// On the host: it may.
     Host,
+    /// In the sandbox that a container runtime makes of the rendered manifest, without that capability if one is named.
+    Container(Option<&'static str>),
     /// In its pod, with the right to enter the host's mount namespace: the host-exec component.
     HostExec,
 }
@@ -68,15 +79,50 @@ impl Home {
     /// The capabilities there, as a set of bits.
     fn capabilities(self) -> u64 {
         let more = if self == Self::HostExec { &HOST_EXEC_CAPABILITIES[..] } else { &[] };
-        let has = |name: &&'static str| self != Self::PodWithout(name);
+        let has = |name: &&'static str| self != Self::PodWithout(name) && self != Self::Container(Some(name));
         CAPABILITIES.iter().chain(more).filter(|(name, _)| has(name)).map(|(_, number)| 1 << number).sum()
+    }
+}
+
+impl Home {
+    /// With `MULTUS_LAB_SANDBOX` set, whatever a test wants done in the agent's pod is done in the sandbox of the rendered
+    /// manifest: the same privileges, and all else that a runtime would do.
+    fn as_asked(self) -> Self {
+        let sandboxed = std::env::var_os("MULTUS_LAB_SANDBOX").is_some();
+        match self {
+            Self::Pod if sandboxed => Self::Container(None),
+            Self::PodWithout(name) if sandboxed => Self::Container(Some(name)),
+            home => home,
+        }
+    }
+
+    /// The sandbox that it is in, if it is one that a runtime makes.
+    fn container(self, lab: &Lab, config: &std::path::Path) -> Option<Container> {
+        let Self::Container(without) = self else { return None };
+        let text = fs::read_to_string(config).expect("read daemon-config.json");
+        let config = serde_json::from_str(&text).expect("the configuration is JSON");
+        Some(Container::new(lab, &Wanted { without, ..Wanted::new("agent", &config) }))
+    }
+
+    /// How it is started anywhere else.
+    fn command(self, lab: &Lab, config: &std::path::Path, program: &std::path::Path) -> Command {
+        let mut command = if lab.is_kept() { lab.node.lasting_command(program) } else { lab.node.command(program) };
+        if self != Self::Host {
+            sys::own_mounts(&mut command);
+            sys::only_capabilities(&mut command, self.capabilities());
+        }
+        command.args(["run", "--config"]).arg(config).env("MULTUS_NODE_NAME", "lab-node");
+        command
     }
 }
 
 /// A running agent.
 #[derive(Debug)]
 pub struct Agent {
+    /// The agent; its container's keeper, where it is in one.
     child: Child,
+    pid: u32,
+    container: Option<Container>,
     log: PathBuf,
     config: PathBuf,
     socket: PathBuf,
@@ -102,12 +148,15 @@ impl Agent {
 
     /// The same without waiting: for a node on which it cannot become ready yet.
     pub fn start_unready(home: Home, lab: &Lab, config: &Value) -> Self {
+        let home = home.as_asked();
         let file = lab.dir.join("daemon-config.json");
         let mut config = config.clone();
         match home {
             Home::Host => {}
             // Whoever runs the tests may well have the right to enter process 1's namespaces.
             Home::Pod | Home::PodWithout(_) => config["hostExec"] = "off".into(),
+            // What is configured there is what is to be shown.
+            Home::Container(_) => {}
             // Process 1 may hide its namespaces from us; this process lives on the same host.
             Home::HostExec => config["hostExec"] = format!("/proc/{}/ns/mnt", std::process::id()).into(),
         }
@@ -119,17 +168,24 @@ impl Agent {
         let log = lab.dir.join("agent.log");
         let out = File::options().create(true).append(true).open(&log).expect("open agent.log");
         let keep = lab.is_kept();
-        let mut command = if keep { lab.node.lasting_command(&program) } else { lab.node.command(&program) };
-        if home != Home::Host {
-            sys::own_mounts(&mut command);
-            sys::only_capabilities(&mut command, home.capabilities());
-        }
-        command.args(["run", "--config"]).arg(&config).env("MULTUS_NODE_NAME", "lab-node");
+        let container = home.container(lab, &config);
+        let mut command = match &container {
+            Some(container) => container.command(),
+            None => home.command(lab, &config, &program),
+        };
         command.stdin(Stdio::null()).stdout(out.try_clone().expect("a second handle")).stderr(out);
         let child = command.spawn().unwrap_or_else(|e| panic!("start {}: {e}", program.display()));
         let socket = lab.socket_dir.join("multus.sock");
-        fs::write(lab.dir.join(place::AGENT_PID), child.id().to_string()).expect("write the agent's process id");
-        Self { child, log, config, socket, keep, home, program, started_in: Duration::ZERO }
+        let pid = container.as_ref().map_or_else(
+            || child.id(),
+            |container| {
+                container
+                    .pid()
+                    .unwrap_or_else(|| panic!("no container:\n{}", fs::read_to_string(&log).unwrap_or_default()))
+            },
+        );
+        fs::write(lab.dir.join(place::AGENT_PID), pid.to_string()).expect("write the agent's process id");
+        Self { child, pid, container, log, config, socket, keep, home, program, started_in: Duration::ZERO }
     }
 
     /// Waits until it is ready.
@@ -149,7 +205,12 @@ impl Agent {
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
+    }
+
+    /// The container it is in.
+    pub fn container(&self) -> &Container {
+        self.container.as_ref().expect("an agent of Home::Container")
     }
 
     /// True while the process lives.
@@ -164,14 +225,19 @@ impl Agent {
 
     /// SIGKILL, and waits for the end.
     pub fn kill9(&mut self) {
-        let _ = self.child.kill();
+        if self.container.is_none() {
+            let _ = self.child.kill();
+        } else if self.is_running() {
+            // The keeper ends when what it keeps has ended.
+            sys::signal(self.pid, libc::SIGKILL);
+        }
         let _ = self.child.wait();
     }
 
     /// SIGTERM, and waits for the end; says how long it took.
     pub fn term(&mut self) -> Duration {
         let began = Instant::now();
-        sys::signal(self.child.id(), libc::SIGTERM);
+        sys::signal(self.pid, libc::SIGTERM);
         let ended = wait_until(Duration::from_secs(30), || !self.is_running());
         assert!(ended, "the agent ignored SIGTERM for 30 s:\n{}", self.log_text());
         began.elapsed()
@@ -212,17 +278,17 @@ impl Agent {
 
     /// Resident memory in KiB (`VmRSS`), and its peak (`VmHWM`).
     pub fn memory_kib(&self) -> (u64, u64) {
-        memory_kib(self.child.id())
+        memory_kib(self.pid)
     }
 
     /// Anonymous memory in KiB (`RssAnon`): what it allocated, without its program's pages.
     pub fn allocated_kib(&self) -> u64 {
-        status_kib(self.child.id(), "RssAnon:")
+        status_kib(self.pid, "RssAnon:")
     }
 
     /// CPU time it has used so far, in user and kernel mode.
     pub fn cpu_time(&self) -> Duration {
-        let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
         // The program's name may hold blanks; fields 14 and 15 of proc(5) are ticks of 10 ms.
         let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
         Duration::from_millis(fields.filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * 10)
@@ -230,20 +296,22 @@ impl Agent {
 
     /// How many descriptors it has open, and how many threads it runs.
     pub fn descriptors_and_threads(&self) -> (usize, usize) {
-        let count = |what: &str| {
-            fs::read_dir(format!("/proc/{}/{what}", self.child.id())).into_iter().flatten().flatten().count()
-        };
+        let count =
+            |what: &str| fs::read_dir(format!("/proc/{}/{what}", self.pid)).into_iter().flatten().flatten().count();
         (count("fd"), count("task"))
     }
 
     /// Lets the peak of [`Self::memory_kib`] start anew.
     pub fn reset_memory_peak(&self) {
-        let _ = fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
+        let _ = fs::write(format!("/proc/{}/clear_refs", self.pid), "5");
     }
 
     /// `/metrics`, parsed.
     pub fn metrics(&self, lab: &Lab) -> crate::metrics::Samples {
-        let reply = http::get_tcp(&lab.node, METRICS, "/metrics").expect("GET /metrics");
+        let text = fs::read_to_string(&self.config).expect("read the config");
+        let config: Value = serde_json::from_str(&text).expect("JSON");
+        let address = config["metricsAddress"].as_str().unwrap_or(METRICS);
+        let reply = http::get_tcp(&lab.node, address, "/metrics").expect("GET /metrics");
         assert_eq!(reply.status, 200, "/metrics: {}", reply.body);
         crate::metrics::Samples::parse(&reply.body)
     }

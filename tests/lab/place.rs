@@ -2,6 +2,7 @@
 //!
 //! Names carry the process id, so that whatever a killed run left behind is swept by the next one.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use std::sync::{Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde_json::{Value, json};
 
 use crate::netns::{FOLDER, Netns};
-use crate::{plugins, pod, sys};
+use crate::{bundle, plugins, pod, sys};
 
 /// File in a lab's folder that holds its agent's process id.
 pub const AGENT_PID: &str = "agent.pid";
@@ -98,9 +99,7 @@ impl Lab {
     }
 
     fn build(name: &str, turn: Turn) -> Self {
-        SWEEP.call_once(|| {
-            sweep(false);
-        });
+        SWEEP.call_once(sweep);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("{PREFIX}{}-{number}-{name}", std::process::id());
         let dir = std::env::temp_dir().join(&prefix);
@@ -256,30 +255,51 @@ fn ensure_bpffs() {
     });
 }
 
-/// Removes what labs of processes that are gone left behind; those that were kept on purpose only when `kept_too`.
-///
-/// Says how many labs had something left.
-pub fn sweep(kept_too: bool) -> usize {
+/// Removes what labs of processes that are gone left behind, but not those that were kept on purpose.
+pub fn sweep() {
+    let of = |names: Vec<String>, prefix: &str| -> BTreeSet<(String, String)> {
+        let number = |name: &String| number(name, prefix).map(|(pid, number)| (pid.to_owned(), number.to_owned()));
+        names.iter().filter_map(number).collect()
+    };
+    let mut labs = of(orphans(&std::env::temp_dir(), PREFIX), PREFIX);
+    labs.extend(of(orphans(Path::new(FOLDER), PREFIX), PREFIX));
+    labs.extend(of(orphans(Path::new(BPFFS), BPFFS_PREFIX), BPFFS_PREFIX));
+    for (pid, number) in labs.difference(&of(kept(), PREFIX)) {
+        remove_all_of((pid, number));
+    }
+}
+
+/// The labs that were kept on purpose and whose processes are gone, by name.
+pub fn kept() -> Vec<String> {
     let temp = std::env::temp_dir();
-    let folders = orphans(&temp, PREFIX);
-    let kept: Vec<_> =
-        folders.iter().filter(|name| !kept_too && temp.join(name).join(KEPT).exists()).cloned().collect();
-    let is_kept = |name: &str| kept.iter().any(|kept| number(kept, PREFIX) == number(name, PREFIX));
-    for name in orphans(Path::new(FOLDER), PREFIX).iter().filter(|name| !is_kept(name)) {
+    let mut names = orphans(&temp, PREFIX);
+    names.retain(|name| temp.join(name).join(KEPT).exists());
+    names.sort();
+    names
+}
+
+/// Removes one lab whose process is gone: namespaces, folders, pins, and its agent.
+pub fn remove(lab: &str) {
+    if let Some(of) = number(lab, PREFIX) {
+        remove_all_of(of);
+    }
+}
+
+/// Everything whose name has this process and number in it.
+fn remove_all_of(of: (&str, &str)) {
+    for name in orphans(Path::new(FOLDER), PREFIX).iter().filter(|name| number(name, PREFIX) == Some(of)) {
         let _ = Command::new("ip").args(["netns", "del", name]).output();
     }
     let bpffs = Path::new(BPFFS);
-    for name in orphans(bpffs, BPFFS_PREFIX) {
-        if !kept.iter().any(|kept| number(kept, PREFIX) == number(&name, BPFFS_PREFIX)) {
-            let _ = fs::remove_dir_all(bpffs.join(name));
-        }
+    for name in orphans(bpffs, BPFFS_PREFIX).iter().filter(|name| number(name, BPFFS_PREFIX) == Some(of)) {
+        let _ = fs::remove_dir_all(bpffs.join(name));
     }
-    let gone: Vec<_> = folders.iter().filter(|name| !is_kept(name)).collect();
-    for name in &gone {
+    let temp = std::env::temp_dir();
+    for name in orphans(&temp, PREFIX).iter().filter(|name| number(name, PREFIX) == Some(of)) {
+        bundle::sweep(&temp.join(name));
         end_agent_of(&temp.join(name));
         let _ = fs::remove_dir_all(temp.join(name));
     }
-    gone.len()
 }
 
 /// `pid-number` of a name of ours.

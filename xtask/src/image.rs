@@ -20,13 +20,18 @@ const PROGRAMS: [&str; 2] = ["multus-agent", "multus-shim"];
 
 /// The task `image`.
 pub(crate) fn run(arguments: &[String]) -> Outcome {
-    let (programs, rest) = match arguments {
-        [option, folder, rest @ ..] if option == "--programs" => (PathBuf::from(folder), rest),
-        all => (programs::folder()?, all),
-    };
+    let (programs, rest) = option(arguments, "--programs");
+    let (into, rest) = option(rest, "--into");
     only(rest, &[])?;
+    let programs = match programs {
+        Some(folder) => folder,
+        None => programs::folder()?,
+    };
     let name = format!("multus-ebpf-{}-{}", env!("CARGO_PKG_VERSION"), architecture());
-    let folder = target()?.join("image");
+    let folder = match into {
+        Some(folder) => folder,
+        None => target()?.join("image"),
+    };
     let layout = folder.join("layout");
     clean(&layout)?;
     let blobs = Blobs::new(&layout)?;
@@ -48,6 +53,14 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     println!("{}  {} bytes", archive.display(), size(&archive)?);
     println!("{}", manifest.digest);
     Ok(())
+}
+
+/// The folder after this option, if it comes first.
+fn option<'a>(arguments: &'a [String], name: &str) -> (Option<PathBuf>, &'a [String]) {
+    match arguments {
+        [option, folder, rest @ ..] if option == name => (Some(PathBuf::from(folder)), rest),
+        all => (None, all),
+    }
 }
 
 /// The file system: two programs in folders that belong to root.

@@ -36,7 +36,7 @@ const TASKS: [Task; 14] = [
     },
     Task {
         name: "demo",
-        arguments: "[--keep|--clean]",
+        arguments: "[--keep|--clean [NAME]]",
         about: "show the product on a node made of namespaces",
         run: lab::demo,
     },
@@ -86,7 +86,7 @@ const TASKS: [Task; 14] = [
     },
     Task {
         name: "image",
-        arguments: "[--programs FOLDER]",
+        arguments: "[--programs FOLDER] [--into FOLDER]",
         about: "the programs as an OCI archive in target/image, with digest and bill of materials; needs no engine",
         run: image::run,
     },

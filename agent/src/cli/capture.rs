@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::{Agent, Ending, output, pour, query, time};
-use crate::fault::quote;
+use crate::fault::{many, quote};
 
 /// Shown with the long help.
 pub const EXAMPLES: &str = "Examples:
@@ -103,7 +103,7 @@ pub fn write_to(socket: &Path, path: &str, file: &Path, long: Duration) -> Endin
     }
     let lost = if tally.lost > 0 { format!(", {} more came too fast and are lost", tally.lost) } else { String::new() };
     let why = output::safe(&tally.end);
-    output::complain(&format!("{} frames in {}{lost}; {why}", tally.frames, quote(&file.to_string_lossy())));
+    output::complain(&format!("{} in {}{lost}; {why}", many(tally.frames, "frame"), quote(&file.to_string_lossy())));
     Ending::Fine
 }
 

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::cli::output::{self, Ink, Level, cell, paint, safe};
 use crate::cli::{Agent, Ending, query};
 use crate::config::Settings;
+use crate::fault::many;
 use crate::ops::checks;
 
 /// Pause between two tries of `--wait`.
@@ -66,7 +67,7 @@ pub fn check(asked: &Asked) -> Ending {
     loop {
         let (document, ending) = match look(asked) {
             Ok(looked) => looked,
-            Err(text) => return Ending::Failed(text),
+            Err(ending) => return ending,
         };
         if document["mayPass"] == true && Instant::now() < until {
             thread::sleep(PAUSE);
@@ -86,12 +87,12 @@ pub fn check(asked: &Asked) -> Ending {
 }
 
 /// One look, and how the command ends with it.
-fn look(asked: &Asked) -> Result<(Value, Ending), String> {
+fn look(asked: &Asked) -> Result<(Value, Ending), Ending> {
     let outside = |why: Option<String>| {
         let settings = settings(asked)?;
         let viewpoint = why.map_or(checks::Viewpoint::Before, checks::Viewpoint::Outside);
         let view = checks::from_outside(&settings, viewpoint, &checks::named(&asked.category));
-        serde_json::to_value(&view).map_err(|error| format!("print what was found: {error}"))
+        serde_json::to_value(&view).map_err(|error| Ending::Failed(format!("print what was found: {error}")))
     };
     if asked.pre {
         let document = outside(None)?;
@@ -110,8 +111,7 @@ fn look(asked: &Asked) -> Result<(Value, Ending), String> {
         Err(Ending::TimedOut(text)) => {
             Ok((outside(Some(text))?, Ending::TimedOut("the agent did not answer".to_owned())))
         }
-        Err(Ending::Failed(text)) => Err(text),
-        Err(ending) => Ok((Value::Null, ending)),
+        Err(ending) => Err(ending),
     }
 }
 
@@ -119,13 +119,14 @@ fn by(document: &Value) -> Ending {
     if document["success"] == true { Ending::Fine } else { Ending::Problem }
 }
 
-fn settings(asked: &Asked) -> Result<Settings, String> {
+fn settings(asked: &Asked) -> Result<Settings, Ending> {
+    let read = |text: &str| Settings::parse(text).map(|(settings, _)| settings);
     let Some(file) = &asked.config else {
-        return Settings::parse("{}").map(|(settings, _)| settings).map_err(|error| error.to_string());
+        return read("{}").map_err(|error| Ending::Failed(error.to_string()));
     };
     let shown = safe(&file.to_string_lossy());
-    let text = fs::read_to_string(file).map_err(|error| format!("read {shown}: {error}"))?;
-    Settings::parse(&text).map(|(settings, _)| settings).map_err(|error| format!("configuration {shown}: {error}"))
+    let text = fs::read_to_string(file).map_err(|error| Ending::Failed(format!("read {shown}: {error}")))?;
+    read(&text).map_err(|error| Ending::Failed(format!("configuration {shown}: {error}")))
 }
 
 /// By category, each problem with its remedy and where to read on; what is fine only when `all`, what was skipped only
@@ -148,7 +149,6 @@ fn table(document: &Value, all: bool, skipped_too: bool) -> String {
         }
     }
     let count = |pointer: &str| document.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
-    let some = |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let verdict = match (count("/errors"), count("/warnings")) {
         (0, 0) => "healthy",
         (0, _) => "works, but look at the warnings",
@@ -161,8 +161,8 @@ fn table(document: &Value, all: bool, skipped_too: bool) -> String {
     let _ = writeln!(
         text,
         "{categories}, {}, {}: {verdict}",
-        some(count("/errors"), "error"),
-        some(count("/warnings"), "warning")
+        many(count("/errors"), "error"),
+        many(count("/warnings"), "warning")
     );
     text
 }

@@ -10,9 +10,12 @@ use serde_json::{Map, Value, json};
 use crate::cli::listing::{What, items};
 use crate::cli::output::{self, Format, cell, safe};
 use crate::cli::sections::sections;
+use crate::cli::trace::{longest, took};
 use crate::cli::{Ending, query};
 use crate::fault::quote;
 
+/// How many requests of a pod are told of; `trace` has the rest.
+const REQUESTS: usize = 5;
 /// Most names that are offered where one is not known.
 const OFFERED: usize = 8;
 
@@ -84,6 +87,7 @@ struct Beside {
     programs: Value,
     refusals: Value,
     services: Value,
+    traces: Value,
 }
 
 impl Beside {
@@ -97,6 +101,7 @@ impl Beside {
             programs: ask(&[What::Attachments, What::Parents, What::Relay], "/v1/programs")?,
             refusals: ask(&[What::Attachments, What::Networks], "/v1/refusals")?,
             services: ask(&[What::Parents, What::Relay], "/v1/services")?,
+            traces: ask(&[What::Attachments], "/v1/traces")?,
         })
     }
 }
@@ -127,6 +132,7 @@ fn described(what: What, name: &str, item: &Value, beside: &Beside) -> Value {
                 is_pods || cell(each, "/container") == cell(item, "/container")
             };
             add("refusals", picked(&beside.refusals, about_it));
+            add("lastRequests", last_requests(&beside.traces, about_it));
         }
         What::Networks => {
             add("attachedTo", picked(&beside.attachments, same("/network", name.to_owned())));
@@ -151,6 +157,19 @@ fn described(what: What, name: &str, item: &Value, beside: &Beside) -> Value {
 
 fn picked(list: &Value, fits: impl Fn(&&Value) -> bool) -> Vec<Value> {
     items(list).iter().filter(fits).cloned().collect()
+}
+
+/// The newest requests of one pod, the newest first, each with its longest steps.
+fn last_requests(traces: &Value, is_its: impl Fn(&&Value) -> bool) -> Vec<Value> {
+    let its = items(traces).iter().rev().filter(is_its).take(REQUESTS);
+    let short = |trace: &Value| {
+        let said = |key: &str| trace.get(key).cloned().unwrap_or(Value::Null);
+        json!({
+            "number": said("number"), "time": said("time"), "verb": said("verb"), "code": said("code"),
+            "tookUs": said("tookUs"), "took": took(trace), "longest": longest(trace), "error": said("error"),
+        })
+    };
+    its.map(short).collect()
 }
 
 /// The relay's counters on a parent that are not zero.

@@ -1,5 +1,6 @@
 //! `drain`: the agent lets nobody in any more, and answers when those within are done.
 
+use crate::fault::many;
 use std::path::Path;
 use std::time::Duration;
 
@@ -32,8 +33,9 @@ pub fn drain(socket: &Path, patience: Duration, format: Format) -> Ending {
     });
     match printed {
         Ending::Fine if at_work > 0 => Ending::TimedOut(format!(
-            "{at_work} attachments are still at work after {} s; no further ones begin",
-            patience.as_secs()
+            "still at work after {} s: {}; no further ones begin",
+            patience.as_secs(),
+            many(at_work, "attachment")
         )),
         ending => ending,
     }

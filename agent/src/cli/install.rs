@@ -89,7 +89,7 @@ pub struct Uninstall {
     timeout: Duration,
 }
 
-fn preset(text: &str) -> Result<Preset, String> {
+pub(super) fn preset(text: &str) -> Result<Preset, String> {
     let known = || Preset::ALL.map(Preset::as_str).join(", ");
     Preset::named(text).ok_or_else(|| format!("there is no such distribution; known are {}", known()))
 }
@@ -136,7 +136,7 @@ fn here(host: &Host) -> Ending {
 }
 
 /// Asks an agent that runs to let nobody in any more, and to end.
-fn drain_agent(site: &Site) -> Drained {
+pub(super) fn drain_agent(site: &Site) -> Drained {
     let socket = match site.socket_dir() {
         Ok(folder) => folder.join(wire::SOCKET),
         Err(error) => return Drained::Failed(error.to_string()),
@@ -144,7 +144,7 @@ fn drain_agent(site: &Site) -> Drained {
     let path = query::with("/v1/drain", &[("for", Some(DRAIN.as_millis().to_string())), ("then", Some("end".into()))]);
     match query::ask(&socket, "POST", &path, DRAIN + Duration::from_secs(5)) {
         Ok(_) => Drained::Yes,
-        Err(Ending::Failed(why) | Ending::TimedOut(why)) => Drained::Failed(why),
+        Err(Ending::Failed(why) | Ending::Usage(why) | Ending::TimedOut(why)) => Drained::Failed(why),
         Err(_) => Drained::NoAgent,
     }
 }
@@ -167,11 +167,12 @@ fn site(host: &Host) -> Result<Site, Ending> {
         conf_dir: host.cni_conf_dir.clone().or_else(|| configured("cniConfigDir")),
         bin_dir: host.cni_bin_dir.clone().or_else(|| settings.delegation.bin_dir.clone()),
     };
-    Ok(Site { root: host.root.clone(), settings, wishes, dry_run: host.dry_run })
+    let (root, configuration) = (host.root.clone(), host.config.clone());
+    Ok(Site { root, settings, wishes, configuration, dry_run: host.dry_run })
 }
 
 /// The plugin that came with this program.
-fn beside_us() -> PathBuf {
+pub(super) fn beside_us() -> PathBuf {
     let beside = std::env::current_exe().ok().map(|program| program.with_file_name("multus-shim"));
     beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(SHIM))
 }
@@ -189,7 +190,7 @@ fn print(report: &Report, host: &Host, kind: &str) -> Ending {
     })
 }
 
-fn told(report: &Report, dry_run: bool) -> String {
+pub(super) fn told(report: &Report, dry_run: bool) -> String {
     let mut lines = Vec::new();
     if let Some(places) = &report.places {
         let distribution = places.recognised.map_or("not recognised", Preset::as_str);
@@ -213,7 +214,7 @@ fn told(report: &Report, dry_run: bool) -> String {
 
 fn everywhere(name: &str, patch: &Path, limits: (Option<&Path>, Duration)) -> Ending {
     let Some((namespace, name)) = name.split_once('/') else {
-        return Ending::Failed(format!("--everywhere {} is not NAMESPACE/NAME", quote(name)));
+        return Ending::Usage(format!("--everywhere {} is not NAMESPACE/NAME", quote(name)));
     };
     let patch = match fs::read_to_string(patch) {
         Ok(patch) => patch,

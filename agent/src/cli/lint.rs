@@ -14,6 +14,7 @@ use crate::cli::Ending;
 use crate::cli::explain::{self, Files, Format};
 use crate::cli::output::{self, Level, cell, safe};
 use crate::config::Settings;
+use crate::fault::many;
 use crate::ops::lint::{self, Given, Source};
 
 /// Most bytes of one file.
@@ -138,14 +139,13 @@ fn table(document: &Value, plan: bool) -> String {
         text = text + &explain::table(pod) + "\n";
     }
     let count = |pointer: &str| document.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
-    let some = |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let _ = writeln!(
         text,
         "{}, {} looked at: {}, {}",
-        some(pods.len() as u64, "pod"),
-        some(count("/networks"), "network"),
-        some(count("/errors"), "error"),
-        some(count("/warnings"), "warning")
+        many(pods.len() as u64, "pod"),
+        many(count("/networks"), "network"),
+        many(count("/errors"), "error"),
+        many(count("/warnings"), "warning")
     );
     text
 }

@@ -14,6 +14,7 @@ pub mod install;
 pub mod lint;
 pub mod listing;
 pub mod log_level;
+pub mod migrate;
 pub mod output;
 pub mod pour;
 pub mod query;
@@ -149,6 +150,9 @@ pub enum Command {
     /// Take everything off this host again, and put its files back as they were
     #[command(after_long_help = install::UNINSTALL_EXAMPLES)]
     Uninstall(install::Uninstall),
+    /// Change this host over from Multus while its pods run, and back
+    #[command(after_long_help = migrate::EXAMPLES)]
+    Migrate(migrate::Migrate),
     /// Let no new pods in, and answer when nobody is at work any more
     #[command(after_long_help = drain::EXAMPLES)]
     Drain {
@@ -302,6 +306,7 @@ impl Command {
             }
             Self::Install { host, shim } => install::install(&host, shim.as_deref()),
             Self::Uninstall(asked) => install::uninstall(&asked),
+            Self::Migrate(asked) => migrate::migrate(&asked),
             Self::Drain { agent, show, timeout } => drain::drain(&agent.socket, timeout, show.output),
             Self::Config { what } => config::config(&what),
             Self::LogLevel { what } => log_level::log_level(&what),

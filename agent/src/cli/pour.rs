@@ -51,7 +51,7 @@ pub fn pour(
     mut see: impl FnMut(&[u8]),
 ) -> Result<(), Ending> {
     if file == Path::new("-") && io::stdout().is_terminal() {
-        return Err(Ending::Failed("a terminal cannot show this: write it to a file, or into a pipe".to_owned()));
+        return Err(Ending::Usage("a terminal cannot show this: write it to a file, or into a pipe".to_owned()));
     }
     let shown = quote(&socket.to_string_lossy());
     let gone = |error: io::Error| match error.kind() {

@@ -74,7 +74,9 @@ pub fn unreachable(socket: &Path, error: &io::Error) -> Ending {
 pub fn refused(path: &str, status: u16, body: &[u8]) -> Ending {
     let (path, text) = (path.split('?').next().unwrap_or_default(), String::from_utf8_lossy(body));
     let text = if text.trim().is_empty() { "the agent does not say why".into() } else { text };
-    Ending::Failed(format!("{} ({path}: status {status})", safe(text.trim())))
+    let said = format!("{} ({path}: status {status})", safe(text.trim()));
+    // What the question itself has wrong; all else, also what is not there (404), is how things are.
+    if status == 400 { Ending::Usage(said) } else { Ending::Failed(said) }
 }
 
 /// A path with names and values behind it; what has no value is left out.
@@ -103,9 +105,12 @@ mod tests {
     #[test]
     fn a_refusal_is_the_agents_sentence() {
         let said = |body: &str| match refused("/v1/x?name=a", 400, body.as_bytes()) {
-            Ending::Failed(text) => text,
+            Ending::Usage(text) => text,
             other => panic!("{other:?}"),
         };
+        for status in [404, 429, 500] {
+            assert!(matches!(refused("/v1/x", status, b"no such pod"), Ending::Failed(_)), "{status}");
+        }
         assert_eq!(said("\"lo\" is no parent\u{1b}"), "\"lo\" is no parent\\u{1b} (/v1/x: status 400)");
         assert_eq!(said(""), "the agent does not say why (/v1/x: status 400)");
     }

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::cli::output::{self, Format, cell};
 use crate::cli::{Agent, Ending, Show, capture, query};
+use crate::fault::many;
 
 /// Ways to look.
 #[derive(Debug, Subcommand)]
@@ -112,7 +113,7 @@ fn follow(agent: &Agent, filter: &Filter, mut take: impl FnMut(Option<&Value>) -
         };
         let number = |key: &str| document.get(key).and_then(Value::as_u64).unwrap_or(0);
         if number("lost") > 0 {
-            output::complain(&format!("{} decisions came too fast and are lost", number("lost")));
+            output::complain(&format!("came too fast and lost: {}", many(number("lost"), "decision")));
         }
         path = format!("/v1/relay/events?since={}", number("next"));
         let items = document.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();

@@ -68,6 +68,18 @@ const SHEETS: &[Sheet] = &[
         ],
     ),
     (
+        "lastRequests",
+        "Last requests of its pod (multus-agent trace has every step)",
+        &[
+            ("TIME", "/time"),
+            ("VERB", "/verb"),
+            ("CODE", "/code"),
+            ("TOOK", "/took"),
+            ("LONGEST-STEPS", "/longest"),
+            ("ERROR", "/error"),
+        ],
+    ),
+    (
         "refusals",
         "Refused or failed lately",
         &[

@@ -1,8 +1,14 @@
-//! `top`: what goes on right now: rates and percentiles between two looks, as a table that stays in its place.
+//! `top`: what goes on right now: rates and percentiles between two looks, as a table that stays in its place and follows
+//! keys.
 
+mod keys;
 mod rates;
 mod screen;
+#[cfg(feature = "tui")]
+mod tui;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
@@ -10,8 +16,9 @@ use serde_json::{Value, json};
 
 use crate::cli::output::{self, Format};
 use crate::cli::{Agent, Ending, query};
+use keys::{Choice, HELP};
 use rates::Table;
-use screen::Screen;
+use screen::{Frame, Screen};
 
 /// What is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -47,6 +54,9 @@ pub struct Look {
 const SHORTEST: Duration = Duration::from_millis(100);
 
 impl What {
+    /// In the order in which a key goes through them.
+    const ALL: [Self; 4] = [Self::Attachments, Self::Networks, Self::Relay, Self::Delegates];
+
     fn path(self) -> &'static str {
         match self {
             Self::Attachments | Self::Networks => "/v1/attachments",
@@ -95,51 +105,97 @@ pub fn top(agent: &Agent, what: What, format: Format, look: &Look) -> Ending {
     ending
 }
 
-/// One document, and when it came.
-async fn ask(agent: &Agent, what: What) -> Result<(Value, Instant), Ending> {
+/// A document, and when it came.
+type Shot = (Value, Instant);
+
+/// The next document, after a pause.
+async fn ask(agent: &Agent, what: What, pause: Duration) -> Result<Shot, Ending> {
+    tokio::time::sleep(pause).await;
     let socket = agent.socket.clone();
     let asked = tokio::task::spawn_blocking(move || query::document(&socket, what.path())).await;
     let document = asked.map_err(|error| Ending::Failed(format!("ask the agent: {error}")))??;
     Ok((document, Instant::now()))
 }
 
+/// The last two documents of what is looked at.
+#[derive(Debug, Default)]
+struct Shots {
+    before: Option<Shot>,
+    after: Option<Shot>,
+}
+
+impl Shots {
+    fn push(&mut self, shot: Shot) {
+        self.before = self.after.replace(shot);
+    }
+
+    /// What happened between them, sorted, and in how many seconds.
+    fn table(&self, choice: &Choice) -> Option<(Table, f64)> {
+        let ((before, then), (after, now)) = (self.before.as_ref()?, self.after.as_ref()?);
+        let seconds = now.saturating_duration_since(*then).as_secs_f64();
+        let mut table = choice.what.table(before, after, seconds);
+        table.sort(choice.sort, choice.reverse);
+        Some((table, seconds))
+    }
+}
+
 async fn watch(agent: &Agent, what: What, format: Format, look: &Look, sort: Option<usize>) -> Result<Ending, Ending> {
-    let frames = if look.once { 1 } else { look.count.unwrap_or(u64::MAX) };
+    let mut left = if look.once { 1 } else { look.count.unwrap_or(u64::MAX) };
     let interval = look.interval.max(SHORTEST);
+    let mut choice = Choice { what, sort, reverse: false, above: 0 };
+    let mut shots = Shots::default();
     // Heard all the time, also while the agent is asked: otherwise who ends it in that moment is not heard at all.
     let mut interrupted = std::pin::pin!(screen::interrupted());
-    let (mut before, mut when) = tokio::select! {
-        first = ask(agent, what) => first?,
+    shots.push(tokio::select! {
+        first = ask(agent, what, Duration::ZERO) => first?,
         () = &mut interrupted => return Ok(Ending::Fine),
-    };
+    });
     // Only what a person watches stays in its place.
-    let mut screen = Screen::begin(format == Format::Table && frames > 1);
-    for _ in 0..frames {
-        let next = async {
-            tokio::time::sleep(interval).await;
-            ask(agent, what).await
-        };
-        let (after, now) = tokio::select! {
-            next = next => next?,
-            () = &mut interrupted => break,
-        };
-        let seconds = now.saturating_duration_since(when).as_secs_f64();
-        let mut table = what.table(&before, &after, seconds);
-        table.sort(sort);
-        let frame = match format {
-            Format::Json => output::plain(&document(what, seconds, &table).to_string()) + "\n",
-            Format::Yaml => "---\n".to_owned() + &output::yaml(&document(what, seconds, &table)),
-            _ => {
-                let sorted = table.sorted_by().to_lowercase();
-                format!("{}, {seconds:.1} s, by {sorted}\n{}", what.name(), table.text())
+    let mut screen = Screen::begin(format == Format::Table && left > 1);
+    let (mut pressed, mut resized) = (screen.keys(), screen::Resized::hear());
+    let mut next: Pin<Box<dyn Future<Output = Result<Shot, Ending>>>> = Box::pin(ask(agent, what, interval));
+    while left > 0 {
+        tokio::select! {
+            shot = &mut next => {
+                shots.push(shot?);
+                left -= u64::from(shots.before.is_some());
+                next = Box::pin(ask(agent, choice.what, interval));
             }
-        };
-        if !screen.show(&frame)? {
+            Some(key) = pressed.recv() => {
+                let by = shots.table(&choice).map_or(0, |(table, _)| table.by());
+                let Some(chosen) = choice.after(key, by) else { break };
+                if chosen.what.path() != choice.what.path() {
+                    shots = Shots::default();
+                    next = Box::pin(ask(agent, chosen.what, Duration::ZERO));
+                }
+                choice = chosen;
+            }
+            () = resized.again() => {}
+            () = &mut interrupted => break,
+        }
+        if !show(&mut screen, format, &mut choice, &shots)? {
             break;
         }
-        (before, when) = (after, now);
     }
     Ok(Ending::Fine)
+}
+
+/// Shows what there is; false when nobody reads any more.
+fn show(screen: &mut Screen, format: Format, choice: &mut Choice, shots: &Shots) -> Result<bool, Ending> {
+    let name = choice.what.name();
+    let Some((table, seconds)) = shots.table(choice) else {
+        return screen.waits(&format!("{name}, the first look takes a moment"), HELP);
+    };
+    choice.above = choice.above.min(table.len().saturating_sub(1));
+    match format {
+        Format::Json => screen.say(&(output::plain(&document(choice.what, seconds, &table).to_string()) + "\n")),
+        Format::Yaml => screen.say(&("---\n".to_owned() + &output::yaml(&document(choice.what, seconds, &table)))),
+        _ => {
+            let from = if choice.reverse { ", reversed" } else { "" };
+            let title = format!("{name}, {seconds:.1} s, by {}{from}", table.sorted_by().to_lowercase());
+            screen.show(&Frame { title, table: &table, above: choice.above, help: HELP })
+        }
+    }
 }
 
 fn document(what: What, seconds: f64, table: &Table) -> Value {

@@ -1,6 +1,7 @@
 //! `version`: this program's version and the running agent's, and whether they fit.
 
 use std::path::Path;
+use std::time::Duration;
 
 use multus_ebpf_common::LAYOUT;
 use serde_json::{Value, json};
@@ -9,16 +10,23 @@ use crate::cli::output::{self, Format, Level, cell};
 use crate::cli::{Ending, query};
 use crate::wire::PROTOCOL;
 
-/// Prints both versions. An agent that is not there is no problem; one that is another is.
+/// A version is known without work: an agent that does not say it by then hangs.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Prints both versions. Without the agent's its own part is printed, and the ending says why; another agent's is a
+/// problem.
 pub fn version(socket: &Path, format: Format) -> Ending {
     let client = json!({"version": env!("CARGO_PKG_VERSION"), "protocol": PROTOCOL, "layout": LAYOUT});
-    let (agent, reason) = match query::document(socket, "/v1/version") {
+    let (agent, without) = match query::ask(socket, "GET", "/v1/version", PATIENCE) {
         Ok(document) => {
             let of = |key: &str| document.get(key).cloned().unwrap_or(Value::Null);
             (json!({"version": of("version"), "protocol": of("protocol"), "layout": of("layout")}), None)
         }
-        Err(Ending::NotReachable(text) | Ending::TimedOut(text) | Ending::Failed(text)) => (Value::Null, Some(text)),
-        Err(ending) => return ending,
+        Err(ending) => (Value::Null, Some(ending)),
+    };
+    let reason = match &without {
+        Some(Ending::NotReachable(text) | Ending::TimedOut(text) | Ending::Failed(text)) => Some(text.as_str()),
+        _ => None,
     };
     let skew = !agent.is_null() && agent != client;
     let document = json!({
@@ -32,7 +40,7 @@ pub fn version(socket: &Path, format: Format) -> Ending {
         Format::Table | Format::Wide => table(&document, skew),
     };
     match output::print(&text) {
-        Ending::Fine if skew => Ending::Problem,
+        Ending::Fine => without.unwrap_or(if skew { Ending::Problem } else { Ending::Fine }),
         ending => ending,
     }
 }
@@ -47,10 +55,6 @@ fn table(document: &Value, skew: bool) -> String {
         rows.push(row("agent"));
     }
     let mut text = output::table(&["PROGRAM", "VERSION", "PROTOCOL", "LAYOUT"], rows);
-    let unreachable = cell(document, "/unreachable");
-    if !unreachable.is_empty() {
-        text = format!("{text}{} {}\n", Level::Warning.mark(), output::safe(&unreachable));
-    }
     if skew {
         text = format!("{text}{} this program and the agent differ: use the agent's own\n", Level::Warning.mark());
     }

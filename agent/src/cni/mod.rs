@@ -11,7 +11,6 @@ pub mod object;
 pub mod passthru;
 pub mod request;
 pub mod result;
-#[cfg(feature = "daemon")]
 pub mod secrets;
 pub mod version;
 

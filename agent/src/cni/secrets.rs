@@ -2,7 +2,12 @@
 //!
 //! Decides by key and by form, never by plugin: a network may call any plugin with any key. Nothing here prints.
 
+pub mod input;
+pub mod values;
+
 use serde_json::Value;
+
+pub use values::Values;
 
 /// What is shown instead.
 pub const HIDDEN: &str = "(hidden)";
@@ -80,13 +85,16 @@ fn names_a_secret(key: &str) -> bool {
 
 /// A private key or certificate in PEM, a URL with a password in it, a JSON web token.
 fn carries_a_secret(text: &str) -> bool {
-    let has_password = || {
-        text.split_once("://").is_some_and(|(_, rest)| {
-            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-            authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
-        })
-    };
-    text.contains("-----BEGIN ") || has_password() || (text.starts_with("eyJ") && text.matches('.').count() == 2)
+    let is_jwt = || text.starts_with("eyJ") && text.matches('.').count() == 2;
+    text.contains("-----BEGIN ") || password_of(text).is_some() || is_jwt()
+}
+
+/// The password in a URL (RFC 3986, section 3.2.1).
+fn password_of(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let (user, _) = authority.rsplit_once('@')?;
+    user.split_once(':').map(|(_, password)| password)
 }
 
 #[cfg(test)]

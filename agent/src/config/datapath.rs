@@ -52,7 +52,7 @@ pub enum DatapathMode {
     Full,
 }
 
-/// `datapath.attach`.
+/// `datapath.attach`: how programs get onto a parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttachMode {
     /// TCX where the kernel takes it, else clsact.
@@ -63,14 +63,15 @@ pub enum AttachMode {
     Clsact,
 }
 
-/// `datapath.guard`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// `datapath.guard`: where parents have their storm guard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Guard {
-    /// No storm guard.
+    /// Nowhere.
+    #[default]
     Off,
-    /// In TC.
+    /// In the program on the parent's receive path.
     Tc,
-    /// In XDP.
+    /// In an XDP program before it.
     Xdp,
 }
 

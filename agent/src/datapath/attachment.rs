@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::guard::Guard;
-use super::protocols::{Custom, ProtocolSet};
+use super::protocols::ProtocolSet;
+use crate::config::{AttachMode, CustomProtocol, Guard, Mark};
 use crate::objects::HostAccess;
 
 /// How much the datapath does. (`off` never opens it.)
@@ -19,27 +19,6 @@ pub enum Mode {
     Full,
 }
 
-/// How programs get onto a parent. On pods' interfaces it is always clsact: the filter itself holds the program, so
-/// nothing needs a pin and the namespace takes everything with it when it goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AttachMode {
-    /// TCX where the kernel takes it, else clsact.
-    Auto,
-    /// TCX or fail (kernel 6.6).
-    Tcx,
-    /// clsact filters.
-    Clsact,
-}
-
-/// Which bits of `skb->mark` are ours, and their value; the low 16 bits carry the stamp and lie outside the mask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
-    /// The value of our bits.
-    pub value: u32,
-    /// Which bits they are.
-    pub mask: u32,
-}
-
 /// What the datapath is opened with.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -47,7 +26,8 @@ pub struct Settings {
     pub mode: Mode,
     /// Folder on a bpffs; pins go to `v<layout>/{maps,progs,links}` below it.
     pub bpffs: PathBuf,
-    /// How programs get onto parents.
+    /// How programs get onto parents. On pods' interfaces it is always clsact: the filter itself holds the program, so
+    /// nothing needs a pin and the namespace takes everything with it when it goes.
     pub attach: AttachMode,
     /// How many attachments can be counted at once.
     pub slots: u32,
@@ -58,7 +38,7 @@ pub struct Settings {
     /// Built-in protocols that any attachment may relay; an attachment's own set narrows it.
     pub protocols: ProtocolSet,
     /// Protocols of the operator's own, which any attachment may relay too.
-    pub custom: Vec<Custom>,
+    pub custom: Vec<CustomProtocol>,
     /// Where parents have their storm guard.
     pub guard: Guard,
 }

@@ -16,18 +16,7 @@ use super::attachment::Parent;
 use super::error::{DatapathError, chain};
 use super::object::{GUARD as PROGRAM, Objects};
 use super::report::ProgramFacts;
-
-/// Where parents have their storm guard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Guard {
-    /// Nowhere.
-    #[default]
-    Off,
-    /// In the program on the parent's receive path.
-    Tc,
-    /// In an XDP program before it.
-    Xdp,
-}
+use crate::config::Guard;
 
 impl Guard {
     /// The number that the programs know it by.

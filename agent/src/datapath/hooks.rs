@@ -19,11 +19,12 @@ use aya::programs::tc::{
 };
 use aya::programs::{LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAttachType};
 
-use super::attachment::{AttachMode, Parent};
+use super::attachment::Parent;
 use super::error::{DatapathError, chain};
 use super::guard;
 use super::look::Presence;
 use super::object::{PARENT, POD, classifier};
+use crate::config::AttachMode;
 use crate::sys::{netns, qdisc};
 
 /// First in the chain of filters.

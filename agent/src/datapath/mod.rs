@@ -39,19 +39,20 @@ use multus_ebpf_common::LAYOUT;
 use multus_ebpf_common::events::Watch;
 use multus_ebpf_common::mark::STAMPS;
 
-pub use attachment::{AttachMode, Attached, Attachment, Mac, Mark, Mode, Parent, Settings};
+pub use attachment::{Attached, Attachment, Mac, Mode, Parent, Settings};
 pub use costs::{Cost, Costs, is_measured};
 pub use counters::Reading;
 pub use dismantle::{Dismantled, PodPlace, dismantle};
 pub use error::DatapathError;
-pub use guard::{Guard, Guarded};
+pub use guard::Guarded;
 pub use hooks::Method;
 pub use inventory::Placed;
 pub use look::{PodLook, Presence};
-pub use protocols::{Custom, ProtocolSet};
+pub use protocols::ProtocolSet;
 pub use report::{Facts, GuardCount, Interface, InterfaceCounts, ParentFacts, ProgramFacts, RelayCount};
 pub use watching::{Decision, Watching};
 
+pub use crate::config::{AttachMode, CustomProtocol as Custom, Guard, Mark};
 use crate::sys::mounts;
 use crate::sys::netns::{self, NetnsError};
 use instances::Instances;

@@ -10,10 +10,10 @@ use std::sync::{Mutex, PoisonError};
 use aya::programs::{ProgramError, ProgramFd, SchedClassifier};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 
-use super::attachment::Mark;
 use super::error::{DatapathError, brief};
-use super::guard::{self, Guard};
+use super::guard;
 use super::maps::NAMES;
+use crate::config::{Guard, Mark};
 
 static SILENT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/multus-ebpf-silent.o"));
 static TRACING: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/multus-ebpf-tracing.o"));

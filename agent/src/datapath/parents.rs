@@ -9,12 +9,13 @@ use aya::Ebpf;
 use multus_ebpf_common::protocols::HOST_ACCESS;
 
 use super::attachment::{Attached, Attachment, Parent};
-use super::guard::{self, Guard, Guarded};
+use super::guard::{self, Guarded};
 use super::hooks::{self, Method};
 use super::maps::Maps;
 use super::members::{Sharer, Sharers};
 use super::report::ProgramFacts;
 use super::{Datapath, DatapathError, ProtocolSet, State, layouts};
+use crate::config::Guard;
 use crate::objects::HostAccess;
 use crate::sys::netns;
 

@@ -1,7 +1,7 @@
 //! Which protocols are relayed? Names for people, a bit mask for the programs, rules for the map. Pure.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use multus_ebpf_common::protocols::{
     Group, HOST_ACCESS, HOST_ACCESS_NAME, MOST_PROTOCOLS, PROTOCOLS, Protocol, group_of,
@@ -9,6 +9,7 @@ use multus_ebpf_common::protocols::{
 use multus_ebpf_common::relay::{RULE_BY_PORT, RULE_FRAGMENTS, RULE_MDNS, RULE_WHOLE_GROUP, Rule, RuleKey};
 
 use super::error::DatapathError;
+use crate::config::CustomProtocol;
 
 /// A set of relay protocols; bit `i` is protocol number `i` of the [`Table`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,20 +74,7 @@ impl FromIterator<u32> for ProtocolSet {
     }
 }
 
-/// A protocol of the operator's own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Custom {
-    /// The name users write in annotations and see in labels.
-    pub name: String,
-    /// Multicast group.
-    pub v4: Option<Ipv4Addr>,
-    /// Multicast group.
-    pub v6: Option<Ipv6Addr>,
-    /// UDP destination port.
-    pub port: u16,
-}
-
-impl Custom {
+impl CustomProtocol {
     fn groups(&self) -> impl Iterator<Item = Group> {
         let mapped = self.v4.map(|group| group.to_ipv6_mapped());
         mapped.into_iter().chain(self.v6).map(|group| Group { addr: group.octets(), port: self.port })
@@ -96,7 +84,7 @@ impl Custom {
 /// Every protocol that has a number: the built-in ones and the operator's.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Table {
-    custom: BTreeMap<u32, Custom>,
+    custom: BTreeMap<u32, CustomProtocol>,
 }
 
 impl Table {
@@ -104,12 +92,12 @@ impl Table {
     ///
     /// # Errors
     /// Which of them is sent where another protocol is already.
-    pub(super) fn new(custom: &[Custom], numbered: &[(u32, String)]) -> Result<Self, DatapathError> {
+    pub(super) fn new(custom: &[CustomProtocol], numbered: &[(u32, String)]) -> Result<Self, DatapathError> {
         for (at, each) in custom.iter().enumerate() {
             refuse_overlap(each, custom.get(..at).unwrap_or_default())?;
         }
         let number =
-            |custom: &Custom| numbered.iter().find(|(_, name)| *name == custom.name).map(|(number, _)| *number);
+            |custom: &CustomProtocol| numbered.iter().find(|(_, name)| *name == custom.name).map(|(number, _)| *number);
         let custom = custom.iter().filter_map(|each| Some((number(each)?, each.clone()))).collect();
         Ok(Self { custom })
     }
@@ -184,7 +172,7 @@ fn built_in() -> impl Iterator<Item = (u32, &'static Protocol)> {
 
 /// A frame belongs to one protocol: no two may be sent to one group and port, and nobody into a group that is another's
 /// whole, whether that one is relayed or not.
-fn refuse_overlap(custom: &Custom, earlier: &[Custom]) -> Result<(), DatapathError> {
+fn refuse_overlap(custom: &CustomProtocol, earlier: &[CustomProtocol]) -> Result<(), DatapathError> {
     let taken: Vec<(Group, &str)> = built_in()
         .flat_map(|(_, protocol)| protocol.groups.iter().map(|group| (*group, protocol.name)))
         .chain(earlier.iter().flat_map(|other| other.groups().map(|group| (group, other.name.as_str()))))
@@ -226,8 +214,8 @@ fn address(words: [u32; 4]) -> [u8; 16] {
 mod tests {
     use super::*;
 
-    fn custom(name: &str, v4: &str, v6: &str, port: u16) -> Custom {
-        Custom { name: name.to_owned(), v4: v4.parse().ok(), v6: v6.parse().ok(), port }
+    fn custom(name: &str, v4: &str, v6: &str, port: u16) -> CustomProtocol {
+        CustomProtocol { name: name.to_owned(), v4: v4.parse().ok(), v6: v6.parse().ok(), port }
     }
 
     fn names(set: ProtocolSet) -> Vec<&'static str> {

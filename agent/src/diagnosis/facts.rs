@@ -76,6 +76,17 @@ pub struct Install {
     pub shim: Option<Result<String, String>>,
     /// Other things of Multus that were found: what, and what to do about it.
     pub leftovers: Vec<(String, String)>,
+    /// Where the host's runtime looks; `None`: the host's own files cannot be seen from here.
+    pub layout: Option<Layout>,
+}
+
+/// What the host's own files say of CNI's folders.
+#[derive(Debug, Clone, Default)]
+pub struct Layout {
+    /// The distribution and both folders, each with who says so.
+    pub found: String,
+    /// Where the configured folders do not fit, as sentences.
+    pub doubts: Vec<String>,
 }
 
 impl Default for Install {
@@ -89,6 +100,7 @@ impl Default for Install {
             own: String::new(),
             shim: None,
             leftovers: Vec::new(),
+            layout: None,
         }
     }
 }
@@ -212,6 +224,8 @@ pub struct Pool {
     pub used: u128,
     /// Of them, those of containers that are not on record.
     pub strange: usize,
+    /// Is that by host-local's own files? Else by the agent's records.
+    pub is_seen: bool,
 }
 
 /// The eBPF side.

@@ -34,6 +34,13 @@ pub const CHECKS: &[Check] = &[
         Error,
         kernel::capabilities,
     ),
+    check(
+        Category::CniInstall,
+        "cni-layout",
+        "the CNI folders are those of this host's runtime",
+        Warning,
+        install::layout,
+    ),
     check(Category::CniInstall, "cni-shim", "the plugin that the runtime calls is installed", Error, install::shim),
     soon(check(Category::CniInstall, "cni-conf", "a CNI configuration of ours is there", Error, install::conf)),
     soon(check(

@@ -266,7 +266,16 @@ async fn build(kubeconfig: Option<&Path>) -> Result<Client, ClusterError> {
     config.connect_timeout = Some(CONNECT);
     // Who asks decides about asking again: a request has a deadline, a report has its queue.
     config.default_retry = false;
-    Client::try_from(config).map_err(|error| ClusterError::Settings(format!("build the API client: {}", chain(&error))))
+    let mut remedy = "";
+    if config.root_cert.is_none() {
+        // Otherwise the system's certificates are read, and an image of two programs has none.
+        if config.cluster_url.scheme_str() == Some("http") {
+            config.root_cert = Some(Vec::new());
+        }
+        remedy = "; name the server's certificate-authority in the kubeconfig";
+    }
+    let fail = |error| ClusterError::Settings(format!("build the API client: {}{remedy}", chain(&error)));
+    Client::try_from(config).map_err(fail)
 }
 
 async fn from_file(path: &Path) -> Result<Config, ClusterError> {

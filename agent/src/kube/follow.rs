@@ -107,8 +107,12 @@ pub(super) async fn follow<K>(
             };
             let status = status_of(&error);
             contact.is_outdated(resource);
-            let verb = if matches!(error, watcher::Error::InitialListFailed(_)) { "list" } else { "watch" };
-            server.count((verb, resource), status.unwrap_or(0), listing.elapsed());
+            match &error {
+                watcher::Error::InitialListFailed(_) => {
+                    server.count(("list", resource), status.unwrap_or(0), listing.elapsed());
+                }
+                _ => server.calls.count_broken_watch(resource, status.unwrap_or(0)),
+            }
             let reason = format!("{}{}", chain(&error), status.map_or("", advice));
             match status {
                 Some(code) if is_answer(code) => contact.noted(&reason),

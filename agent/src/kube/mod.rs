@@ -4,6 +4,7 @@
 //! its devices; nothing here is asked by DEL, CHECK, STATUS or GC, and nothing that is written ever holds up or fails a
 //! request.
 
+pub mod at_hand;
 mod claims;
 mod client;
 pub mod daemonset;

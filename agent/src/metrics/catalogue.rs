@@ -220,7 +220,7 @@ catalogue! {
         API_CONNECTED: Gauge "multus_api_connected" []
             "1 while the API server answers; where there is none, while the folder of manifests can be read";
         API_REQUESTS: Counter "multus_api_requests" [API_VERB RESOURCE API_CODE]
-            "Requests to the API server";
+            "Requests to the API server; of watches, those that were refused or broke";
         API_DURATION: Histogram "multus_api_request_duration_seconds" [API_VERB RESOURCE]
             "Time a request to the API server took";
         WATCH_AGE: Gauge "multus_watch_age_seconds" [RESOURCE]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use crate::cni::secrets::input;
 use crate::cni::{CniResult, Command, passthru};
 use crate::fault::{CniError, code, quote};
 use crate::kube::{ClusterError, EventKind};
@@ -310,6 +311,9 @@ pub(super) async fn attach<R: Runner>(
             }
         };
         let unreadable = |error: CniError| {
+            // What is quoted of it may have been repeated from the input.
+            let input = plan::stdin::stdin(Command::Add, attachment, index, result.as_ref()).unwrap_or_default();
+            let error = input::out_of_error(&input::of_input(&input, &args), &error);
             failure(
                 call.request.pod.as_ref(),
                 attachment,

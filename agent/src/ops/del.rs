@@ -4,8 +4,6 @@
 //! Without a record it goes by what others left: Multus's scratch file, libcni's result cache, the runtime's own cached
 //! result with the pod's annotations.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use crate::fault::CniError;
 use crate::names::ContainerId;
 use crate::ops::context::{Context, Pool};
@@ -82,15 +80,7 @@ async fn by_the_plan<R: Runner>(context: &Context, call: &Invocation, container:
 
 /// A DEL never fails and is never forgotten: it is noted down, and done as soon as the container is free.
 fn put_off(context: &Context, container: &ContainerId, busy: CniError) -> Result<(), CniError> {
-    let note = Note {
-        container: container.clone(),
-        when: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-        clean: false,
-        pending: true,
-        record: None,
-        failed: vec![busy.msg.clone()],
-    };
-    match context.spool.leave(&note) {
+    match context.spool.leave(&Note::put_off(container.clone(), busy.msg.clone())) {
         Ok(()) => {
             tracing::warn!(%container, "a DEL is put off: {busy}");
             Ok(())

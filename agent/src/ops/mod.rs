@@ -3,6 +3,7 @@
 //! The only place that knows the order of things. Speaks neither HTTP nor to a terminal.
 
 pub mod add;
+pub mod addresses;
 pub mod anew;
 pub mod auxiliary;
 pub mod capture;

@@ -81,6 +81,9 @@ pub enum ProbeError {
     /// There is no such place to ask from.
     #[error("{0}")]
     NoPlace(String),
+    /// There are several: these.
+    #[error("there are several parents: name one of {0}")]
+    Several(String),
     /// The kernel refused.
     #[error("{0} on {1}: {2}")]
     Refused(&'static str, String, #[source] io::Error),
@@ -202,7 +205,7 @@ fn find(records: &[Arc<Record>], wanted: &Wanted) -> Result<Place, ProbeError> {
             crate::fault::quote(parent)
         ))),
         (0, None, None) => Err(ProbeError::NoPlace("no attachment has a parent on this node".to_owned())),
-        (2.., _, None) => Err(ProbeError::NoPlace(format!("there are several parents: name one of {}", names()))),
+        (2.., _, None) => Err(ProbeError::Several(names())),
         // Two interfaces of one pod on one parent hear the same.
         _ => Ok(places.swap_remove(0)),
     }

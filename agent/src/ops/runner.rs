@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use crate::cni::Command;
+use crate::cni::secrets::input;
 use crate::config::HostExec;
 use crate::sys::exec::{self, Confines};
 use crate::sys::mounts::MountNamespace;
@@ -35,6 +36,29 @@ pub trait Runner: Send {
 /// plugin (Go) runs from 88 MiB of address space that counts as such (seen on 6.18), and touches 5 of them.
 const MEMORY: u64 = 512 << 20;
 
+/// What a plugin was given, which no word of its failure may repeat: each runner keeps it until the plugin has ended, so that
+/// nobody behind a runner ever sees such words.
+#[derive(Debug)]
+pub struct Unsaid {
+    stdin: String,
+    args: String,
+}
+
+impl Unsaid {
+    /// That of a job.
+    pub fn of(job: &Job) -> Self {
+        Self { stdin: job.stdin.clone(), args: job.args.clone() }
+    }
+
+    /// The outcome without it.
+    pub fn stay(self, mut outcome: Outcome) -> Outcome {
+        if outcome.problem.is_some() || outcome.exit != Some(0) {
+            input::take_out(&mut outcome, &input::of_input(&self.stdin, &self.args));
+        }
+        outcome
+    }
+}
+
 /// Runs delegates as children of the agent: only with the host's file system before their eyes, or a plugin would see
 /// another one than its state is in.
 #[derive(Debug, Clone)]
@@ -58,8 +82,8 @@ impl HostRunner {
         let of = |host| Self { folders, host, confines, asker: None };
         let namespace = match host_exec {
             HostExec::Off => return None,
+            HostExec::Auto if is_in_first_mounts() => return Some(of(None)),
             HostExec::Auto if !sees_first_processes() => return None,
-            HostExec::Auto if shares_first_mounts() => return Some(of(None)),
             HostExec::Auto => "/proc/1/ns/mnt",
             HostExec::Namespace(path) => path,
         };
@@ -99,16 +123,18 @@ impl Runner for HostRunner {
         }
         let Self { folders, host, confines, .. } = self.clone();
         let id = job.id;
+        let secrets = Unsaid::of(&job);
         let run = move || match host {
             None => Ok(exec::run_within(&job, &folders, confines)),
             Some(host) => host.inside(|| exec::run_within(&job, &folders, confines)),
         };
         let ran = tokio::task::spawn_blocking(run).await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-        Ok(ran.unwrap_or_else(|error| Outcome {
+        let outcome = ran.unwrap_or_else(|error| Outcome {
             id,
             problem: Some(Problem::NotStarted(error.to_string())),
             ..Outcome::default()
-        }))
+        });
+        Ok(secrets.stay(outcome))
     }
 
     fn is_gone(&self) -> bool {
@@ -124,6 +150,11 @@ impl Runner for HostRunner {
 fn sees_first_processes() -> bool {
     let pids = std::fs::read_link("/proc/self/ns/pid");
     pids.is_ok_and(|ns| ns.as_os_str() == "pid:[4026531836]")
+}
+
+/// Do we surely see the files that the host's first process sees?
+pub(super) fn is_in_first_mounts() -> bool {
+    sees_first_processes() && shares_first_mounts()
 }
 
 /// Are we in the mount namespace of process 1? A container is not.

@@ -3,6 +3,8 @@
 //!
 //! Believes what fits and says what does not. Undoes nothing itself.
 
+use std::path::Path;
+
 use crate::cni::{Args, CniResult, NetworkConfig, RawObject, Request, request};
 use crate::names::{ContainerId, IfName, NetnsPath};
 use crate::ops::context::Context;
@@ -27,7 +29,8 @@ struct Trace {
 pub fn current(context: &Context, container: &ContainerId, master: Option<&IfName>) -> Option<Record> {
     match context.ledger.get(container) {
         Some(record) if record.origin == Origin::Multus && record.state == State::Added => {
-            let mut newer = known(context, container, master).unwrap_or_else(|| Record::clone(&record));
+            let mut newer =
+                told(&context.ledger.cni_dir(), container, master).unwrap_or_else(|| Record::clone(&record));
             for attachment in &mut newer.attachments {
                 let same = record.attachments.iter().find(|old| old.ifname == attachment.ifname);
                 attachment.link = same.and_then(|old| old.link.clone());
@@ -40,15 +43,14 @@ pub fn current(context: &Context, container: &ContainerId, master: Option<&IfNam
             Some(newer)
         }
         Some(record) => Some(Record::clone(&record)),
-        None => known(context, container, master),
+        None => told(&context.ledger.cni_dir(), container, master),
     }
 }
 
-/// What the files of others say of `container`; `None`: nothing that could be used.
-fn known(context: &Context, container: &ContainerId, master: Option<&IfName>) -> Option<Record> {
-    let cni_dir = context.ledger.cni_dir();
-    let kept = Results::at(&cni_dir).of(container);
-    let noted = scratch::read(&cni_dir, container).unwrap_or_else(|error| {
+/// What the files of others below `cni_dir` say of `container`; `None`: nothing that could be used.
+pub fn told(cni_dir: &Path, container: &ContainerId, master: Option<&IfName>) -> Option<Record> {
+    let kept = Results::at(cni_dir).of(container);
+    let noted = scratch::read(cni_dir, container).unwrap_or_else(|error| {
         tracing::warn!(%container, "Multus's scratch file of this container is of no use: {error}");
         None
     });
@@ -161,22 +163,27 @@ fn attachment(
     Ok(recorded)
 }
 
+/// The containers of which others left something below `cni_dir`.
+pub fn candidates(cni_dir: &Path) -> Vec<ContainerId> {
+    let mut candidates = scratch::containers(cni_dir);
+    candidates.extend(Results::at(cni_dir).all().into_iter().map(|entry| entry.container));
+    candidates.sort();
+    candidates.dedup();
+    candidates
+}
+
 /// Makes records of what has none: containers that Multus attached, and those whose records were lost or torn. Says
 /// how many.
 pub fn import(context: &Context) -> usize {
     let cni_dir = context.ledger.cni_dir();
-    let mut candidates = scratch::containers(&cni_dir);
-    candidates.extend(Results::at(&cni_dir).all().into_iter().map(|entry| entry.container));
-    candidates.sort();
-    candidates.dedup();
     let mut imported = 0;
-    for container in candidates {
+    for container in candidates(&cni_dir) {
         // Under its turn: a DEL that is on its way would leave us with a record of what is gone.
         let Some(_turn) = context.turns.try_container(&container) else { continue };
         if context.ledger.get(&container).is_some() {
             continue;
         }
-        let Some(record) = known(context, &container, None) else { continue };
+        let Some(record) = told(&cni_dir, &container, None) else { continue };
         match context.ledger.save(&record) {
             Ok(()) => imported += 1,
             Err(error) => tracing::error!(%container, "record what is attached already: {error}"),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::cni::{Command, RawObject};
 use crate::metrics::OutcomeLabels;
-use crate::names::{ContainerId, NetnsPath, PluginName};
+use crate::names::{NetnsPath, PluginName};
 use crate::ops::chain;
 use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::runner::{HostRunner, Runner};
@@ -21,7 +21,7 @@ use crate::wire::Job;
 pub const RIDE: Duration = Duration::from_secs(2);
 
 /// Runs every DEL that is due. What succeeded is marked; the sentences of what did not are returned, and the record
-/// stays for another try. With nothing left the record is gone.
+/// stays for another try, not before a pause. With nothing left the record is gone.
 pub async fn undo<R: Runner>(
     context: &Context,
     record: &mut Record,
@@ -52,7 +52,10 @@ pub async fn undo<R: Runner>(
         failed.push(format!("update the record of container {}: {error}", record.container));
     }
     if runner.is_gone() && !is_undone {
+        // Nobody was there to try it: whoever can do it need not wait.
         context.left_over.notify_one();
+    } else {
+        context.turns.tried(&record.container, is_undone);
     }
     failed
 }
@@ -209,7 +212,8 @@ pub async fn half_plugged(context: &Context, runner: &mut HostRunner) {
         };
         let (Some(at), true) = (record.half_plugged(), context.turns.is_due(container)) else { continue };
         let failed = one(context, &mut Record::clone(&record), at, runner, deadline).await;
-        tried(context, container, failed.is_empty());
+        context.turns.tried(container, failed.is_empty());
+        count(context, failed.is_empty());
         for line in failed {
             tracing::warn!(%container, "still not undone: {line}");
         }
@@ -224,15 +228,14 @@ async fn leftover<R: Runner>(context: &Context, seen: &Record, runner: &mut R, d
     let mut record = Record::clone(&record);
     let netns = record.netns.clone().filter(|path| path.as_path().exists());
     let failed = undo(context, &mut record, netns.as_ref(), runner, deadline).await;
-    tried(context, container, failed.is_empty());
+    count(context, failed.is_empty());
     for line in failed {
         tracing::warn!(%container, "still not undone: {line}");
     }
 }
 
-/// Remembers how another try went: when the next one is due, and for the metrics.
-fn tried(context: &Context, container: &ContainerId, succeeded: bool) {
-    context.turns.tried(container, succeeded);
+/// Another try to undo something, for the metrics.
+fn count(context: &Context, succeeded: bool) {
     let outcome = if succeeded { "done" } else { "failed" };
     context.metrics.undo.get_or_create(&OutcomeLabels { outcome }).inc();
 }

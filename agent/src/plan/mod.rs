@@ -15,6 +15,7 @@ pub mod isolation;
 mod item;
 pub mod judged;
 pub mod master;
+pub mod migrate;
 mod network;
 pub mod reflect;
 pub mod relay;

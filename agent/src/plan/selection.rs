@@ -12,7 +12,7 @@ use super::item::{self, bad, field};
 use crate::cni::RawObject;
 use crate::cni::object::{bounded, not_json, shown};
 use crate::config::Policy;
-use crate::fault::{CniError, code, quote};
+use crate::fault::{CniError, code, many, quote};
 use crate::names::{IfName, NadRef, ObjectName};
 use crate::objects::annotation;
 
@@ -231,7 +231,7 @@ fn check_count(count: usize) -> Result<(), CniError> {
     if count <= MOST_ITEMS {
         return Ok(());
     }
-    Err(bad(format!("{count} networks")).remedy(format!("select at most {MOST_ITEMS} networks")))
+    Err(bad(many(count, "network")).remedy(format!("select at most {MOST_ITEMS} networks")))
 }
 
 fn item_error(at: usize, error: CniError) -> CniError {

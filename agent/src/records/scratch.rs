@@ -1,6 +1,10 @@
-//! Multus's scratch files below `cniDir`: which delegates it gave a container, so that a node can be taken over from it.
+//! Multus's scratch files below `cniDir`: which delegates it gave a container, so that a node can be taken over from it,
+//! and given back.
 //!
-//! Read and removed, never written. Another program's file: bounded, and nothing in it is believed before it fits.
+//! Read and removed; written only when Multus takes the node over again. Another program's file: bounded, and nothing in
+//! it is believed before it fits.
+
+mod note;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -12,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::cni::{NetworkConfig, RawObject};
 use crate::names::{ContainerId, IfName};
+pub use note::write;
 
 /// Most bytes of one file.
 const MOST_BYTES: u64 = 4 << 20;
@@ -23,6 +28,8 @@ const MOST_FILES: usize = 20_000;
 /// One delegate of a container, as Multus noted it down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Noted {
+    /// `<namespace>/<name>` of a NetworkAttachmentDefinition, else the CNI name.
+    pub label: String,
     /// Its configuration. Some versions of Multus lost keys of it here; libcni's cache has it whole.
     pub config: NetworkConfig,
     /// The interface that was asked for.
@@ -71,7 +78,9 @@ fn noted(delegate: &Value) -> Result<Noted, String> {
     let word = |key: &str| delegate[key].as_str().filter(|text| !text.is_empty());
     let name =
         word("Name").or_else(|| delegate["ConfList"]["name"].as_str()).or_else(|| delegate["Conf"]["name"].as_str());
-    let bytes = match word("Bytes") {
+    // v4.3 keeps a list that came from a file whole here, and in `Bytes` only its plugins' names.
+    let whole = delegate["CNINetworkConfigList"]["Bytes"].as_str().filter(|text| !text.is_empty());
+    let bytes = match whole.or_else(|| word("Bytes")) {
         Some(text) => STANDARD.decode(text).map_err(|error| format!("Bytes: {error}"))?,
         None => plain(delegate).to_string().into_bytes(),
     };
@@ -96,7 +105,8 @@ fn noted(delegate: &Value) -> Result<Noted, String> {
         }
     }
     extra_args.retain(|(_, value)| !value.contains([';', '=', '\0']));
-    Ok(Noted { config, ifname, capabilities, extra_args })
+    let label = name.filter(|name| !name.is_empty()).unwrap_or(config.name.as_str()).to_owned();
+    Ok(Noted { label, config, ifname, capabilities, extra_args })
 }
 
 /// Without `Bytes`, what is there of the configuration.
@@ -139,6 +149,19 @@ mod tests {
         let wanted = r#"{"mac":"02:00:00:00:00:01","ips":["10.0.0.5/24","fd00::5/64"],"deviceID":"0000:01:00.0"}"#;
         assert_eq!(lan.capabilities.print(), wanted);
         assert_eq!(lan.extra_args.len(), 2);
+        fs::remove_dir_all(cni_dir).unwrap();
+    }
+
+    #[test]
+    fn a_list_that_came_from_a_file_is_read_where_it_is_whole() {
+        let cni_dir = folder("list");
+        let whole = r#"{"name":"def","plugins":[{"type":"bridge","ipam":{"type":"host-local","ranges":[]}}]}"#;
+        let names = r#"{"name":"def","plugins":[{"type":"bridge","ipam":{"type":"host-local"}}]}"#;
+        let list = json!([{"ConfList": {"name": "def", "plugins": [{"type": "bridge"}]}, "Name": "def",
+            "CNINetworkConfigList": {"Name": "def", "Bytes": STANDARD.encode(whole)}, "Bytes": STANDARD.encode(names)}]);
+        fs::write(cni_dir.join("c1"), list.to_string()).unwrap();
+        let noted = read(&cni_dir, &ContainerId::new("c1").unwrap()).unwrap().unwrap();
+        assert!(noted[0].config.print().contains("ranges"), "{}", noted[0].config.print());
         fs::remove_dir_all(cni_dir).unwrap();
     }
 

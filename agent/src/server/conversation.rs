@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::fault::{CniError, code};
-use crate::ops::runner::{Gone, Runner};
+use crate::ops::runner::{Gone, Runner, Unsaid};
 use crate::wire::{Job, Outcome, Step};
 
 /// How much longer than the delegate's own time its outcome may take to arrive.
@@ -81,10 +81,11 @@ impl Runner for ShimRunner {
         self.next += 1;
         job.id = self.next;
         let patience = Duration::from_millis(job.timeout_ms) + GRACE;
+        let secrets = Unsaid::of(&job);
         self.steps.send(Step::Run(job)).await.map_err(|_closed| Gone)?;
         let told = tokio::time::timeout(patience, self.outcomes.recv()).await;
         let outcome = told.ok().flatten().ok_or(Gone)?;
-        if outcome.id == self.next { Ok(outcome) } else { Err(Gone) }
+        if outcome.id == self.next { Ok(secrets.stay(outcome)) } else { Err(Gone) }
     }
 
     fn is_gone(&self) -> bool {

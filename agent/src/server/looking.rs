@@ -91,7 +91,8 @@ async fn ping(context: &Arc<Context>, mut query: Query) -> Answer {
     match view::ping(context, &protocol, &wanted).await {
         Ok(told) => json(&told),
         Err(busy @ ProbeError::Busy) => text(StatusCode::TOO_MANY_REQUESTS, &busy.to_string()),
-        Err(error @ ProbeError::NoPlace(_)) => refused(&error.to_string()),
+        Err(error @ ProbeError::Several(_)) => refused(&error.to_string()),
+        Err(error @ ProbeError::NoPlace(_)) => text(StatusCode::NOT_FOUND, &error.to_string()),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }
@@ -111,7 +112,7 @@ async fn pour(context: &Arc<Context>, mut query: Query) -> Answer {
             answer
         }
         Err(busy @ CaptureError::Busy) => text(StatusCode::TOO_MANY_REQUESTS, &busy.to_string()),
-        Err(error @ CaptureError::Unknown(_)) => refused(&error.to_string()),
+        Err(error @ CaptureError::Unknown(_)) => text(StatusCode::NOT_FOUND, &error.to_string()),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::cni::secrets::input;
 use crate::names::PluginName;
 use crate::wire::{Job, MOST_STDERR, MOST_STDOUT, Outcome, Problem};
 
@@ -47,6 +48,12 @@ pub fn run_within(job: &Job, folders: &[PathBuf], confines: Confines) -> Outcome
         Some(path) => run_at(&path, job, (folders, confines), began + Duration::from_millis(job.timeout_ms)),
         None => failed(Problem::NotFound(join(folders))),
     };
+    if !confines.bare && outcome.exit != Some(0) {
+        // It may say what it inherited, and others will read that.
+        let variables =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        input::take_out(&mut outcome, &input::of_environment(variables));
+    }
     outcome.id = job.id;
     outcome.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     outcome

@@ -113,10 +113,6 @@ fn labels(item: &CountedView) -> Labels<'_> {
     ]
 }
 
-fn with<'a, const N: usize>(labels: Labels<'a>, more: [(&'static str, &'a str); N]) -> Vec<(&'static str, &'a str)> {
-    labels.into_iter().chain(more).collect()
-}
-
 fn casts(
     encoder: &mut DescriptorEncoder<'_>,
     family: Described,
@@ -128,9 +124,10 @@ fn casts(
     }
     let mut family = begin(encoder, family)?;
     for (item, counters) in items {
+        let [namespace, pod, interface, network] = labels(item);
         for (cast, value) in ["unicast", "multicast", "broadcast"].into_iter().zip(of(counters)) {
-            let labels = with(labels(item), [("cast", cast)]);
-            family.encode_family(&labels.as_slice())?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            let labels = [namespace, pod, interface, network, ("cast", cast)];
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
         }
     }
     Ok(())
@@ -146,10 +143,12 @@ fn protocols(encoder: &mut DescriptorEncoder<'_>, items: &[Counted<'_>]) -> fmt:
     }
     let mut family = begin(encoder, PROTOCOL_PACKETS)?;
     for (item, counters) in items {
+        let [namespace, pod, interface, network] = labels(item);
         for (direction, half) in halves(counters) {
             for (protocol, value) in PROTOCOLS.iter().zip(half.protocols) {
-                let labels = with(labels(item), [("direction", direction), ("protocol", *protocol)]);
-                family.encode_family(&labels.as_slice())?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+                let direction = ("direction", direction);
+                let labels = [namespace, pod, interface, network, direction, ("protocol", *protocol)];
+                family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
             }
         }
     }
@@ -165,11 +164,11 @@ fn sizes(encoder: &mut DescriptorEncoder<'_>, items: &[Counted<'_>]) -> fmt::Res
     let bounds: Vec<f64> = bounds.collect();
     let mut family = begin(encoder, PACKET_SIZE)?;
     for (item, counters) in items {
+        let [namespace, pod, interface, network] = labels(item);
         for (direction, half) in halves(counters) {
             let buckets: Vec<(f64, u64)> = bounds.iter().copied().zip(half.sizes).collect();
             let count = half.sizes.iter().sum();
-            let labels = with(labels(item), [("direction", direction)]);
-            let labels = labels.as_slice();
+            let labels = [namespace, pod, interface, network, ("direction", direction)];
             let mut metric = family.encode_family(&labels)?;
             metric.encode_histogram::<NoLabelSet>(half.bytes as f64, count, &buckets, None)?;
         }

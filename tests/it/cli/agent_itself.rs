@@ -1,6 +1,7 @@
 //! Commands about the agent itself: its version, its log's level, its configuration; and what shells and man(1) read.
 
 use std::fs;
+use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use lab::process;
@@ -17,11 +18,27 @@ fn run(lab: &Lab, args: &[&str], input: &[u8]) -> process::Finished {
 }
 
 #[test]
-fn versions_are_compared_and_an_absent_agent_is_no_problem() {
+fn versions_are_compared_and_without_an_agent_ours_is_said() {
     needs_programs!();
     let lab = Lab::new("cli-version");
-    let alone = document(&run(&lab, &["version", "-o", "json"], b""));
-    assert!(alone["agent"].is_null() && alone["unreachable"].is_string(), "{alone:#}");
+    let ours = env!("CARGO_PKG_VERSION");
+    // First nobody is there; then somebody who takes the question and never answers.
+    for (code, why) in [(3, "cannot be reached"), (4, "did not answer within 5 s")] {
+        let alone = run(&lab, &["version"], b"");
+        assert_eq!(alone.code, Some(code), "{}\n{}", alone.out(), alone.err());
+        assert!(alone.out().contains(ours) && !alone.out().contains("agent"), "{}", alone.out());
+        assert!(alone.err().contains(why), "{}", alone.err());
+        if code == 3 {
+            let alone = run(&lab, &["version", "-o", "json"], b"");
+            let said: Value = serde_json::from_slice(&alone.stdout).expect("JSON");
+            assert_eq!((alone.code, &said["client"]["version"]), (Some(3), &json!(ours)), "{said:#}");
+            assert!(said["agent"].is_null() && said["unreachable"].is_string(), "{said:#}");
+            fs::create_dir_all(&lab.socket_dir).expect("make a folder");
+            let listener = UnixListener::bind(lab.socket_dir.join("multus.sock")).expect("listen");
+            std::thread::spawn(move || listener.incoming().flatten().collect::<Vec<_>>());
+        }
+    }
+    fs::remove_file(lab.socket_dir.join("multus.sock")).expect("take the socket away");
     let world = Builder::on(lab).start();
     let both = document(&world.agent.cli(&world.lab, &["version", "-o", "json"]));
     assert_eq!((&both["client"], &both["skew"]), (&both["agent"], &json!(false)));

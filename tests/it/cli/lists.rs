@@ -69,10 +69,22 @@ fn an_attachment_is_described_with_all_that_belongs_to_it() {
         (&described["plugins"][0]["type"], &described["plugins"][0]["stage"]),
         (&"macvlan".into(), &"called".into())
     );
+    let last = &described["lastRequests"][0];
+    assert_eq!((&last["verb"], &last["code"]), (&"ADD".into(), &0.into()), "{described:#}");
+    assert!(
+        last["tookUs"].as_u64() > Some(0) && last["longest"].as_str().is_some_and(|steps| steps.contains(" ms")),
+        "{last}"
+    );
     let text = out(&world, &["describe", "attachment", "default/camera"]);
-    for word in
-        ["Attachment default/camera/eth0", "Attachment default/camera/net1", "Plugins", "macvlan", "Ips:", "eth0"]
-    {
+    for word in [
+        "Attachment default/camera/eth0",
+        "Attachment default/camera/net1",
+        "Plugins",
+        "macvlan",
+        "Ips:",
+        "eth0",
+        "Last requests of its pod",
+    ] {
         assert!(text.contains(word), "{word} is missing:\n{text}");
     }
     if !document(&world.agent.cli(&world.lab, &["status", "-o", "json"]))["datapath"].is_null() {

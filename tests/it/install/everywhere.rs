@@ -8,7 +8,7 @@ use std::time::Duration;
 use lab::{Lab, agent, process};
 use serde_json::{Value, json};
 
-fn daemon_set(first: &str, desired: u64, ready: u64) -> Value {
+pub(crate) fn daemon_set(first: &str, desired: u64, ready: u64) -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "DaemonSet",
         "metadata": {"name": "multus-ebpf", "namespace": "multus-ebpf", "generation": 2},
@@ -18,7 +18,7 @@ fn daemon_set(first: &str, desired: u64, ready: u64) -> Value {
 }
 
 /// Serves these answers one after the other, each to the next request; the last one for good. Tells what was asked.
-fn server(answers: Vec<(u16, Value)>) -> (String, mpsc::Receiver<(String, String)>) {
+pub(crate) fn server(answers: Vec<(u16, Value)>) -> (String, mpsc::Receiver<(String, String)>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     let address = format!("http://{}", listener.local_addr().expect("an address"));
     let (tell, told) = mpsc::channel();

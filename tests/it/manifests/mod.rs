@@ -3,9 +3,11 @@
 
 mod chart;
 mod overlays;
+mod policies;
 mod privileges;
 mod rendered;
 mod schema;
+mod uninstall;
 
 /// Ends the test, visibly, where `cargo xtask setup` has not put what renders manifests.
 macro_rules! needs_kubernetes {

@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         eprintln!("bench: {reason}");
         return ExitCode::FAILURE;
     }
-    place::sweep(false);
+    place::sweep();
     let report = options.relay.as_ref().map_or_else(|| measure(&options), relay::report);
     println!("{report}");
     if let Some(file) = &options.write

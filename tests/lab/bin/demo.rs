@@ -1,6 +1,6 @@
 //! What does multus-ebpf do? A node, its LAN and two pods out of network namespaces, shown from the outside.
 //!
-//! Everything it makes is removed at its end, unless `--keep` leaves it for exploring; `--clean` removes that too.
+//! Everything it makes is removed at its end, unless `--keep` leaves it for exploring; `--clean` removes that one, too.
 
 #![allow(clippy::expect_used, clippy::cast_precision_loss, reason = "a program that tells a story or stops")]
 
@@ -13,19 +13,17 @@ use lab::udp::FAMILIES;
 use lab::world::Builder;
 use lab::{Family, Lab, Netns, Pod, World, agent, peer, place, process};
 
-const USAGE: &str = "usage: demo [--keep | --clean]
-  --keep    leave the node running and print commands to try
-  --clean   remove what --keep left";
+const USAGE: &str = "usage: demo [--keep | --clean [NAME]]
+  --keep         leave the node running and print commands to try
+  --clean NAME   remove the kept demo of that name; without one, the only one there is";
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let keep = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => false,
         ["--keep"] => true,
-        ["--clean"] => {
-            println!("{} kept demo(s) removed", place::sweep(true));
-            return ExitCode::SUCCESS;
-        }
+        ["--clean"] => return clean(None),
+        ["--clean", name] => return clean(Some(name)),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
@@ -47,6 +45,27 @@ fn main() -> ExitCode {
     }
     println!("{missing} of the things above did not happen as they should.");
     ExitCode::FAILURE
+}
+
+/// Removes one kept demo: others may be somebody else's.
+fn clean(name: Option<&str>) -> ExitCode {
+    let kept = place::kept();
+    let chosen = match (name, kept.as_slice()) {
+        (Some(name), all) => all.iter().find(|kept| *kept == name),
+        (None, [only]) => Some(only),
+        (None, []) => {
+            println!("no demo was kept");
+            return ExitCode::SUCCESS;
+        }
+        (None, _) => None,
+    };
+    let Some(chosen) = chosen else {
+        eprintln!("demo: say which one with --clean NAME: {}", kept.join(", "));
+        return ExitCode::from(2);
+    };
+    place::remove(chosen);
+    println!("{chosen} is removed");
+    ExitCode::SUCCESS
 }
 
 /// Tells the story; returns how many of its claims did not hold.
@@ -256,7 +275,7 @@ fn explore(world: &World, pod: &Pod) {
     println!("  nsenter --net={} ip address", pod.netns.path().display());
     println!("  tail -f {}", lab.dir.join("agent.log").display());
     println!("  kill -9 {}      # the relay goes on without the agent", world.agent.pid());
-    println!("  cargo xtask demo --clean");
+    println!("  cargo xtask demo --clean {}", lab.prefix);
 }
 
 fn step(title: &str) {

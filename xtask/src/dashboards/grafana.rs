@@ -157,7 +157,6 @@ fn variables(more: &[Variable]) -> Vec<Json> {
     let source = object! {
         "type": "datasource", "name": "datasource", "label": "Data source", "query": "prometheus", "refresh": 1_u32,
         "regex": "", "hide": 0_u32, "includeAll": false, "multi": false, "options": Vec::<Json>::new(),
-        "current": object! {},
     };
     let job = chosen("job", "Job", EVERYWHERE);
     let instance = chosen("instance", "Instance", &format!("{EVERYWHERE}{{job=~\"$job\"}}"));

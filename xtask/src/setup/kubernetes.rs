@@ -24,7 +24,7 @@ pub(super) fn libraries(change: bool) -> Outcome {
     let (list, folder) = (root.join(LIST), folder()?);
     let wanted = fs::read_to_string(&list).map_err(|error| format!("read {LIST}: {error}"))?;
     if fs::read_to_string(folder.join(MARK)).is_ok_and(|installed| installed == wanted) {
-        println!("have        kustomize, helm and the API's schemas in target/kubernetes");
+        println!("have        kustomize, helm, CEL and the API's schemas in target/kubernetes");
         return Ok(());
     }
     if std::env::consts::ARCH != "x86_64" {
@@ -32,16 +32,16 @@ pub(super) fn libraries(change: bool) -> Outcome {
         return Ok(());
     }
     if !change {
-        return Err("missing: kustomize, helm and the API's schemas; get them with: cargo xtask setup".into());
+        return Err("missing: kustomize, helm, CEL and the API's schemas; get them with: cargo xtask setup".into());
     }
-    println!("installing  kustomize, helm and the API's schemas");
+    println!("installing  kustomize, helm, CEL and the API's schemas");
     // Nothing is compiled with them: without that registry everything else is still built and tested.
     if let Err(error) = install(&list, &folder) {
-        println!("missing     kustomize, helm and the API's schemas: their tests are skipped ({error})");
+        println!("missing     kustomize, helm, CEL and the API's schemas: their tests are skipped ({error})");
         return Ok(());
     }
     fs::write(folder.join(MARK), wanted).map_err(|error| format!("write {MARK}: {error}"))?;
-    println!("done        kustomize, helm and the API's schemas");
+    println!("done        kustomize, helm, CEL and the API's schemas");
     Ok(())
 }
 

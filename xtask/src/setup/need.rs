@@ -24,7 +24,7 @@ const fn need(package: &'static str, found_as: &'static [&'static str]) -> Need 
 }
 
 /// What compiling the workspace, the tests and the demo use, whatever builds the eBPF objects.
-pub(super) const PROGRAMS: [Need; 18] = [
+pub(super) const PROGRAMS: [Need; 21] = [
     need("gcc", &["gcc", "cc"]),
     need("libc6-dev", &["/usr/include/stdlib.h"]),
     need("iproute2", &["ip"]),
@@ -43,6 +43,9 @@ pub(super) const PROGRAMS: [Need; 18] = [
     need("chromium", &["chromium", "chromium-browser"]),
     need("python3-pip", &["pip3"]),
     need("diffutils", &["diff"]),
+    need("runc", &["runc"]),
+    need("golang-github-containers-common", &["/usr/share/containers/seccomp.json"]),
+    need("buildah", &["buildah"]),
 ];
 
 /// What machines of software need, which nobody else does.

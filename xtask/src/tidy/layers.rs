@@ -77,7 +77,7 @@ const LAYERS: [Layer; 6] = [
 const ALSO: [(&str, &str, &str); 3] = [
     ("spool", "records", "a note carries the record it is about"),
     ("server", "telemetry", "it serves the page that is rendered there"),
-    ("cli", "sys", "the kernel knows how large a terminal is"),
+    ("cli", "sys", "the kernel knows how large a terminal is, and which keys are pressed"),
 ];
 
 /// What the CNI plugin is made of. Of `sys` only what is compiled without the feature `daemon`.

@@ -1,9 +1,12 @@
-//! Whether the tests that documents name exist. A promise without a test says `pending`.
+//! Whether the tests that documents name exist. A promise without a test says `pending`; an attack has one.
 
 use super::Finding;
 use super::tree::{File, Tree};
 
 const PATH: &str = "SPECIFICATION.md";
+const THREATS: &str = "SECURITY.md";
+/// The first cell of a table of attacks.
+const ATTACK: &str = "| attack |";
 
 /// Every `file.rs::function` in every document, and every promise that names neither test nor `pending`.
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
@@ -12,6 +15,10 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     match tree.file(PATH) {
         Some(document) => findings.extend(promises(document)),
         None => findings.push(Finding::new(PATH, 1, "there is none")),
+    }
+    match tree.file(THREATS) {
+        Some(document) => findings.extend(attacks(document)),
+        None => findings.push(Finding::new(THREATS, 1, "there is none")),
     }
     findings
 }
@@ -40,6 +47,23 @@ fn promises(document: &File) -> Vec<Finding> {
         .collect()
 }
 
+/// Rows of tables of attacks that name no test; and a document that has no such table.
+fn attacks(document: &File) -> Vec<Finding> {
+    let (mut findings, mut is_inside, mut tables) = (Vec::new(), false, 0);
+    for (number, line) in document.text.lines().enumerate() {
+        let begins = line.starts_with(ATTACK);
+        tables += usize::from(begins);
+        is_inside = begins || is_inside && line.starts_with('|');
+        if is_inside && !begins && !line.starts_with("| ---") && tests(line).next().is_none() {
+            findings.push(Finding::new(THREATS, number + 1, "name the test that tries this"));
+        }
+    }
+    if tables == 0 {
+        findings.push(Finding::new(THREATS, 1, "there is no table of attacks"));
+    }
+    findings
+}
+
 /// File without `.rs`, and function.
 fn tests(line: &str) -> impl Iterator<Item = (&str, &str)> {
     line.split('`').skip(1).step_by(2).filter_map(|word| word.split_once(".rs::"))
@@ -55,7 +79,11 @@ mod tests {
             | 3 | c | pending |\n| 4 | d | soon |\n";
         let files = vec![
             File::new(PATH, document),
-            File::new("SECURITY.md", "it is stopped: `tests/it/del.rs::twice`, `tests/it/none.rs::x`\n"),
+            File::new(
+                THREATS,
+                "it is stopped: `tests/it/del.rs::twice`, `tests/it/none.rs::x`\n\
+                | attack | outcome | test |\n| --- | --- | --- |\n| a | b | `tests/it/del.rs::twice` |\n| c | d | |\n\n| e |\n",
+            ),
             File::new("tests/it/del.rs", "#[test]\nfn twice() {}\n"),
         ];
         let found: Vec<String> = check(&Tree { files }).into_iter().map(|finding| finding.what).collect();
@@ -63,6 +91,7 @@ mod tests {
             "no test tests/it/del.rs::gone",
             "no test tests/it/none.rs::x",
             "name the test that enforces this, or say pending",
+            "name the test that tries this",
         ];
         assert_eq!(found, wanted);
     }

@@ -85,7 +85,7 @@ fn told(document: &Value) -> String {
         }
     }
     if cell(document, "/leftOut") != "0" {
-        let _infallible = writeln!(text, "\n{} more interfaces; name a pod or a parent", cell(document, "/leftOut"));
+        let _infallible = writeln!(text, "\nnot shown: {} more; name a pod or a parent", cell(document, "/leftOut"));
     }
     text
 }

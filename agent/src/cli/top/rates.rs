@@ -58,12 +58,37 @@ pub(super) fn heads(what: &str) -> &'static [&'static str] {
 }
 
 impl Table {
-    /// Sorts by a column, by default the first number: numbers from the highest, names from the first.
-    pub(super) fn sort(&mut self, column: Option<usize>) {
+    /// Sorts by a column, by default the first number: numbers from the highest, names from the first; or from the other
+    /// end.
+    pub(super) fn sort(&mut self, column: Option<usize>, reverse: bool) {
         let is_number = |at: &usize| self.rows.iter().any(|row| matches!(row.get(*at), Some(Cell::Number(..))));
         let by = column.or_else(|| (0..self.heads.len()).find(is_number)).unwrap_or(0);
         self.rows.sort_by(|a, b| compared(a.get(by), b.get(by)).then_with(|| names(a).cmp(&names(b))));
+        if reverse {
+            self.rows.reverse();
+        }
         self.by = by;
+    }
+
+    /// The column that it is sorted by.
+    pub(super) fn by(&self) -> usize {
+        self.by
+    }
+
+    /// The heads.
+    pub(super) fn heads(&self) -> &'static [&'static str] {
+        self.heads
+    }
+
+    /// What each row shows, from row `above` on: whether it is a number, and its text.
+    pub(super) fn shown(&self, above: usize) -> Vec<Vec<(bool, String)>> {
+        let cell = |cell: &Cell| (!matches!(cell, Cell::Text(_)), cell.shown());
+        self.rows.iter().skip(above).map(|row| row.iter().map(cell).collect()).collect()
+    }
+
+    /// How many rows there are.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
     }
 
     /// The head that it is sorted by.
@@ -345,7 +370,7 @@ mod tests {
         let after = json!({"items": [interface("a", "x/lan", 140), interface("b", "x/lan", 2_100), interface("c", "x/iot", 8),
                                      interface("new", "x/iot", 7), {"namespace": "x", "pod": "d", "container": "d", "interface": "eth0", "network": "n", "receive": null}]});
         let mut table = attachments(&before, &after, 2.0);
-        table.sort(None);
+        table.sort(None, false);
         assert_eq!(table.sorted_by(), "PACKETS/S");
         let wanted = "\
 NAMESPACE  POD  INTERFACE  NETWORK  PACKETS/S  RECEIVED/S  SENT/S  RECEIVED-BITS/S  SENT-BITS/S  GROUP
@@ -358,10 +383,13 @@ x          new  net1       x/iot    -          -           -       -            
             text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
         };
         assert_eq!(plain(&table.text()), plain(wanted));
-        table.sort(Some(1));
+        table.sort(Some(1), false);
         assert_eq!(table.items()[0]["pod"], "a", "names from the first");
+        table.sort(Some(1), true);
+        assert_eq!(table.items()[0]["pod"], "new", "or from the last");
+        assert_eq!((table.len(), table.shown(3)[0][1].clone()), (4, (false, "a".to_owned())));
         let mut table = networks(&before, &after, 2.0);
-        table.sort(Some(2));
+        table.sort(Some(2), false);
         let lan = &table.items()[0];
         assert_eq!(
             (&lan["network"], &lan["interfaces"], &lan["packets/s"]),

@@ -3,6 +3,7 @@
 use super::NEEDS_AGENT;
 use crate::diagnosis::facts::Cluster;
 use crate::diagnosis::{Facts, Problem, Verdict};
+use crate::fault::many;
 
 const NO_API: &str = "no API server is used";
 
@@ -57,7 +58,7 @@ pub(in crate::diagnosis) fn synced(facts: &Facts) -> Verdict {
     };
     let known = facts.agent.as_ref().map_or(0, |agent| agent.networks.len());
     if cluster.synced {
-        return Verdict::Fine(format!("{known} networks"));
+        return Verdict::Fine(many(known, "network"));
     }
     Verdict::wrong(
         format!("no list of networks was read since the start: the {known} known ones are those kept on disk"),
@@ -70,7 +71,7 @@ pub(in crate::diagnosis) fn reports(facts: &Facts) -> Verdict {
         Err(verdict) => verdict,
         Ok(cluster) if cluster.reports_pending == 0 => Verdict::fine(),
         Ok(cluster) => Verdict::wrong(
-            format!("{} network-status annotations wait to be written", cluster.reports_pending),
+            format!("not written yet: {}", many(cluster.reports_pending, "network-status annotation")),
             "they are tried again until done; if they stay, see api-reachable and api-rbac (patch pods/status)",
         ),
     }

@@ -5,6 +5,19 @@ use crate::diagnosis::facts::{Conf, Primary};
 use crate::diagnosis::{Facts, Problem, Verdict};
 use crate::fault::quote;
 
+pub(in crate::diagnosis) fn layout(facts: &Facts) -> Verdict {
+    let Some(layout) = &facts.install.layout else {
+        return Verdict::Skipped(
+            "the host's own files cannot be seen from here; multus-agent install --dry-run sees them",
+        );
+    };
+    if layout.doubts.is_empty() {
+        return Verdict::Fine(layout.found.clone());
+    }
+    let remedy = "set cniConfigDir and binDir to the folders of the runtime, and mount those: docs/how-to/install.md has each distribution's";
+    Verdict::Wrong(layout.doubts.iter().map(|doubt| Problem::new(doubt, remedy)).collect())
+}
+
 pub(in crate::diagnosis) fn shim(facts: &Facts) -> Verdict {
     let install = &facts.install;
     match (&install.plugins, &install.shim) {

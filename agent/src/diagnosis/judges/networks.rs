@@ -108,11 +108,20 @@ fn pool_remedy(pool: &Pool) -> String {
 }
 
 pub(in crate::diagnosis) fn exhausted(facts: &Facts) -> Verdict {
-    judged(facts, |agent| {
+    let verdict = judged(facts, |agent| {
         let full = agent.pools.iter().map(|pool| (pool, fill(pool))).filter(|(_, (free, _))| *free == 0);
         full.map(|(pool, (_, text))| Problem::new(format!("{text}: the next pod is refused"), pool_remedy(pool)))
             .collect()
-    })
+    });
+    let unseen = facts.agent.iter().flat_map(|agent| &agent.pools).find(|pool| !pool.is_seen);
+    match (verdict, unseen) {
+        (Verdict::Fine(_), Some(pool)) => Verdict::Fine(format!(
+            "counted by the agent's records; what containers left behind in {} is not seen: mount that folder read-only \
+             into the agent's pod to have it counted, too",
+            quote(&pool.folder)
+        )),
+        (verdict, _) => verdict,
+    }
 }
 
 pub(in crate::diagnosis) fn low(facts: &Facts) -> Verdict {
@@ -180,10 +189,20 @@ mod tests {
                     used,
                     strange: 1,
                     folder: "/f".into(),
+                    is_seen: true,
                     ..Pool::default()
                 }];
             });
             assert_eq!((is_wrong(&exhausted(&facts)), is_wrong(&low(&facts))), (is_full, is_low), "{used} of {total}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_counted_is_said_and_how_to_have_it_counted() {
+        for (is_seen, says_so) in [(true, false), (false, true)] {
+            let pool = Pool { total: 10, used: 1, folder: "/f/lan".into(), is_seen, ..Pool::default() };
+            let Verdict::Fine(detail) = exhausted(&node(|agent| agent.pools = vec![pool.clone()])) else { panic!() };
+            assert_eq!(detail.contains("\"/f/lan\" is not seen: mount"), says_so, "{detail}");
         }
     }
 

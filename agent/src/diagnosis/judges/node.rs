@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::{NEEDS_AGENT, NO_DATAPATH};
 use crate::diagnosis::facts::{Agent, Viewpoint};
 use crate::diagnosis::{Facts, Problem, Verdict};
+use crate::fault::many;
 
 /// Above this share of the limit memory is short.
 const FULL_PERCENT: u64 = 80;
@@ -28,7 +29,7 @@ pub(in crate::diagnosis) fn undone(facts: &Facts) -> Verdict {
     judged(facts, |agent| match agent.records {
         (_, 0) => Vec::new(),
         (all, undo) => vec![Problem::new(
-            format!("{undo} of {all} containers on record have to be undone"),
+            format!("to be undone: {undo} of {} on record", many(all, "container")),
             "they are tried again; if they stay, the agent's log names the plugin that refuses (hostExec lets the agent run it)",
         )],
     })
@@ -123,7 +124,7 @@ pub(in crate::diagnosis) fn slots(facts: &Facts) -> Verdict {
     let (used, all, uncounted) = agent.datapath.slots;
     if uncounted > 0 {
         return Verdict::wrong(
-            format!("{uncounted} attachments are not counted: all {all} slots are taken"),
+            format!("not counted, as all {all} slots are taken: {}", many(uncounted, "attachment")),
             "raise datapath.slots and restart the agent",
         );
     }

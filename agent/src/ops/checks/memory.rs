@@ -1,16 +1,14 @@
 //! What the running agent knows beside what files tell: cluster, networks, addresses, records against the kernel, relay.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::outside;
-use crate::cni::CniResult;
 use crate::config::{NetConf, Settings};
 use crate::diagnosis::facts::{Agent, Cluster, Datapath, Facts, Network, Parent, Pool, Primary, Viewpoint};
 use crate::fault::{CniError, escape};
 use crate::objects::annotation;
+use crate::ops::addresses::{OnRecord, as_seen};
 use crate::ops::context::Context;
 use crate::ops::{cluster_network, default_network};
 use crate::plan::ipam::{self, Pools};
@@ -123,31 +121,6 @@ struct Addresses {
     overlaps: Vec<String>,
 }
 
-/// What the records say of addresses.
-#[derive(Debug, Default)]
-struct OnRecord {
-    /// The containers.
-    owners: BTreeSet<String>,
-    /// By network: the addresses that its plugins gave.
-    given: BTreeMap<String, BTreeSet<IpAddr>>,
-}
-
-impl OnRecord {
-    fn of(records: &[std::sync::Arc<Record>]) -> Self {
-        let mut all = Self::default();
-        for record in records {
-            all.owners.insert(record.container.to_string());
-            for attachment in &record.attachments {
-                let result =
-                    attachment.result.as_ref().and_then(|result| CniResult::parse(result.to_string().as_bytes()).ok());
-                let ips = result.into_iter().flat_map(|result| result.ips).map(|ip| ip.address.ip);
-                all.given.entry(attachment.network.clone()).or_default().extend(ips);
-            }
-        }
-        all
-    }
-}
-
 /// The pools of all networks with what is in use of them: by host-local's files, where they can be seen, else by the records.
 fn addresses(settings: &Settings, networks: &[KnownNetwork], on_record: &OnRecord) -> Addresses {
     let mut all = Addresses::default();
@@ -164,22 +137,16 @@ fn addresses(settings: &Settings, networks: &[KnownNetwork], on_record: &OnRecor
         all.overlaps.extend(seen.iter().filter_map(|other| ipam::overlap(other, &pools)));
         let in_use = survey::allocations(&as_seen(settings, &pools.folder));
         let strange = in_use.iter().flatten().filter(|(_, owner)| !on_record.owners.contains(owner)).count();
-        let of_files = in_use.map(|all| all.into_iter().map(|(address, _)| address).collect());
+        let of_files: Option<BTreeSet<_>> = in_use.map(|all| all.into_iter().map(|(address, _)| address).collect());
+        let is_seen = of_files.is_some();
         let used = of_files.or_else(|| on_record.given.get(&pools.network).cloned()).unwrap_or_default();
         for (ranges, total, taken) in pools.fill(&used) {
             let (network, folder) = (pools.network.clone(), pools.folder.clone());
-            all.pools.push(Pool { network, ranges, folder, total, used: taken, strange });
+            all.pools.push(Pool { network, ranges, folder, total, used: taken, strange, is_seen });
         }
         seen.push(pools);
     }
     all
-}
-
-/// A folder of the host as the agent sees it: below `chrootDir`, where that has it.
-fn as_seen(settings: &Settings, folder: &str) -> PathBuf {
-    let below = settings.chroot_dir.as_ref().map(|root| Path::new(root).join(folder.trim_start_matches('/')));
-    let is_there = |path: &PathBuf| path.parent().is_some_and(Path::is_dir);
-    below.filter(is_there).unwrap_or_else(|| PathBuf::from(folder))
 }
 
 async fn primary(context: &Context) -> (Primary, Vec<String>) {

@@ -69,6 +69,13 @@ pub fn from_outside(settings: &Settings, viewpoint: Viewpoint, categories: &[Cat
     told(&Facts { viewpoint, ..outside::facts(settings) }, categories)
 }
 
+/// What this process, the agent, may not do and should: cause and remedy of each.
+pub fn missing_rights(settings: &Settings) -> Vec<Problem> {
+    let facts = Facts { viewpoint: Viewpoint::Agent, ..outside::rights(settings) };
+    let categories = told(&facts, &[Category::Privileges]).categories;
+    categories.into_iter().flat_map(|category| category.checks).flat_map(|check| check.problems).collect()
+}
+
 fn told(facts: &Facts, asked: &[Category]) -> CheckView {
     let mut view = CheckView {
         api_version: API_VERSION,

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::{DatapathMode, HostExec, Settings};
-use crate::diagnosis::facts::{Conf, Confs, Facts, Install, Kernel, Wanted};
-use crate::ops::cluster_network;
+use crate::diagnosis::facts::{Conf, Confs, Facts, Install, Kernel, Layout, Wanted};
+use crate::ops::install::{self as hosts, Place, Preset, Wishes};
+use crate::ops::{cluster_network, runner};
 use crate::plan::master::{self, Candidate};
 use crate::sys::{mounts, survey};
 
@@ -15,6 +16,11 @@ const USUAL_SOCKET: &str = "/run/multus/multus.sock";
 
 /// Everything that can be seen without an agent's memory. Reads files, and starts the plugin for its version.
 pub(super) fn facts(settings: &Settings) -> Facts {
+    Facts { install: install(settings), ..rights(settings) }
+}
+
+/// The kernel, what this process may do there, and what is wanted of both. Reads files.
+pub(super) fn rights(settings: &Settings) -> Facts {
     let mode = settings.datapath.mode;
     let folder = settings.datapath.bpffs.clone();
     let is_on_bpffs = mounts::is_on_bpffs(Path::new(&folder)).ok();
@@ -28,7 +34,6 @@ pub(super) fn facts(settings: &Settings) -> Facts {
             generated: settings.generator.on,
             host_exec: matches!(settings.host_exec, HostExec::Namespace(_)),
         },
-        install: install(settings),
         ..Facts::default()
     }
 }
@@ -50,12 +55,40 @@ fn install(settings: &Settings) -> Install {
         confs: confs(Path::new(&conf_dir), &generator.plugin),
         put_aside: names.iter().filter(|name| name.ends_with(PUT_ASIDE)).cloned().collect(),
         leftovers: leftovers(settings, &conf_dir),
+        layout: layout(settings, &conf_dir, &bin_dir),
         conf_dir,
         bin_dir,
         plugins,
         own: generator.plugin.clone(),
         shim,
     }
+}
+
+/// Where the host's runtime looks, by the host's own files: below `chrootDir`, or ours where we see what process 1 sees.
+fn layout(settings: &Settings, conf_dir: &str, bin_dir: &str) -> Option<Layout> {
+    let root = match &settings.chroot_dir {
+        Some(root) => PathBuf::from(root),
+        None if runner::is_in_first_mounts() => PathBuf::from("/"),
+        None => return None,
+    };
+    // As the host has it; `chrootDir` may stand before it.
+    let of_host = |folder: &str| match Path::new(folder).strip_prefix(&root) {
+        Ok(below) => Path::new("/").join(below).to_string_lossy().into_owned(),
+        Err(_) => folder.to_owned(),
+    };
+    let seen = hosts::found(&root, &Wishes::default());
+    let place = |what: &str, place: &Place| format!("{what} in {} ({})", place.path, place.because);
+    let host = seen.recognised.map_or("distribution not recognised", Preset::as_str);
+    // A folder that no distribution has was chosen on purpose; one of another distribution hardly was.
+    let known = |folder: &str, of: fn(Preset) -> &'static str| {
+        Some(of_host(folder)).filter(|folder| Preset::ALL.into_iter().any(|preset| of(preset) == folder))
+    };
+    let (conf_dir, bin_dir) = (known(conf_dir, Preset::conf_dir), known(bin_dir, Preset::bin_dir));
+    let configured = Wishes { preset: None, conf_dir, bin_dir };
+    Some(Layout {
+        found: format!("{host}; {}; {}", place("configurations", &seen.conf_dir), place("plugins", &seen.bin_dir)),
+        doubts: hosts::found(&root, &configured).doubts,
+    })
 }
 
 fn confs(folder: &Path, own: &str) -> Confs {

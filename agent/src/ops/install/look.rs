@@ -12,10 +12,10 @@ const MOST_FILES: usize = 200;
 
 /// Where the host below `root` has its CNI folders, with what is doubtful about it.
 pub fn found(root: &Path, wishes: &Wishes) -> Places {
-    host::places(&facts(&Root::at(root)), wishes)
+    host::places(&facts(&Root::at(root), wishes), wishes)
 }
 
-fn facts(root: &Root) -> Facts {
+fn facts(root: &Root, wishes: &Wishes) -> Facts {
     let mut facts = Facts::default();
     for pattern in host::FILES {
         read(root, pattern, &mut facts.files);
@@ -27,7 +27,9 @@ fn facts(root: &Root) -> Facts {
     let has = |folder: &&str| root.has_folder(folder);
     facts.folders = Preset::marks().into_iter().filter(has).map(str::to_owned).collect();
     let is_configured = |folder: &&str| has_networks(root, folder);
-    facts.configured = host::conf_dirs().into_iter().filter(is_configured).map(str::to_owned).collect();
+    let mut folders = host::conf_dirs();
+    folders.extend(wishes.conf_dir.as_deref().filter(|wished| !folders.contains(wished)));
+    facts.configured = folders.into_iter().filter(is_configured).map(str::to_owned).collect();
     facts
 }
 

@@ -4,6 +4,7 @@
 
 mod everywhere;
 mod look;
+pub mod migrate;
 mod put;
 mod remains;
 mod take;
@@ -32,6 +33,8 @@ pub struct Site {
     pub settings: Settings,
     /// What the operator says about folders.
     pub wishes: Wishes,
+    /// The file that `settings` are from; it may be one of those that come off again.
+    pub configuration: Option<PathBuf>,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,
 }
@@ -49,6 +52,12 @@ impl Site {
     /// Its links lead nowhere.
     pub fn socket_dir(&self) -> Result<PathBuf, InstallError> {
         self.ours("find socketDir", &self.settings.socket_dir)
+    }
+
+    /// Is this the file that the settings are from? `path` has no links.
+    fn is_configuration(&self, path: &Path) -> bool {
+        let file = self.configuration.as_ref().and_then(|file| std::fs::canonicalize(file).ok());
+        file.is_some_and(|file| file == path)
     }
 
     /// A folder of the host, as we see it, with its links followed. Below `chrootDir` a configuration names the host's

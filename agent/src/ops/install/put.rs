@@ -65,7 +65,8 @@ fn say_what_to_configure(site: &Site, places: &Places, report: &mut Report) {
     }
 }
 
-fn make(folder: &Path, log: Option<&mut RevertLog>, report: &mut Report) -> Result<(), InstallError> {
+/// Makes a folder, where it is missing.
+pub(super) fn make(folder: &Path, log: Option<&mut RevertLog>, report: &mut Report) -> Result<(), InstallError> {
     if folder.is_dir() {
         return Ok(());
     }
@@ -76,7 +77,13 @@ fn make(folder: &Path, log: Option<&mut RevertLog>, report: &mut Report) -> Resu
     Ok(())
 }
 
-fn place(target: &Path, bytes: &[u8], log: Option<&mut RevertLog>, report: &mut Report) -> Result<(), InstallError> {
+/// Puts the CNI plugin `bytes` at `target`.
+pub(super) fn place(
+    target: &Path,
+    bytes: &[u8],
+    log: Option<&mut RevertLog>,
+    report: &mut Report,
+) -> Result<(), InstallError> {
     let shown = shown(target);
     let failed = |error| InstallError::of("place the CNI plugin", target, error);
     let before = present(target).map_err(failed)?;

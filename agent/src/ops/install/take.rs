@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::{InstallError, Kind, Report, Site, is_our_shim, look, remains, shown};
 use crate::datapath::{self, PodPlace};
-use crate::fault::quote;
+use crate::fault::{many, quote};
 use crate::ops::device_info;
 use crate::plan::runtime_conf;
 use crate::records::{Record, Records, State};
@@ -44,11 +44,7 @@ pub enum Drained {
 /// What stopped it; it can be run again.
 pub fn uninstall(site: &Site, drained: &Drained) -> Result<Report, InstallError> {
     let mut report = Report::default();
-    match drained {
-        Drained::Yes => report.note(Kind::Done, "the agent is drained and ends"),
-        Drained::NoAgent => {}
-        Drained::Failed(why) => report.note(Kind::Warning, format!("the agent was not drained: {why}")),
-    }
+    say_drained(drained, &mut report);
     let cni_dir = site.cni_dir()?;
     let records = Records::open_if_any(&cni_dir).map_err(|error| InstallError::of("open", &cni_dir, error))?;
     let own = match (&records, site.dry_run) {
@@ -83,8 +79,16 @@ pub fn uninstall(site: &Site, drained: &Drained) -> Result<Report, InstallError>
     Ok(report)
 }
 
+pub(super) fn say_drained(drained: &Drained, report: &mut Report) {
+    match drained {
+        Drained::Yes => report.note(Kind::Done, "the agent is drained and ends"),
+        Drained::NoAgent => {}
+        Drained::Failed(why) => report.note(Kind::Warning, format!("the agent was not drained: {why}")),
+    }
+}
+
 /// The records for ourselves, once the agent has ended.
-fn own(records: &Records, cni_dir: &Path) -> Result<Held, InstallError> {
+pub(super) fn own(records: &Records, cni_dir: &Path) -> Result<Held, InstallError> {
     let until = Instant::now() + AGENTS_END;
     loop {
         if let Some(held) = records.own().map_err(|error| InstallError::of("lock the records in", cni_dir, error))? {
@@ -97,7 +101,7 @@ fn own(records: &Records, cni_dir: &Path) -> Result<Held, InstallError> {
     }
 }
 
-fn all(records: &Records, dry_run: bool) -> io::Result<Vec<Record>> {
+pub(super) fn all(records: &Records, dry_run: bool) -> io::Result<Vec<Record>> {
     if !dry_run {
         records.sweep()?;
     }
@@ -111,7 +115,7 @@ fn needs_del(record: &Record) -> bool {
 }
 
 /// Programs, filters, links, pins.
-fn kernel(site: &Site, all: &[Record], report: &mut Report) {
+pub(super) fn kernel(site: &Site, all: &[Record], report: &mut Report) {
     let bpffs = PathBuf::from(&site.settings.datapath.bpffs);
     let places: Vec<PodPlace> = all.iter().flat_map(pod_places).collect();
     let done = match datapath::dismantle(&bpffs, &places, site.dry_run) {
@@ -120,7 +124,10 @@ fn kernel(site: &Site, all: &[Record], report: &mut Report) {
     };
     if done.pods > 0 || done.parents > 0 {
         let (pods, parents) = (done.pods, done.parents);
-        report.note(Kind::Done, format!("programs are off {pods} interfaces of pods and {parents} parents"));
+        report.note(
+            Kind::Done,
+            format!("programs are off {} of pods and {}", many(pods, "interface"), many(parents, "parent")),
+        );
     }
     for pins in done.pins {
         report.note(Kind::Done, format!("pins in {} are removed", shown(&pins)));
@@ -144,7 +151,7 @@ fn pod_places(record: &Record) -> Vec<PodPlace> {
 }
 
 /// Notes of DELs that the plugin did: all that is left of them for us are device-info files.
-fn notes(site: &Site, cni_dir: &Path, report: &mut Report) {
+pub(super) fn notes(site: &Site, cni_dir: &Path, report: &mut Report) {
     let spool = Spool::at(cni_dir);
     let notes = match spool.notes() {
         Ok(notes) if !site.dry_run => notes,
@@ -162,7 +169,7 @@ fn notes(site: &Site, cni_dir: &Path, report: &mut Report) {
 }
 
 /// The host's files as they were: the runtime's conf first, so that nobody is called who is not there; then the rest.
-fn revert(site: &Site, cni_dir: &Path, everything: bool, report: &mut Report) -> Result<(), InstallError> {
+pub(super) fn revert(site: &Site, cni_dir: &Path, everything: bool, report: &mut Report) -> Result<(), InstallError> {
     let failed = |error| InstallError::of("open the revert log in", cni_dir, error);
     let places = look::found(&site.root, &site.wishes);
     let plugin = site.settings.generator.plugin.as_str();
@@ -176,7 +183,9 @@ fn revert(site: &Site, cni_dir: &Path, everything: bool, report: &mut Report) ->
         known.extend(plugins.iter().chain(&others).cloned());
         // What is in a folder before the folder.
         others.reverse();
-        let confs = others.iter().filter(|path| !path.is_dir()).cloned();
+        // Who takes everything off in two runs needs the configuration for the second.
+        let is_configuration = |path: &PathBuf| site.is_configuration(path);
+        let confs = others.iter().filter(|path| !path.is_dir() && (everything || !is_configuration(path))).cloned();
         let folders = others.iter().filter(|path| path.is_dir() && everything).cloned();
         let plugins = plugins.into_iter().filter(|_| everything);
         for path in confs.chain(plugins).chain(folders) {
@@ -229,7 +238,7 @@ fn remove(path: &Path, dry_run: bool, report: &mut Report) {
 }
 
 /// The socket that an agent left which was killed, and its folder.
-fn socket(site: &Site, report: &mut Report) {
+pub(super) fn socket(site: &Site, report: &mut Report) {
     let Ok(folder) = site.socket_dir() else { return };
     let begins = format!("{}.", wire::SOCKET);
     for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
@@ -245,7 +254,7 @@ fn socket(site: &Site, report: &mut Report) {
 }
 
 /// Our own folders, when nobody needs them any more.
-fn own_files(site: &Site, cni_dir: &Path, report: &mut Report) -> Result<(), InstallError> {
+pub(super) fn own_files(site: &Site, cni_dir: &Path, report: &mut Report) -> Result<(), InstallError> {
     for folder in OWN.map(|name| cni_dir.join(name)) {
         if !folder.is_dir() {
             continue;
@@ -262,7 +271,7 @@ fn own_files(site: &Site, cni_dir: &Path, report: &mut Report) -> Result<(), Ins
     Ok(())
 }
 
-fn say_what_stays(left: &[Record], report: &mut Report) {
+pub(super) fn say_what_stays(left: &[Record], report: &mut Report) {
     let name = |record: &Record| {
         let pod = record.pod.as_ref().map(ToString::to_string);
         quote(&pod.unwrap_or_else(|| record.container.to_string()))

@@ -48,31 +48,57 @@ async fn settle_one(context: &Context, container: &ContainerId) -> bool {
     let Some(record) = context.ledger.get(container).filter(|record| record.state == State::Added) else { return true };
     let Some(datapath) = &context.datapath else { return true };
     let mut record = Record::clone(&record);
-    let mut is_changed = false;
+    let (mut is_changed, mut done) = (false, Vec::new());
     for at in 0..record.attachments.len() {
         let Some(attachment) = record.attachments.get(at) else { continue };
         let Some(was) = attached(context, &record, attachment) else { continue };
-        let Some(link) = look(context, datapath, &record, attachment, was).await else { continue };
+        let Some(settled) = look(context, datapath, &record, attachment, was).await else { continue };
         let Some(place) = record.attachments.get_mut(at) else { continue };
-        is_changed |= place.link.as_ref() != Some(&link);
-        place.link = Some(link);
+        is_changed |= place.link.as_ref() != Some(&settled.link);
+        place.link = Some(settled.link);
+        done.push((settled.counts, settled.event));
     }
     match is_changed.then(|| context.ledger.amend(&record)) {
         Some(Err(error)) => tracing::warn!(%container, "update a record: {error}"),
         Some(Ok(false)) => return false,
         _ => {}
     }
+    // Only now: who sees the count, or the event, finds in the record what became of it.
+    for (counts, event) in done {
+        for reason in counts {
+            count(context, "pod", reason);
+        }
+        if let Some((reason, message)) = event {
+            tell(context, &record, reason, &message);
+        }
+    }
     true
 }
 
-/// Looks at one attachment and puts right what can be; the answer is what its record is to say.
+/// What became of a look at one attachment.
+struct Settled {
+    /// What its record is to say.
+    link: Link,
+    /// What was put right or followed.
+    counts: Vec<&'static str>,
+    /// Reason and text of the event that tells of it.
+    event: Option<(&'static str, String)>,
+}
+
+impl Settled {
+    fn quietly(link: Link) -> Self {
+        Self { link, counts: Vec::new(), event: None }
+    }
+}
+
+/// Looks at one attachment and puts right what can be. `None`: its record says already what is the case.
 async fn look(
     context: &Context,
     datapath: &Arc<Datapath>,
     record: &Record,
     attachment: &Attachment,
     was: Attached,
-) -> Option<Link> {
+) -> Option<Settled> {
     let place = Place::Pod(record.container.clone(), attachment.ifname.clone());
     let asked = was.clone();
     match blocking(datapath, move |datapath| datapath.look_at_pod(&asked)).await {
@@ -145,7 +171,7 @@ async fn mend(
     attachment: &Attachment,
     was: Attached,
     now: Now,
-) -> Option<Link> {
+) -> Option<Settled> {
     let place = Place::Pod(record.container.clone(), attachment.ifname.clone());
     let Now { facts, parent, presence, change } = now;
     let before = attachment.link.as_ref()?;
@@ -171,22 +197,21 @@ async fn mend(
             note(&mut link, &now, context);
             lost_parent(before, &mut link);
             tracing::warn!(container = %record.container, "{what}; followed");
-            reasons(&presence).chain(change.map(Change::reason)).for_each(|reason| count(context, "pod", reason));
+            let counts = reasons(&presence).chain(change.map(Change::reason)).collect();
             match &link.note {
                 Some(note) => {
                     context.troubles.found(&place, format!("{}: {note}", named(record, attachment)), Instant::now());
                 }
                 None => context.troubles.whole(&place, Instant::now()),
             }
-            if !presence.is_whole() && tries == 1 {
-                tell(context, record, "DatapathRestored", &format!("{what}; put back"));
-            }
-            Some(link)
+            let is_first = !presence.is_whole() && tries == 1;
+            let event = is_first.then(|| ("DatapathRestored", format!("{what}; put back")));
+            Some(Settled { link, counts, event })
         }
         Err(error) => {
             tracing::warn!(container = %record.container, "{what}: {error}");
             context.troubles.found(&place, format!("{what}; {error}"), Instant::now());
-            Some(Link { note: Some(error), ..before.clone() })
+            Some(Settled::quietly(Link { note: Some(error), ..before.clone() }))
         }
     }
 }
@@ -220,7 +245,7 @@ async fn no_interface(
     record: &Record,
     attachment: &Attachment,
     was: Attached,
-) -> Option<Link> {
+) -> Option<Settled> {
     let link = attachment.link.as_ref()?;
     let with_parent = match &link.parent {
         Some(parent) => match timeout(ANSWER, crate::sys::links::by_index(parent.ifindex)).await {
@@ -244,9 +269,8 @@ async fn no_interface(
         return None;
     }
     tracing::warn!(container = %record.container, "{what}");
-    count(context, "pod", "gone");
-    tell(context, record, "InterfaceGone", &what);
-    Some(Link { note: Some(text), ..link.clone() })
+    let link = Link { note: Some(text), ..link.clone() };
+    Some(Settled { link, counts: vec!["gone"], event: Some(("InterfaceGone", what)) })
 }
 
 fn named(record: &Record, attachment: &Attachment) -> String {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::fault::many;
 use crate::names::{ContainerId, IfName};
 
 /// First and longest pause between two repairs of the same place.
@@ -108,7 +109,7 @@ impl Troubles {
             0 => (*text).clone(),
             tries => {
                 let left = trouble.again.saturating_duration_since(now).as_secs();
-                format!("{text} (put back {tries} times, again in {left} s)")
+                format!("{text} (put back {}, again in {left} s)", many(tries, "time"))
             }
         };
         let mut told: Vec<String> = wrong.iter().take(MOST_TOLD).map(words).collect();

@@ -1,13 +1,13 @@
 //! Numbers about the agent itself and what it keeps, as they are at this moment: for every scrape, so cheap.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::networks::is_valid;
 use crate::datapath::{self, Cost, Costs, Facts};
 use crate::kube::ClusterHealth;
 use crate::objects::Network;
+use crate::ops::addresses::{self, OnRecord};
 use crate::ops::context::{Context, Room};
 use crate::plan::KnownNetwork;
 use crate::plan::ipam::{self, Pools};
@@ -93,7 +93,7 @@ pub fn figures(context: &Context, looks: &mut Looks) -> Figures {
         rooms: context.turns.rooms(),
         cluster: context.cluster.health(),
         networks: networks(context, looks).counts,
-        ranges: ranges(&networks(context, looks).pools),
+        ranges: ranges(context, &networks(context, looks).pools),
         datapath_wanted: context.datapath.is_some() || context.datapath_fault.is_some(),
         datapath: context.datapath.as_ref().map(|datapath| datapath.facts()),
         is_measured,
@@ -134,14 +134,19 @@ fn pools(networks: &[Arc<Network>]) -> Vec<Pools> {
     networks.iter().filter_map(of).take(MOST_RANGES).collect()
 }
 
-/// How full they are, each folder read once. One that cannot be seen says nothing.
+/// How full they are, each folder read once. Where one cannot be seen, the records say it.
 #[expect(clippy::cast_precision_loss, reason = "a range of IPv6 has more addresses than anybody counts")]
-fn ranges(pools: &[Pools]) -> Vec<Fill> {
-    let mut folders = BTreeMap::new();
+fn ranges(context: &Context, pools: &[Pools]) -> Vec<Fill> {
+    let (nobody, mut folders, mut on_record) = (BTreeSet::new(), BTreeMap::new(), None);
     let mut ranges = Vec::new();
     for pool in pools {
-        let used = folders.entry(&pool.folder).or_insert_with(|| survey::addresses(Path::new(&pool.folder)));
-        let Some(used) = used else { continue };
+        let folder = &pool.folder;
+        let seen =
+            folders.entry(folder).or_insert_with(|| survey::addresses(&addresses::as_seen(&context.settings, folder)));
+        let used = seen.as_ref().unwrap_or_else(|| {
+            let on_record = on_record.get_or_insert_with(|| OnRecord::of(&context.ledger.all()));
+            on_record.given.get(&pool.network).unwrap_or(&nobody)
+        });
         ranges.extend(pool.fill(used).into_iter().map(|(range, size, used)| Fill {
             network: pool.network.clone(),
             range,

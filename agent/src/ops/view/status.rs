@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::API_VERSION;
 use crate::datapath::{Facts, Guarded, Method, ParentFacts, ProgramFacts, Reading};
+use crate::fault::many;
 use crate::ops::context::Context;
 use crate::ops::status;
 use crate::records::{Origin, State};
@@ -157,7 +158,7 @@ fn readiness(context: &Context) -> Line {
         }
         Ok(()) => {
             let (attaching, others) = context.turns.free();
-            let text = format!("ready; {attaching} places free for ADD, {others} for the rest");
+            let text = format!("ready; {} free for ADD, {others} for the rest", many(attaching, "place"));
             Line { name: "requests", health: Health::Ok, text }
         }
         Err(error) => Line { name: "requests", health: Health::Failed, text: error.to_string() },
@@ -166,9 +167,9 @@ fn readiness(context: &Context) -> Line {
 
 fn cluster(context: &Context) -> Line {
     let health = context.cluster.health();
-    let mut parts = vec![format!("source {}, {} networks", health.source, health.networks)];
+    let mut parts = vec![format!("source {}, {}", health.source, many(health.networks, "network"))];
     if health.reports_pending > 0 {
-        parts.push(format!("{} status annotations waiting", health.reports_pending));
+        parts.push(format!("{} waiting", many(health.reports_pending, "status annotation")));
     }
     parts.extend(health.last_error.as_ref().map(|error| format!("last fault: {error}")));
     parts.extend(health.refusals.iter().cloned());
@@ -218,7 +219,7 @@ fn records(context: &Context) -> Line {
     let all = context.ledger.all();
     let undo = all.iter().filter(|record| record.state == State::Undo).count();
     let taken_over = all.iter().filter(|record| record.origin != Origin::Agent).count();
-    let mut text = format!("{} containers, {undo} of them to be undone", all.len());
+    let mut text = format!("{}, {undo} of them to be undone", many(all.len(), "container"));
     if taken_over > 0 {
         let _infallible = write!(text, ", {taken_over} taken over from Multus or libcni's result cache");
     }
@@ -236,7 +237,7 @@ fn datapath(context: &Context) -> Line {
             }
             for parent in &facts.parents {
                 let by = parent.method.map_or("nothing", Method::as_str);
-                parts.push(format!("parent {} by {by}, {} members", parent.name, parent.members));
+                parts.push(format!("parent {} by {by}, {}", parent.name, many(parent.members, "member")));
                 match parent.guard.as_ref().map(|guard| (guard.method(), guard.fault())) {
                     Some((Some(method), _)) => parts.push(format!("storm guard by {method}")),
                     Some((None, Some(fault))) => parts.push(format!("without its storm guard: {fault}")),
@@ -247,7 +248,7 @@ fn datapath(context: &Context) -> Line {
                 }
             }
             if facts.uncounted > 0 {
-                parts.push(format!("{} attachments are not counted: raise datapath.slots", facts.uncounted));
+                parts.push(format!("not counted: {}; raise datapath.slots", many(facts.uncounted, "attachment")));
             }
             let troubles = context.troubles.told(Instant::now());
             let unguarded = facts.parents.iter().any(|p| p.guard.as_ref().and_then(Guarded::fault).is_some());

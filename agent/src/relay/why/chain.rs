@@ -3,6 +3,7 @@
 //! Says what is the case at each link, and not which of them matters: that is the judgement.
 
 use super::facts::{By, Facts, Switch, Told, said};
+use crate::fault::many;
 
 /// How one link of the chain is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +69,7 @@ pub(super) fn steps(facts: &Facts) -> Vec<Step> {
     step("interface", own);
     step("frames", frames(facts));
     if facts.guarded > 0 {
-        let text = format!("{} frames of {protocol} from the LAN were dropped on {parent}", facts.guarded);
+        let text = format!("dropped on {parent}: {} of {protocol} from the LAN", many(facts.guarded, "frame"));
         step("guard", (State::Warning, text));
     }
     step(
@@ -131,7 +132,7 @@ fn switch(facts: &Facts) -> String {
 
 fn frames(facts: &Facts) -> (State, String) {
     let skipped: Vec<String> = facts.skipped.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-    let text = format!("{} frames of the node relayed to pods on {}", facts.relayed, facts.parent);
+    let text = format!("{} of the node relayed to pods on {}", many(facts.relayed, "frame"), facts.parent);
     if skipped.is_empty() {
         return (State::Fine, text);
     }
@@ -156,7 +157,7 @@ mod tests {
         facts.skipped = vec![("malformed".into(), 2), ("no_member".into(), 1)];
         facts.replayed = Some((Duration::from_mins(3), 4));
         let text = |name| state(&facts, name).map(|(state, text)| format!("{}: {text}", state.name()));
-        assert_eq!(text("guard").as_deref(), Some("warning: 3 frames of mdns from the LAN were dropped on eth0"));
+        assert_eq!(text("guard").as_deref(), Some("warning: dropped on eth0: 3 frames of mdns from the LAN"));
         let frames = "warning: 7 frames of the node relayed to pods on eth0; not relayed: 2 malformed, 1 no_member";
         assert_eq!(text("frames").as_deref(), Some(frames));
         assert_eq!(text("replay").as_deref(), Some("fine: told 3 min ago what it had missed, in 4 datagrams"));

@@ -5,6 +5,7 @@
 
 use super::html::Html;
 use super::snapshot::{Member, Parent};
+use crate::fault::many;
 
 /// The most pods that are drawn behind one parent.
 pub(super) const MOST_PODS: usize = 16;
@@ -109,11 +110,8 @@ fn pod(html: &mut Html, member: &Member, y: usize) {
         html.name(&fitting(&format!("{} {}", member.member.namespace, member.member.interface)));
         match member.announces {
             0 => {}
-            1 => {
-                html.markup(" · 1 service");
-            }
-            many => {
-                html.text(format_args!(" · {many} services"));
+            services => {
+                html.text(format_args!(" · {}", many(services, "service")));
             }
         }
     });

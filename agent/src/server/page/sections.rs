@@ -7,6 +7,7 @@ use super::html::Html;
 use super::rates::{Counter, Rates};
 use super::snapshot::{Frames, Parent, Snapshot, bytes, needs_a_look};
 use super::words;
+use crate::fault::many;
 use crate::ops::view::{AttachmentView, Health, Line, NetworkView, RefusalView, ServiceView, State};
 
 const MOST_REFUSALS: usize = 12;
@@ -132,7 +133,7 @@ fn refusals(html: &mut Html, refusals: &[RefusalView]) {
         });
         html.markup("<small>").text(format_args!("{}, code {}", refusal.verb, refusal.code));
         if refusal.times > 1 {
-            html.text(format_args!(", {} times", refusal.times));
+            html.text(format_args!(", {}", many(refusal.times, "time")));
         }
         html.markup("</small></td></tr>");
     }
@@ -258,7 +259,7 @@ fn frames(html: &mut Html, parent: &Parent, rates: &Rates) {
     if let Some(guard) = parent.guard {
         let dropped = parent.guarded;
         html.element("p", &[], |html| {
-            html.text(format_args!("Storm guard by {guard}: {dropped} frames dropped."));
+            html.text(format_args!("Storm guard by {guard}: {} dropped.", many(dropped, "frame")));
         });
     }
     if parent.frames.is_empty() {

@@ -1,0 +1,90 @@
+//! Giving the node back to Multus: its files as they were, and for each running container a note by which its DEL finds
+//! everything. The notes come first: who calls Multus's plugin finds them there.
+//!
+//! Touches no interface: what was attached goes on working, uncounted and without a relay.
+
+use super::super::{Drained, InstallError, Kind, Report, Site, remains, take};
+use super::{Migration, handing_over};
+use crate::plan::migrate::{Fortune, Held, back as decide};
+use crate::records::{Record, Records, State};
+
+/// Gives the node back. `drained`: what came of asking the agent to end.
+///
+/// # Errors
+/// What stopped it; it can be run again.
+pub fn back(migration: &Migration, drained: &Drained) -> Result<Report, InstallError> {
+    let site = &migration.site;
+    let mut report = Report::default();
+    take::say_drained(drained, &mut report);
+    let cni_dir = site.cni_dir()?;
+    let records = Records::open_if_any(&cni_dir).map_err(|error| InstallError::of("open", &cni_dir, error))?;
+    let own = match (&records, site.dry_run) {
+        (Some(records), false) => Some(take::own(records, &cni_dir)?),
+        _ => None,
+    };
+    let read = |records: &Records| take::all(records, site.dry_run);
+    let all = records.as_ref().map(read).transpose();
+    let all = all.map_err(|error| InstallError::of("read the records in", &cni_dir, error))?.unwrap_or_default();
+    take::kernel(site, &all, &mut report);
+    let mut left = Vec::new();
+    if let Some(records) = &records {
+        left = hand_over_all(site, (records, all), &mut report)?;
+        take::notes(site, &cni_dir, &mut report);
+    }
+    take::revert(site, &cni_dir, left.is_empty(), &mut report)?;
+    take::socket(site, &mut report);
+    drop(own);
+    if left.is_empty() {
+        take::own_files(site, &cni_dir, &mut report)?;
+        report.note(Kind::Left, "next: start Multus again, if it has a daemon");
+    } else {
+        take::say_what_stays(&left, &mut report);
+    }
+    Ok(report)
+}
+
+/// Gives Multus what is attached, and finishes what is gone. The answer is what could be neither given nor finished.
+fn hand_over_all(
+    site: &Site,
+    (records, all): (&Records, Vec<Record>),
+    report: &mut Report,
+) -> Result<Vec<Record>, InstallError> {
+    let cni_dir = site.cni_dir()?;
+    let (mut gone, mut left) = (Vec::new(), Vec::new());
+    for record in all {
+        let may_live = record.netns.as_ref().is_none_or(|netns| netns.as_path().exists());
+        let is_noted = handing_over::is_noted(&cni_dir, &record);
+        let (is_attached, is_due) = (record.state == State::Added, !record.due().is_empty());
+        match decide(Held { is_attached, may_live, is_due, is_noted }) {
+            Fortune::Finish => gone.push(record),
+            Fortune::Noted => report.note(Kind::Already, format!("{} has Multus's own note still", name(&record))),
+            Fortune::Note => left.extend(hand_over(site, record, Kind::Done, report)?),
+        }
+    }
+    for record in remains::finish(site, records, gone, report) {
+        // Whoever asks for its DEL asks Multus from now on.
+        left.extend(hand_over(site, record, Kind::Left, report)?);
+    }
+    Ok(left)
+}
+
+/// Gives one container; it comes back where that cannot be done.
+fn hand_over(site: &Site, record: Record, kind: Kind, report: &mut Report) -> Result<Option<Record>, InstallError> {
+    let cni_dir = site.cni_dir()?;
+    let done = if site.dry_run { Ok(()) } else { handing_over::hand_over(&cni_dir, &record) };
+    match done {
+        Ok(()) => {
+            report.note(kind, format!("{} is noted for Multus, whose DEL undoes its networks", name(&record)));
+            Ok(None)
+        }
+        Err(error) => {
+            report.note(Kind::Warning, format!("{} cannot be noted for Multus: {error}", name(&record)));
+            Ok(Some(record))
+        }
+    }
+}
+
+fn name(record: &Record) -> String {
+    let pod = record.pod.as_ref().map(|pod| format!("pod {pod}"));
+    pod.unwrap_or_else(|| format!("container {}", record.container))
+}

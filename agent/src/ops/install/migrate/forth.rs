@@ -1,0 +1,238 @@
+//! Changing over: our configuration beside Multus's, the CNI plugin in its place, our conf behind Multus's own, and a copy
+//! of all that goes.
+//!
+//! Multus may be at work all the while: the plugin speaks with its daemon, too, and the runtime takes its conf before ours.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::super::{InstallError, Kind, Report, Site, is_our_shim, put, shown};
+use super::{Migrated, Migration, seen};
+use crate::cni::NetworkConfig;
+use crate::ops::cluster_network;
+use crate::plan::master::{self, Candidate, Rules};
+use crate::plan::migrate::{Seen, Step, forth as decide};
+use crate::plan::runtime_conf;
+use crate::sys::files;
+use crate::sys::revert::{Left, RevertLog, checksum};
+
+/// Changes the node over as far as that goes beside a Multus that runs. `shim` is our CNI plugin.
+///
+/// # Errors
+/// What could not be done; nothing but what the revert log knows was touched, and it can be run again.
+pub fn forth(migration: &Migration, shim: &Path) -> Result<Migrated, InstallError> {
+    let (site, places) = (&migration.site, &migration.places);
+    let mut migrated = migration.told();
+    let report = &mut migrated.report;
+    for doubt in &places.doubts {
+        report.note(Kind::Warning, doubt.clone());
+    }
+    let plugin = fs::read(shim).map_err(|error| InstallError::of("read the CNI plugin", shim, error))?;
+    if !is_our_shim(&plugin) {
+        return Err(InstallError::NoShim(shown(shim)));
+    }
+    let cni_dir = site.cni_dir()?;
+    let conf_dir = site.ours("find the folder for the conf", &places.conf_dir.path)?;
+    let bin_dir = site.ours("find the folder for the plugin", &places.bin_dir.path)?;
+    let open =
+        || RevertLog::open(&cni_dir).map_err(|error| InstallError::of("open the revert log in", &cni_dir, error));
+    let mut doing = Doing {
+        log: if site.dry_run { None } else { Some(open()?) },
+        configuration: &migration.configuration,
+        written: &migration.written,
+        target: bin_dir.join(site.settings.generator.plugin.as_str()),
+        plugin,
+        conf_dir,
+        report,
+    };
+    for folder in [doing.conf_dir.clone(), bin_dir] {
+        put::make(&folder, doing.log.as_mut(), doing.report)?;
+    }
+    let confs = cluster_network::candidates(&doing.conf_dir).unwrap_or_default();
+    let networks = networks_of_all(site, &confs);
+    let standing = fs::read(&migration.written).ok();
+    let seen = Seen {
+        settings: &site.settings,
+        configuration: &migration.configuration,
+        standing: standing.as_deref(),
+        confs: &confs,
+        networks: &networks,
+    };
+    for step in decide(&seen) {
+        doing.perform(step, site.settings.generator.plugin.as_str())?;
+    }
+    migrated.containers = seen::containers(&cni_dir);
+    migrated.networks = seen::networks(site, &cni_dir);
+    say_who_is_attached(&mut migrated);
+    say_what_is_next(&mut migrated.report, &migration.written);
+    Ok(migrated)
+}
+
+/// The networks that every pod gets, where that can be known from here; the runtime's conf declares what they can.
+fn networks_of_all(site: &Site, confs: &[Candidate]) -> Vec<NetworkConfig> {
+    let (delegation, generator) = (&site.settings.delegation, &site.settings.generator);
+    let own = generator.plugin.as_str();
+    if let Some(network) = delegation.cluster_network.as_deref() {
+        let path = network.starts_with('/').then(|| site.ours("find clusterNetwork", network).ok()).flatten();
+        let known = path.and_then(|path| cluster_network::at_path(own, "clusterNetwork", path.to_str()?).ok());
+        return known.into_iter().map(|network| network.config).collect();
+    }
+    if let Some(delegates) = &delegation.delegates {
+        return delegates.to_vec();
+    }
+    let folder = site.ours("find multusAutoconfigDir", &generator.autoconfig_dir).ok();
+    let is_same = generator.autoconfig_dir == generator.cni_config_dir;
+    let found = folder.filter(|_| !is_same).and_then(|folder| cluster_network::candidates(&folder).ok());
+    let forced = generator.force_cni_version.then_some(generator.cni_version);
+    let rules = Rules { own, named: generator.master_cni.as_deref(), forced };
+    let chosen = master::choose(found.unwrap_or_else(|| confs.to_vec()), rules).master;
+    chosen.and_then(|master| master::network(&master.bytes, forced).ok()).into_iter().collect()
+}
+
+/// What the steps are done with.
+struct Doing<'a> {
+    log: Option<RevertLog>,
+    configuration: &'a str,
+    written: &'a Path,
+    target: PathBuf,
+    plugin: Vec<u8>,
+    conf_dir: PathBuf,
+    report: &'a mut Report,
+}
+
+impl Doing<'_> {
+    fn perform(&mut self, step: Step, own: &str) -> Result<(), InstallError> {
+        let conf = self.conf_dir.join(runtime_conf::FILE);
+        match step {
+            Step::WriteConfiguration => self.configure(),
+            Step::ConfigurationStands => {
+                self.say(Kind::Already, format!("our configuration is in {} already", shown(self.written)));
+                Ok(())
+            }
+            Step::ConfigurationDiffers => {
+                let file = shown(self.written);
+                self.say(
+                    Kind::Warning,
+                    format!("{file} stays as it is: somebody changed it, or made it; remove it to have it made anew"),
+                );
+                Ok(())
+            }
+            Step::Keep(file) => self.keep(&self.conf_dir.join(&file), own),
+            Step::Shadowed(file) => {
+                let file = shown(&self.conf_dir.join(file));
+                self.say(
+                    Kind::Warning,
+                    format!("{file} of Multus sorts before ours: the runtime takes it until you remove or rename it"),
+                );
+                Ok(())
+            }
+            Step::PlacePlugin => put::place(&self.target, &self.plugin, self.log.as_mut(), self.report),
+            Step::WriteConf(text) => self.write_conf(&conf, text.as_bytes(), own),
+            Step::ConfStands => {
+                self.say(Kind::Already, format!("{} is ours already", shown(&conf)));
+                Ok(())
+            }
+            Step::ConfReplaced(file) => {
+                let file = shown(&self.conf_dir.join(file));
+                self.say(Kind::Left, format!("{file} is Multus's and stays until the agent serves and writes its own"));
+                Ok(())
+            }
+            Step::ConfLater => {
+                self.say(
+                    Kind::Left,
+                    format!(
+                        "{} is written by the agent, for the cluster's own network is not known here: once Multus ends, \
+                         pods that start before the agent serves get no further networks; cordon the node meanwhile",
+                        shown(&conf)
+                    ),
+                );
+                Ok(())
+            }
+        }
+    }
+
+    fn say(&mut self, kind: Kind, text: String) {
+        self.report.note(kind, text);
+    }
+
+    fn configure(&mut self) -> Result<(), InstallError> {
+        let failed = |error| InstallError::of("write our configuration to", self.written, error);
+        let bytes = self.configuration.as_bytes();
+        if let Some(log) = self.log.as_mut() {
+            let folder =
+                self.written.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            if !folder.is_dir() {
+                log.make_folder(folder).map_err(failed)?;
+            }
+            let path = real(self.written).map_err(failed)?;
+            log.about_to(&path, Left::File { sum: checksum(bytes) }, |_| false).map_err(failed)?;
+            files::place(&path, bytes, 0o600, None).map_err(failed)?;
+        }
+        self.say(Kind::Done, format!("our configuration is written to {}", shown(self.written)));
+        Ok(())
+    }
+
+    fn keep(&mut self, path: &Path, own: &str) -> Result<(), InstallError> {
+        let failed = |error| InstallError::of("keep a copy of", path, error);
+        if let Some(log) = self.log.as_mut() {
+            let is_ours = |bytes: &[u8]| runtime_conf::is_generated(bytes, own);
+            log.about_to(&real(path).map_err(failed)?, Left::Nothing, is_ours).map_err(failed)?;
+        }
+        let path = shown(path);
+        let text =
+            format!("{path} is kept, to come back; Multus takes it away when it ends, else the agent when it serves");
+        self.say(Kind::Done, text);
+        Ok(())
+    }
+
+    fn write_conf(&mut self, path: &Path, bytes: &[u8], own: &str) -> Result<(), InstallError> {
+        let failed = |error| InstallError::of("write", path, error);
+        if let Some(log) = self.log.as_mut() {
+            let path = real(path).map_err(failed)?;
+            let is_ours = |bytes: &[u8]| runtime_conf::is_generated(bytes, own);
+            log.about_to(&path, Left::File { sum: checksum(bytes) }, is_ours).map_err(failed)?;
+            files::replace_for_good(&path, bytes).map_err(failed)?;
+        }
+        let path = shown(path);
+        let text =
+            format!("{path} is written: the runtime takes it when Multus's is gone, and pods wait for the agent then");
+        self.say(Kind::Done, text);
+        Ok(())
+    }
+}
+
+/// The path with its folder's links followed, as the revert log has it.
+fn real(path: &Path) -> std::io::Result<PathBuf> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(fs::canonicalize(folder)?.join(path.file_name().unwrap_or_default()))
+}
+
+fn say_who_is_attached(migrated: &mut Migrated) {
+    let alive = migrated.containers.iter().filter(|container| container.alive);
+    let interfaces: usize = alive.clone().map(|container| container.interfaces.len()).sum();
+    let (alive, all) = (alive.count(), migrated.containers.len());
+    if alive > 0 {
+        let text =
+            format!("{alive} running containers keep their {interfaces} interfaces, and are taken over by the agent");
+        migrated.report.note(Kind::Left, text);
+    }
+    if all > alive {
+        let text = format!(
+            "{} containers are gone and were never detached: the agent shows them, GC frees what they hold",
+            all - alive
+        );
+        migrated.report.note(Kind::Left, text);
+    }
+    for network in &migrated.networks {
+        if let Some(why) = &network.refused {
+            let text = format!("network {} cannot be used, by Multus neither: {why}", network.network);
+            migrated.report.note(Kind::Warning, text);
+        }
+    }
+}
+
+fn say_what_is_next(report: &mut Report, written: &Path) {
+    let written = shown(written);
+    report.note(Kind::Left, format!("next: end Multus, then start the agent with --config {written}"));
+    report.note(Kind::Left, format!("and back: end the agent, then multus-agent migrate --back --config {written}"));
+}

@@ -1,0 +1,150 @@
+//! Changing a node over from Multus, and back: what its files say is looked at, and what `plan::migrate` decides is done.
+//!
+//! Touches no interface and no namespace of a pod. Works beside a Multus that runs.
+
+mod back;
+mod forth;
+mod handing_over;
+mod seen;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use thiserror::Error;
+
+use super::{Places, Preset, Report, Site, Wishes, look};
+use crate::cni::RawObject;
+use crate::config::{ConfigError, Settings};
+use crate::fault::CniError;
+use crate::plan::migrate::{Form, Key, Translation, translate};
+
+pub use back::back;
+pub use forth::forth;
+pub use seen::{Container, Interface, Judged};
+
+/// Our configuration's file, beside the one it was made of.
+const FILE: &str = "multus-ebpf.json";
+/// Where it goes if that is the runtime's own folder, whose every `.json` a runtime takes for a network.
+const FOLDER: &str = "multus.d";
+
+/// What the operator says.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The host's root, as we see it.
+    pub root: PathBuf,
+    /// A configuration: of Multus, or ours.
+    pub file: PathBuf,
+    /// Where ours is written, if not beside it.
+    pub to: Option<PathBuf>,
+    /// A distribution.
+    pub preset: Option<Preset>,
+    /// The folder of the runtime's confs.
+    pub conf_dir: Option<String>,
+    /// The folder of plugins.
+    pub bin_dir: Option<String>,
+    /// Say what would be done, and do nothing.
+    pub dry_run: bool,
+}
+
+/// A node, and the configuration that it is to have.
+#[derive(Debug)]
+pub struct Migration {
+    /// The file, key by key.
+    pub translation: Translation,
+    site: Site,
+    places: Places,
+    configuration: String,
+    written: PathBuf,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Error)]
+pub enum UnusableError {
+    /// It is none.
+    #[error(transparent)]
+    NoConfiguration(#[from] CniError),
+    /// Keys of it do not go together.
+    #[error(transparent)]
+    Unfit(#[from] ConfigError),
+}
+
+impl Migration {
+    /// Reads `text`, the content of `asked.file`, and looks at the host.
+    ///
+    /// # Errors
+    /// The text is no configuration. Keys that are refused are told by [`Translation::is_refused`], and nothing is done then.
+    pub fn of(asked: &Asked, text: &str) -> Result<Self, UnusableError> {
+        let translation = translate(text)?;
+        let usable = if translation.is_refused() { "{}".to_owned() } else { translation.text() };
+        let (settings, _) = Settings::parse(&usable)?;
+        let configured = settings.origin.has("cniConfigDir").then(|| settings.generator.cni_config_dir.clone());
+        let wishes = Wishes {
+            preset: asked.preset,
+            conf_dir: asked.conf_dir.clone().or(configured),
+            bin_dir: asked.bin_dir.clone().or_else(|| settings.delegation.bin_dir.clone()),
+        };
+        let places = look::found(&asked.root, &wishes);
+        let configuration = translation.on_host(&places);
+        let settings = if translation.is_refused() { settings } else { Settings::parse(&configuration)?.0 };
+        let mut site = Site {
+            root: asked.root.clone(),
+            settings,
+            wishes,
+            configuration: Some(asked.file.clone()),
+            dry_run: asked.dry_run,
+        };
+        let written = asked.to.clone().unwrap_or_else(|| beside(&asked.file, &site, &places));
+        site.configuration = Some(written.clone());
+        Ok(Self { translation, site, places, configuration, written })
+    }
+
+    /// The host.
+    pub fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// What a file says, where none of it is done.
+    pub fn told(&self) -> Migrated {
+        let configuration = serde_json::from_str(&self.configuration).unwrap_or_default();
+        Migrated {
+            from: self.translation.form,
+            keys: self.translation.keys.clone(),
+            configuration: Some(configuration).filter(|_| !self.translation.is_refused()),
+            containers: Vec::new(),
+            networks: Vec::new(),
+            report: Report { places: Some(self.places.clone()), steps: Vec::new() },
+        }
+    }
+}
+
+/// The place for ours: the file itself if it is ours, else beside it.
+fn beside(file: &Path, site: &Site, places: &Places) -> PathBuf {
+    if file.file_name().is_some_and(|name| name == FILE) {
+        return file.to_owned();
+    }
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let runtimes = site.ours("find the folder for the conf", &places.conf_dir.path).ok();
+    let is_runtimes = fs::canonicalize(folder).ok() == runtimes.and_then(|folder| fs::canonicalize(folder).ok());
+    if is_runtimes { folder.join(FOLDER).join(FILE) } else { folder.join(FILE) }
+}
+
+/// What was done, or would be.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Migrated {
+    /// Which file of Multus it was made of.
+    pub from: Form,
+    /// Its keys.
+    pub keys: Vec<Key>,
+    /// Our configuration; none where keys are refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<RawObject>,
+    /// The containers that are attached on this node.
+    pub containers: Vec<Container>,
+    /// The networks that are known on this node.
+    pub networks: Vec<Judged>,
+    /// What was done, in order.
+    #[serde(flatten)]
+    pub report: Report,
+}

@@ -1,0 +1,92 @@
+//! What is on a node that is to be changed over: attached containers, and the networks that are known without a cluster.
+//!
+//! Reads files of Multus, of libcni and of ours; changes none.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::super::Site;
+use crate::kube::at_hand;
+use crate::ops::takeover;
+use crate::plan::migrate;
+use crate::records::{Origin, Record, Records};
+
+/// A container that is attached.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Container {
+    /// Its id.
+    pub container: String,
+    /// `<namespace>/<name>` of its pod, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Who attached it: `multus`, `agent`, or `cache` where only libcni's results tell of it.
+    pub by: &'static str,
+    /// Is its namespace there? Without it only its addresses are still held.
+    pub alive: bool,
+    /// Its interfaces, the first one first.
+    pub interfaces: Vec<Interface>,
+}
+
+/// One network of a container.
+#[derive(Debug, Clone, Serialize)]
+pub struct Interface {
+    /// In the pod.
+    pub interface: String,
+    /// The network's name.
+    pub network: String,
+    /// The plugins that made it.
+    pub plugins: Vec<String>,
+}
+
+/// A network that is known.
+#[derive(Debug, Clone, Serialize)]
+pub struct Judged {
+    /// `<namespace>/<name>`.
+    pub network: String,
+    /// Why it cannot be used; none: it can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
+/// Every container that somebody attached here.
+pub(super) fn containers(cni_dir: &Path) -> Vec<Container> {
+    let records = Records::at(cni_dir).all().map(|(all, _torn)| all).unwrap_or_default();
+    let is_recorded = |record: &Record| records.iter().any(|known| known.container == record.container);
+    let told = takeover::candidates(cni_dir).into_iter().filter_map(|id| takeover::told(cni_dir, &id, None));
+    let told: Vec<Record> = told.filter(|record| !is_recorded(record)).collect();
+    let mut seen: Vec<Container> = records.iter().chain(&told).map(container).collect();
+    seen.sort_by(|a, b| (&a.pod, &a.container).cmp(&(&b.pod, &b.container)));
+    seen
+}
+
+fn container(record: &Record) -> Container {
+    let interface = |attachment: &crate::records::Attachment| Interface {
+        interface: attachment.ifname.to_string(),
+        network: attachment.network.clone(),
+        plugins: attachment.delegates.iter().map(|delegate| delegate.plugin.to_string()).collect(),
+    };
+    Container {
+        container: record.container.to_string(),
+        pod: record.pod.as_ref().map(ToString::to_string),
+        by: match record.origin {
+            Origin::Agent => "agent",
+            Origin::Multus => "multus",
+            Origin::Cache => "cache",
+        },
+        alive: record.netns.as_ref().is_some_and(|netns| netns.as_path().exists()),
+        interfaces: record.attachments.iter().map(interface).collect(),
+    }
+}
+
+/// Every network that is known without asking a cluster.
+pub(super) fn networks(site: &Site, cni_dir: &Path) -> Vec<Judged> {
+    let own = site.settings.generator.plugin.as_str();
+    let objects = site.settings.objects.as_deref().map(Path::new);
+    let mut seen = at_hand::networks(objects, &cni_dir.join("networks"));
+    seen.sort_by(|a, b| a.id.cmp(&b.id));
+    seen.iter()
+        .map(|network| Judged { network: network.id.to_string(), refused: migrate::refusal(network, own) })
+        .collect()
+}

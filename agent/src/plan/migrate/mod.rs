@@ -1,0 +1,223 @@
+//! What has to be done to a node on which Multus runs, so that we take over, and so that Multus has it back. Decided from
+//! what was seen; a node that has changed over already needs nothing.
+//!
+//! Reads nothing, and does nothing.
+
+pub mod keys;
+
+use crate::cni::NetworkConfig;
+use crate::config::Settings;
+use crate::objects::Network;
+use crate::plan::master::{self, Candidate};
+use crate::plan::{KnownNetwork, runtime_conf};
+
+pub use keys::{Fate, Form, Key, Translation, translate};
+
+/// What was seen of the node.
+#[derive(Debug)]
+pub struct Seen<'a> {
+    /// Our settings, as translated.
+    pub settings: &'a Settings,
+    /// Their text.
+    pub configuration: &'a str,
+    /// What is at the place of our configuration now.
+    pub standing: Option<&'a [u8]>,
+    /// The files in the runtime's folder.
+    pub confs: &'a [Candidate],
+    /// The networks that every pod gets by configuration, the master first; none: it is not known which.
+    pub networks: &'a [NetworkConfig],
+}
+
+/// One thing to do, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Write our configuration.
+    WriteConfiguration,
+    /// It stands there already.
+    ConfigurationStands,
+    /// Another one stands there: it is the operator's.
+    ConfigurationDiffers,
+    /// Keep a copy of this file of Multus, which goes when Multus ends or the agent serves.
+    Keep(String),
+    /// This file of Multus sorts before ours and has a name that nobody removes.
+    Shadowed(String),
+    /// Put the CNI plugin in its place.
+    PlacePlugin,
+    /// Write this text for the runtime, beside what Multus wrote.
+    WriteConf(String),
+    /// It is there already.
+    ConfStands,
+    /// The agent does that, over this file of Multus, when it serves.
+    ConfReplaced(String),
+    /// The agent does that when it serves: nobody knows the cluster's own network yet.
+    ConfLater,
+}
+
+/// What has to be done so that we take over.
+pub fn forth(seen: &Seen<'_>) -> Vec<Step> {
+    let own = seen.settings.generator.plugin.as_str();
+    let mut steps = vec![match seen.standing {
+        None => Step::WriteConfiguration,
+        Some(bytes) if bytes == seen.configuration.as_bytes() => Step::ConfigurationStands,
+        Some(_) => Step::ConfigurationDiffers,
+    }];
+    let superseded = runtime_conf::superseded(seen.confs, runtime_conf::FILE, own);
+    steps.extend(superseded.into_iter().map(|file| Step::Keep(file.to_owned())));
+    let is_multus = |file: &&Candidate| {
+        let content = file.content.as_deref().unwrap_or_default();
+        file.file.as_str() < runtime_conf::FILE && master::leads_to_multus(content, own)
+    };
+    let shadowing =
+        seen.confs.iter().filter(is_multus).filter(|file| !runtime_conf::names().contains(&file.file.as_str()));
+    steps.extend(shadowing.map(|file| Step::Shadowed(file.file.clone())));
+    steps.push(Step::PlacePlugin);
+    steps.push(conf(seen, own));
+    steps
+}
+
+/// Our file for the runtime, before Multus ends: pods that start in between wait for the agent, and do not start without
+/// their networks.
+fn conf(seen: &Seen<'_>, own: &str) -> Step {
+    let standing = seen.confs.iter().find(|file| file.file == runtime_conf::FILE);
+    match standing.map(|file| &file.content) {
+        Some(Ok(bytes)) if runtime_conf::is_generated(bytes, own) => Step::ConfStands,
+        // Thin mode has the same name for its own: it works until the agent is there.
+        Some(_) => Step::ConfReplaced(runtime_conf::FILE.to_owned()),
+        None if seen.settings.generator.config_file.is_some() || seen.networks.is_empty() => Step::ConfLater,
+        None => Step::WriteConf(runtime_conf::compose(seen.settings, seen.networks)),
+    }
+}
+
+/// What is wrong with a network for us; `None`: it is understood.
+pub fn refusal(network: &Network, own: &str) -> Option<String> {
+    // A spec that is empty refers to a file of confDir, which is read by the node that has it.
+    network.config.as_deref().filter(|text| !text.trim().is_empty())?;
+    match KnownNetwork::from_nad(network) {
+        Err(error) => Some(error.to_string()),
+        Ok(known) => master::multus_of(&known.config, own).map(|plugin| {
+            format!("network-attachment-definition {}: {} would call Multus for ever", network.id, plugin.plugin)
+        }),
+    }
+}
+
+/// A container that is attached under us, when the node is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "four facts that decide together")]
+pub struct Held {
+    /// The ADD was done, and no DEL has begun.
+    pub is_attached: bool,
+    /// Its namespace is there, or nobody knows where it is.
+    pub may_live: bool,
+    /// Is anything left to undo?
+    pub is_due: bool,
+    /// Multus has its own note of all its networks.
+    pub is_noted: bool,
+}
+
+/// What becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fortune {
+    /// Its DEL is done now: nobody will ask for it.
+    Finish,
+    /// Multus goes by the note that it has.
+    Noted,
+    /// Multus gets a note, so that its DEL undoes what we attached.
+    Note,
+}
+
+/// What becomes of a container when the node is given back.
+pub fn back(held: Held) -> Fortune {
+    match held {
+        Held { is_attached: true, may_live: true, is_due: true, is_noted: true } => Fortune::Noted,
+        Held { is_attached: true, may_live: true, is_due: true, is_noted: false } => Fortune::Note,
+        _ => Fortune::Finish,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::names::NadRef;
+
+    const MULTUS: &str = r#"{"cniVersion":"0.3.1","name":"multus-cni-network","type":"multus-shim"}"#;
+    const THIN: &str = r#"{"cniVersion":"1.0.0","name":"multus-cni-network","plugins":[{"type":"multus"}]}"#;
+    const BRIDGE: &str = r#"{"cniVersion":"1.0.0","name":"cbr0","type":"bridge","capabilities":{"portMappings":true}}"#;
+
+    fn steps(config: &str, standing: Option<&[u8]>, files: &[(&str, &str)], networks: &[NetworkConfig]) -> Vec<Step> {
+        let (settings, _) = Settings::parse(config).unwrap();
+        let candidate =
+            |(file, text): &(&str, &str)| Candidate { file: (*file).to_owned(), content: Ok(text.as_bytes().to_vec()) };
+        let confs: Vec<Candidate> = files.iter().map(candidate).collect();
+        forth(&Seen { settings: &settings, configuration: config, standing, confs: &confs, networks })
+    }
+
+    #[test]
+    fn our_conf_waits_behind_multus_own() {
+        let config = r#"{"cniConfigDir":"/c"}"#;
+        let master = NetworkConfig::parse(BRIDGE.as_bytes(), None).unwrap();
+        let ours = runtime_conf::compose(&Settings::parse(config).unwrap().0, std::slice::from_ref(&master));
+        assert!(ours.contains("portMappings"));
+        let files = [("00-multus.conf", MULTUS), ("10-bridge.conf", BRIDGE)];
+        let first = steps(config, None, &files, std::slice::from_ref(&master));
+        let wanted = [
+            Step::WriteConfiguration,
+            Step::Keep("00-multus.conf".to_owned()),
+            Step::PlacePlugin,
+            Step::WriteConf(ours.clone()),
+        ];
+        assert_eq!(first, wanted);
+        let files = [("00-multus.conflist", ours.as_str()), ("10-bridge.conf", BRIDGE)];
+        let again = steps(config, Some(config.as_bytes()), &files, std::slice::from_ref(&master));
+        assert_eq!(again, [Step::ConfigurationStands, Step::PlacePlugin, Step::ConfStands]);
+    }
+
+    #[test]
+    fn what_is_not_known_or_not_multus_to_decide_is_left() {
+        let config = r#"{"cniConfigDir":"/c"}"#;
+        let files = [("00-multus.conflist", THIN), ("00-a-multus.conf", MULTUS), ("70-multus.conf", MULTUS)];
+        let seen = steps(config, Some(b"{}"), &files, &[]);
+        let wanted = [
+            Step::ConfigurationDiffers,
+            Step::Shadowed("00-a-multus.conf".to_owned()),
+            Step::PlacePlugin,
+            Step::ConfReplaced("00-multus.conflist".to_owned()),
+        ];
+        assert_eq!(seen, wanted);
+        assert_eq!(steps(config, None, &[], &[]).last(), Some(&Step::ConfLater));
+    }
+
+    #[test]
+    fn networks_that_cannot_be_used_are_named() {
+        let refused = |config: &str| {
+            let id = NadRef::new("default", "lan").unwrap();
+            let network = Network { id, config: Some(config.to_owned()), annotations: BTreeMap::new() };
+            refusal(&network, "multus-shim")
+        };
+        assert_eq!(refused(BRIDGE), None);
+        assert_eq!(refused(""), None);
+        for (config, part) in
+            [(r#"{"plugins":[]}"#, "empty list"), ("{", "default/lan"), (r#"{"type":"multus"}"#, "for ever")]
+        {
+            let text = refused(config).unwrap_or_default();
+            assert!(text.contains(part), "{config}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_container_goes_back_with_a_note_or_is_finished() {
+        let live = Held { is_attached: true, may_live: true, is_due: true, is_noted: false };
+        let table = [
+            (live, Fortune::Note),
+            (Held { is_noted: true, ..live }, Fortune::Noted),
+            (Held { is_attached: false, ..live }, Fortune::Finish),
+            (Held { may_live: false, ..live }, Fortune::Finish),
+            (Held { is_due: false, ..live }, Fortune::Finish),
+            (Held { may_live: false, is_noted: true, ..live }, Fortune::Finish),
+        ];
+        for (held, wanted) in table {
+            assert_eq!(back(held), wanted, "{held:?}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Other hosts than the lab's: thin mode, distributions, a configuration that cannot be used. Files alone.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::install::tree::{FLANNEL, SHIM, Tree, sentences};
+
+const K3S_CONF: &str = "/var/lib/rancher/k3s/agent/etc/cni/net.d";
+const K3S_BIN: &str = "/var/lib/rancher/k3s/data/cni";
+const GENERATED: &str = r#"{"capabilities":{"portMappings":true},"cniVersion":"0.3.1","name":"multus-cni-network","clusterNetwork":"/host/etc/cni/net.d/10-flannel.conflist","type":"multus-shim","daemonSocketDir":"/run/multus"}"#;
+
+/// What thin mode writes at 1.0.0: a list under the very name of ours.
+fn thin() -> String {
+    let delegate: Value = serde_json::from_str(FLANNEL).expect("JSON");
+    let plugin = json!({
+        "type": "multus", "capabilities": {"portMappings": true}, "kubeconfig": "/etc/cni/net.d/multus.d/multus.kubeconfig",
+        "cniConf": "/host/etc/cni/multus/net.d", "delegates": [delegate]
+    });
+    json!({"cniVersion": "1.0.0", "name": "cbr0", "plugins": [plugin]}).to_string()
+}
+
+/// `migrate` of a file of this host.
+fn migrate(tree: &Tree, file: &str, more: &[&str]) -> lab::process::Finished {
+    let shim = tree.root.with_extension("shim");
+    fs::write(&shim, SHIM).expect("write a plugin");
+    let mut command = std::process::Command::new(lab::agent::program("multus-agent"));
+    command.arg("migrate").arg("--host-root").arg(&tree.root).arg("--config").arg(tree.path(file)).args(more);
+    if !more.contains(&"--back") {
+        command.arg("--shim").arg(shim);
+    }
+    lab::process::run(&mut command, b"", std::time::Duration::from_secs(20))
+}
+
+fn document(done: &lab::process::Finished) -> Value {
+    assert_eq!(done.code, Some(0), "{}\n{}", done.out(), done.err());
+    serde_json::from_slice(&done.stdout).expect("JSON")
+}
+
+#[test]
+fn hosts_of_either_mode_are_changed_over_and_back_byte_for_byte() {
+    needs_programs!();
+    // Name, the file, the runtime's folder, that of plugins, Multus's conf and its text, and where ours goes.
+    let k3s = |tree: &Tree| {
+        tree.folders(&[K3S_BIN, "/var/lib/rancher/k3s/data"]);
+    };
+    type Make<'a> = &'a dyn Fn(&Tree);
+    let thin = thin();
+    let table: [(&str, &str, &str, &str, &str, Make<'_>); 3] = [
+        ("thick", "00-multus.conf", "/etc/cni/net.d", "/opt/cni/bin", GENERATED, &|_| {}),
+        ("k3s", "00-multus.conf", K3S_CONF, K3S_BIN, GENERATED, &k3s),
+        ("thin", "00-multus.conflist", "/etc/cni/net.d", "/opt/cni/bin", &thin, &|_| {}),
+    ];
+    for (name, file, conf_dir, bin_dir, text, make) in table {
+        let tree = Tree::new(&format!("migrate-{name}"));
+        make(&tree);
+        let file = format!("{conf_dir}/{file}");
+        tree.folders(&[bin_dir])
+            .file(&format!("{conf_dir}/10-flannel.conflist"), FLANNEL, 0o644)
+            .file(&file, text, 0o600);
+        tree.file(&format!("{bin_dir}/multus"), "theirs", 0o755).file(
+            &format!("{bin_dir}/multus-shim"),
+            "theirs",
+            0o755,
+        );
+        tree.file("/var/lib/cni/multus/results/x", "", 0o600);
+        let before = tree.snapshot();
+        let done = document(&migrate(&tree, &file, &["-o", "json"]));
+        let ours = format!("{conf_dir}/multus.d/multus-ebpf.json");
+        let written: Value = serde_json::from_slice(&fs::read(tree.path(&ours)).expect("ours")).expect("JSON");
+        assert_eq!(written["cniConfigDir"], conf_dir, "{name}: {written:#}");
+        assert_eq!(written, done["configuration"], "{name}");
+        assert!(fs::read_to_string(tree.path(&format!("{bin_dir}/multus-shim"))).unwrap().contains("multus-ebpf"));
+        assert_eq!(fs::read_to_string(tree.path(&file)).unwrap(), text, "{name}: Multus goes on");
+        if name == "thin" {
+            assert!(sentences(&done).contains("stays until the agent serves"), "{}", sentences(&done));
+            assert_eq!(
+                (&written["overrideNetworkName"], &written["delegates"][0]["name"]),
+                (&json!(true), &json!("cbr0"))
+            );
+        } else {
+            let conf = fs::read_to_string(tree.path(&format!("{conf_dir}/00-multus.conflist"))).expect("our conf");
+            assert!(conf.contains("portMappings") || !FLANNEL.contains("portMappings"), "{name}: {conf}");
+        }
+        let back = migrate(&tree, &ours, &["--back"]);
+        assert_eq!(back.code, Some(0), "{name}: {}\n{}", back.out(), back.err());
+        tree.assert_is(&before, &format!("{name}: there and back"));
+        document(&migrate(&tree, &file, &["-o", "json"]));
+        let off = tree.run(&["uninstall"], &written);
+        assert_eq!(off.code, Some(0), "{name}: {}\n{}", off.out(), off.err());
+        tree.assert_is(&before, &format!("{name}: there and off"));
+    }
+}
+
+#[test]
+fn nothing_is_done_while_a_key_is_refused_and_all_of_them_are_named() {
+    needs_programs!();
+    let tree = Tree::new("migrate-refused");
+    let config =
+        json!({"metricsPort": "9091", "connectionLimit": 0, "logLevel": "verbose", "socketdir": "/host/run/multus/"});
+    tree.folders(&["/etc/cni/net.d", "/opt/cni/bin"]).file("/root/daemon-config.json", &config.to_string(), 0o644);
+    let before = tree.snapshot();
+    let done = migrate(&tree, "/root/daemon-config.json", &[]);
+    assert_eq!(done.code, Some(1), "{}\n{}", done.out(), done.err());
+    assert_eq!(done.out().matches("REFUSED").count(), 2, "{}", done.out());
+    tree.assert_is(&before, "a refusal");
+    let missing = migrate(&tree, "/root/multus-ebpf.json", &["--back"]);
+    assert!(missing.code == Some(1) && missing.err().contains("that is done"), "{}", missing.err());
+    tree.file("/root/x.json", "[", 0o644);
+    let odd = migrate(&tree, "/root/x.json", &[]);
+    assert!(odd.code == Some(1) && odd.err().contains("JSON"), "{}", odd.err());
+}
+
+#[test]
+fn what_the_operator_changed_in_ours_stays() {
+    needs_programs!();
+    let tree = Tree::new("migrate-edited");
+    tree.folders(&["/opt/cni/bin"]).file("/etc/cni/net.d/10-flannel.conflist", FLANNEL, 0o644);
+    tree.file("/root/daemon-config.json", r#"{"logLevel":"verbose"}"#, 0o644);
+    document(&migrate(&tree, "/root/daemon-config.json", &["-o", "json"]));
+    let edited = r#"{"logLevel":"debug","cniConfigDir":"/etc/cni/net.d"}"#;
+    tree.file("/root/multus-ebpf.json", edited, 0o600);
+    let again = document(&migrate(&tree, "/root/daemon-config.json", &["-o", "json"]));
+    assert!(sentences(&again).contains("stays as it is"), "{}", sentences(&again));
+    assert_eq!(fs::read_to_string(tree.path("/root/multus-ebpf.json")).unwrap(), edited);
+    let back = migrate(&tree, "/root/multus-ebpf.json", &["--back"]);
+    assert_eq!(back.code, Some(1), "what somebody changed is told and left: {}", back.out());
+    assert!(tree.path("/root/multus-ebpf.json").exists() && !tree.path("/etc/cni/net.d/00-multus.conflist").exists());
+}
