@@ -137,6 +137,7 @@ fn a_node_is_taken_over_and_given_back_with_no_interface_touched_and_every_del_c
     assert_eq!((picture(&cam), picture(&dish)), (cams, dishs.clone()), "no interface was touched");
     let listed = world.agent.cli(&world.lab, &["get", "attachments", "-o", "json"]).out();
     assert_eq!(listed.matches(r#""origin": "multus""#).count(), 4, "{listed}");
+    assert_eq!(listed.matches(r#""network": "default/lan""#).count(), 2, "as Multus called it: {listed}");
     let tv = world.lab.pod("tv").networks(r#"[{"name":"lan"},{"name":"lan","interface":"dlna"}]"#);
     world.add(&tv).expect_ok();
     let tvs = picture(&tv);

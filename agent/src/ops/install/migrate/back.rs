@@ -4,7 +4,7 @@
 //! Touches no interface: what was attached goes on working, uncounted and without a relay.
 
 use super::super::{Drained, InstallError, Kind, Report, Site, remains, take};
-use super::{Migration, handing_over};
+use super::{Migration, handing_over, seen};
 use crate::plan::migrate::{Fortune, Held, back as decide};
 use crate::records::{Record, Records, State};
 
@@ -52,7 +52,7 @@ fn hand_over_all(
     let cni_dir = site.cni_dir()?;
     let (mut gone, mut left) = (Vec::new(), Vec::new());
     for record in all {
-        let may_live = record.netns.as_ref().is_none_or(|netns| netns.as_path().exists());
+        let may_live = record.netns.is_none() || seen::is_alive(site, &record);
         let is_noted = handing_over::is_noted(&cni_dir, &record);
         let (is_attached, is_due) = (record.state == State::Added, !record.due().is_empty());
         match decide(Held { is_attached, may_live, is_due, is_noted }) {

@@ -61,7 +61,7 @@ pub fn forth(migration: &Migration, shim: &Path) -> Result<Migrated, InstallErro
     for step in decide(&seen) {
         doing.perform(step, site.settings.generator.plugin.as_str())?;
     }
-    migrated.containers = seen::containers(&cni_dir);
+    migrated.containers = seen::containers(site, &cni_dir);
     migrated.networks = seen::networks(site, &cni_dir);
     say_who_is_attached(&mut migrated);
     say_what_is_next(&mut migrated.report, &migration.written);
@@ -212,20 +212,21 @@ fn say_who_is_attached(migrated: &mut Migrated) {
     let interfaces: usize = alive.clone().map(|container| container.interfaces.len()).sum();
     let (alive, all) = (alive.count(), migrated.containers.len());
     if alive > 0 {
-        let text =
-            format!("{alive} running containers keep their {interfaces} interfaces, and are taken over by the agent");
+        let text = format!(
+            "running containers: {alive} with {interfaces} interfaces, which they keep; the agent takes them over"
+        );
         migrated.report.note(Kind::Left, text);
     }
     if all > alive {
+        let gone = all - alive;
         let text = format!(
-            "{} containers are gone and were never detached: the agent shows them, GC frees what they hold",
-            all - alive
+            "containers that are gone and were never detached: {gone}; the agent shows them, GC frees what they hold"
         );
         migrated.report.note(Kind::Left, text);
     }
     for network in &migrated.networks {
         if let Some(why) = &network.refused {
-            let text = format!("network {} cannot be used, by Multus neither: {why}", network.network);
+            let text = format!("network {} cannot be used: {why}", network.network);
             migrated.report.note(Kind::Warning, text);
         }
     }
