@@ -13,7 +13,7 @@ pub const GROUPS: [(&str, &[&str]); 5] = [
     ("Why does a pod not get its network?", &["explain", "lint", "trace"]),
     ("What is on the wire?", &["top", "relay", "capture"]),
     ("The agent itself", &["config", "log-level", "sysdump", "version"]),
-    ("On a node", &["run", "install", "uninstall", "drain", "completion", "man"]),
+    ("On a node", &["run", "install", "migrate", "uninstall", "drain", "completion", "man"]),
 ];
 
 /// The tree of commands without what a terminal needs.

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use crate::cni::{Args, CniResult, NetworkConfig, RawObject, Request, request};
-use crate::names::{ContainerId, IfName, NetnsPath};
+use crate::names::{ContainerId, IfName, NadRef, NetnsPath};
 use crate::ops::context::Context;
 use crate::ops::{links, recording};
 use crate::plan::Attachment;
@@ -16,6 +16,8 @@ use crate::records::{self, Origin, Record, Stage, State};
 
 /// One network of a container, as others noted it down.
 struct Trace {
+    /// What its owner calls it, where that was noted.
+    label: Option<String>,
     config: NetworkConfig,
     ifname: IfName,
     args: String,
@@ -73,9 +75,11 @@ fn of_scratch(noted: Vec<Noted>, kept: &[Entry], master: Option<&IfName>) -> Vec
         let default = if at == 0 { "eth0".to_owned() } else { format!("net{at}") };
         let Some(ifname) = named.or_else(|| IfName::new(default).ok()) else { continue };
         let entry = kept.iter().filter(same_network).find(|entry| entry.ifname == ifname);
+        let label = Some(noted.label).filter(|label| is_label(label, noted.config.name.as_str()));
         traces.push(match entry.cloned().and_then(trace) {
-            Some(trace) => trace,
+            Some(trace) => Trace { label, ..trace },
             None => Trace {
+                label,
                 args: args_of(kept, &noted.extra_args),
                 config: noted.config,
                 capabilities: noted.capabilities,
@@ -86,6 +90,11 @@ fn of_scratch(noted: Vec<Noted>, kept: &[Entry], master: Option<&IfName>) -> Vec
         });
     }
     traces
+}
+
+/// Is this what a network may be called: its own name, or that of a NetworkAttachmentDefinition?
+fn is_label(label: &str, name: &str) -> bool {
+    label == name || label.split_once('/').is_some_and(|(namespace, name)| NadRef::new(namespace, name).is_ok())
 }
 
 /// The pairs that are the same for every network of a container, and `further` ones.
@@ -108,6 +117,7 @@ fn trace(entry: Entry) -> Option<Trace> {
     let text = entry.config?;
     let config = NetworkConfig::parse(text.as_bytes(), Some(entry.network.as_str())).ok()?;
     Some(Trace {
+        label: None,
         config,
         ifname: entry.ifname,
         args: entry.args,
@@ -157,6 +167,7 @@ fn attachment(
     for delegate in &mut recorded.delegates {
         delegate.args.clone_from(&trace.args);
     }
+    recorded.network = trace.label.unwrap_or(recorded.network);
     if let Some(result) = &trace.result {
         recording::note(&mut recorded, &attachment, result)?;
     }

@@ -1,11 +1,17 @@
 //! Other hosts than the lab's: thin mode, distributions, a configuration that cannot be used. Files alone.
 
 use std::fs;
+use std::process::Command;
+use std::time::Duration;
 
+use lab::agent;
+use lab::process::{self, Finished};
+use lab::sys::{Killed, kill_at_change};
 use serde_json::{Value, json};
 
 use crate::install::tree::{FLANNEL, SHIM, Tree, sentences};
 
+const MASTER: &str = r#"{"name":"cbr0","cniVersion":"1.0.0","plugins":[{"type":"flannel"},{"type":"portmap","capabilities":{"portMappings":true}}]}"#;
 const K3S_CONF: &str = "/var/lib/rancher/k3s/agent/etc/cni/net.d";
 const K3S_BIN: &str = "/var/lib/rancher/k3s/data/cni";
 const GENERATED: &str = r#"{"capabilities":{"portMappings":true},"cniVersion":"0.3.1","name":"multus-cni-network","clusterNetwork":"/host/etc/cni/net.d/10-flannel.conflist","type":"multus-shim","daemonSocketDir":"/run/multus"}"#;
@@ -21,18 +27,22 @@ fn thin() -> String {
 }
 
 /// `migrate` of a file of this host.
-fn migrate(tree: &Tree, file: &str, more: &[&str]) -> lab::process::Finished {
+fn command(tree: &Tree, file: &str, more: &[&str]) -> Command {
     let shim = tree.root.with_extension("shim");
     fs::write(&shim, SHIM).expect("write a plugin");
-    let mut command = std::process::Command::new(lab::agent::program("multus-agent"));
+    let mut command = Command::new(agent::program("multus-agent"));
     command.arg("migrate").arg("--host-root").arg(&tree.root).arg("--config").arg(tree.path(file)).args(more);
     if !more.contains(&"--back") {
         command.arg("--shim").arg(shim);
     }
-    lab::process::run(&mut command, b"", std::time::Duration::from_secs(20))
+    command
 }
 
-fn document(done: &lab::process::Finished) -> Value {
+fn migrate(tree: &Tree, file: &str, more: &[&str]) -> Finished {
+    process::run(&mut command(tree, file, more), b"", Duration::from_secs(20))
+}
+
+fn document(done: &Finished) -> Value {
     assert_eq!(done.code, Some(0), "{}\n{}", done.out(), done.err());
     serde_json::from_slice(&done.stdout).expect("JSON")
 }
@@ -80,7 +90,7 @@ fn hosts_of_either_mode_are_changed_over_and_back_byte_for_byte() {
             );
         } else {
             let conf = fs::read_to_string(tree.path(&format!("{conf_dir}/00-multus.conflist"))).expect("our conf");
-            assert!(conf.contains("portMappings") || !FLANNEL.contains("portMappings"), "{name}: {conf}");
+            assert!(conf.contains("portMappings"), "the cluster network's own: {name}: {conf}");
         }
         let back = migrate(&tree, &ours, &["--back"]);
         assert_eq!(back.code, Some(0), "{name}: {}\n{}", back.out(), back.err());
@@ -126,4 +136,35 @@ fn what_the_operator_changed_in_ours_stays() {
     let back = migrate(&tree, "/root/multus-ebpf.json", &["--back"]);
     assert_eq!(back.code, Some(1), "what somebody changed is told and left: {}", back.out());
     assert!(tree.path("/root/multus-ebpf.json").exists() && !tree.path("/etc/cni/net.d/00-multus.conflist").exists());
+}
+
+#[test]
+fn killed_before_any_change_there_or_back_the_way_back_is_found() {
+    needs_programs!();
+    let tree = Tree::new("migrate-killed");
+    tree.file("/etc/cni/net.d/10-flannel.conflist", FLANNEL, 0o644).file("/opt/cni/bin/multus-shim", "theirs", 0o755);
+    tree.file("/etc/cni/net.d/00-multus.conf", GENERATED, 0o600).folders(&["/var/lib/cni/multus/results"]);
+    let file = "/etc/cni/net.d/00-multus.conf";
+    // Multus has no note here, so that its folder goes when it is empty.
+    let before = tree.file("/var/lib/cni/multus/results/x", "", 0o600).snapshot();
+    for is_back in [false, true] {
+        let mut steps = 0;
+        loop {
+            if is_back {
+                document(&migrate(&tree, file, &["-o", "json"]));
+            }
+            let mut command = command(&tree, file, if is_back { &["--back"] } else { &[] });
+            let ended = kill_at_change(command.stdout(std::process::Stdio::null()), steps);
+            let done = migrate(&tree, file, &["--back"]);
+            assert_eq!(done.code, Some(0), "{}\n{}", done.out(), done.err());
+            tree.assert_is(&before, &format!("a kill before change {steps}, on the way back: {is_back}"));
+            if let Killed::Ended(code) = ended {
+                assert_eq!(code, 0);
+                break;
+            }
+            steps += 1;
+            assert!(steps < 150, "it never ends");
+        }
+        assert!(steps >= 8, "only {steps} changes were seen");
+    }
 }

@@ -212,6 +212,6 @@ mod tests {
         );
         let sequences: Vec<&str> = drawn.split('\u{1b}').skip(1).collect();
         let is_ours = |text: &&str| text.starts_with('[') && text.find(['H', 'm']).is_some_and(|at| at < 9);
-        assert!(sequences.iter().all(|text| is_ours(text)), "{sequences:?}");
+        assert!(sequences.iter().all(is_ours), "{sequences:?}");
     }
 }

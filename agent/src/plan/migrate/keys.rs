@@ -143,8 +143,8 @@ pub fn translate(text: &str) -> Result<Translation, CniError> {
 /// The object that Multus reads: of a list, its plugin with the list's own `cniVersion` and `name`.
 fn multus_of(whole: &RawObject) -> Result<RawObject, CniError> {
     let Some(plugins) = whole.list("plugins")? else { return Ok(whole.clone()) };
-    let leads = |plugin: &&Box<RawValue>| master::leads_to_multus(plugin.get().as_bytes(), NETWORK);
-    let Some(plugin) = plugins.iter().find(leads) else {
+    let leads = |plugin: &&RawValue| master::leads_to_multus(plugin.get().as_bytes(), NETWORK);
+    let Some(plugin) = plugins.iter().map(AsRef::as_ref).find(leads) else {
         let none = "none of the plugins of this list is Multus";
         return Err(CniError::new(crate::fault::code::INVALID_CONFIG, none)
             .remedy("name Multus's own file: its daemon-config.json, or 00-multus.conf or 00-multus.conflist"));

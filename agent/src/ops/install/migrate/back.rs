@@ -3,10 +3,14 @@
 //!
 //! Touches no interface: what was attached goes on working, uncounted and without a relay.
 
+use std::path::Path;
+
 use super::super::{Drained, InstallError, Kind, Report, Site, remains, take};
-use super::{Migration, handing_over};
+use super::{Migration, handing_over, seen};
+use crate::names::ContainerId;
+use crate::ops::takeover;
 use crate::plan::migrate::{Fortune, Held, back as decide};
-use crate::records::{Record, Records, State};
+use crate::records::{Origin, Record, Records, State};
 
 /// Gives the node back. `drained`: what came of asking the agent to end.
 ///
@@ -31,6 +35,9 @@ pub fn back(migration: &Migration, drained: &Drained) -> Result<Report, InstallE
         left = hand_over_all(site, (records, all), &mut report)?;
         take::notes(site, &cni_dir, &mut report);
     }
+    for record in told_by_results_alone(site, &cni_dir) {
+        left.extend(hand_over(site, record, Kind::Done, &mut report)?);
+    }
     take::revert(site, &cni_dir, left.is_empty(), &mut report)?;
     take::socket(site, &mut report);
     drop(own);
@@ -52,7 +59,7 @@ fn hand_over_all(
     let cni_dir = site.cni_dir()?;
     let (mut gone, mut left) = (Vec::new(), Vec::new());
     for record in all {
-        let may_live = record.netns.as_ref().is_none_or(|netns| netns.as_path().exists());
+        let may_live = record.netns.is_none() || seen::is_alive(site, &record);
         let is_noted = handing_over::is_noted(&cni_dir, &record);
         let (is_attached, is_due) = (record.state == State::Added, !record.due().is_empty());
         match decide(Held { is_attached, may_live, is_due, is_noted }) {
@@ -66,6 +73,14 @@ fn hand_over_all(
         left.extend(hand_over(site, record, Kind::Left, report)?);
     }
     Ok(left)
+}
+
+/// Running containers whose records were lost: libcni's results still say what they have.
+fn told_by_results_alone(site: &Site, cni_dir: &Path) -> Vec<Record> {
+    let is_recorded = |id: &ContainerId| Records::at(cni_dir).load(id).is_ok_and(|record| record.is_some());
+    let candidates = takeover::candidates(cni_dir).into_iter().filter(|id| !is_recorded(id));
+    let told = candidates.filter_map(|id| takeover::told(cni_dir, &id, None));
+    told.filter(|record| record.origin == Origin::Cache && seen::is_alive(site, record)).collect()
 }
 
 /// Gives one container; it comes back where that cannot be done.

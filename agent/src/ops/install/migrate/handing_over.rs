@@ -29,13 +29,12 @@ pub(super) fn hand_over(cni_dir: &Path, record: &Record) -> io::Result<()> {
     let results = Results::at(cni_dir);
     let mut noted = Vec::new();
     for (at, attachment) in due(record).enumerate() {
-        let entry = match of_cache(&results, record, attachment) {
-            Some(entry) => entry,
-            None => {
-                let entry = of_record(record, attachment)?;
-                results.save(&entry)?;
-                entry
-            }
+        let entry = if let Some(entry) = of_cache(&results, record, attachment) {
+            entry
+        } else {
+            let entry = of_record(record, attachment)?;
+            results.save(&entry)?;
+            entry
         };
         noted.push(note(record, at, attachment, &entry)?);
     }

@@ -95,6 +95,7 @@ impl Migration {
             dry_run: asked.dry_run,
         };
         let written = asked.to.clone().unwrap_or_else(|| beside(&asked.file, &site, &places));
+        let written = std::path::absolute(&written).unwrap_or(written);
         site.configuration = Some(written.clone());
         Ok(Self { translation, site, places, configuration, written })
     }

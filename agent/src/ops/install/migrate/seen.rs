@@ -11,6 +11,7 @@ use crate::kube::at_hand;
 use crate::ops::takeover;
 use crate::plan::migrate;
 use crate::records::{Origin, Record, Records};
+use crate::sys::rooted::Root;
 
 /// A container that is attached.
 #[derive(Debug, Clone, Serialize)]
@@ -51,17 +52,23 @@ pub struct Judged {
 }
 
 /// Every container that somebody attached here.
-pub(super) fn containers(cni_dir: &Path) -> Vec<Container> {
+pub(super) fn containers(site: &Site, cni_dir: &Path) -> Vec<Container> {
     let records = Records::at(cni_dir).all().map(|(all, _torn)| all).unwrap_or_default();
     let is_recorded = |record: &Record| records.iter().any(|known| known.container == record.container);
     let told = takeover::candidates(cni_dir).into_iter().filter_map(|id| takeover::told(cni_dir, &id, None));
     let told: Vec<Record> = told.filter(|record| !is_recorded(record)).collect();
-    let mut seen: Vec<Container> = records.iter().chain(&told).map(container).collect();
+    let mut seen: Vec<Container> = records.iter().chain(&told).map(|record| container(site, record)).collect();
     seen.sort_by(|a, b| (&a.pod, &a.container).cmp(&(&b.pod, &b.container)));
     seen
 }
 
-fn container(record: &Record) -> Container {
+/// Is the container's namespace there, as far as we can see?
+pub(super) fn is_alive(site: &Site, record: &Record) -> bool {
+    let is_there = |path: &Path| path.exists() || Root::at(&site.root).resolve(path).is_ok_and(|path| path.exists());
+    record.netns.as_ref().is_some_and(|netns| is_there(netns.as_path()))
+}
+
+fn container(site: &Site, record: &Record) -> Container {
     let interface = |attachment: &crate::records::Attachment| Interface {
         interface: attachment.ifname.to_string(),
         network: attachment.network.clone(),
@@ -75,7 +82,7 @@ fn container(record: &Record) -> Container {
             Origin::Multus => "multus",
             Origin::Cache => "cache",
         },
-        alive: record.netns.as_ref().is_some_and(|netns| netns.as_path().exists()),
+        alive: is_alive(site, record),
         interfaces: record.attachments.iter().map(interface).collect(),
     }
 }
