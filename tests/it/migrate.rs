@@ -182,21 +182,25 @@ fn what_multus_never_knew_and_what_is_gone_is_not_left_to_it() {
     document(&node.migrate(&["-o", "json"]));
     let (world, (_, ours), _) = node.swap();
     let (live, gone) = (world.attached("live", "lan"), world.attached("gone", "lan"));
+    let torn = world.attached("torn", "lan");
     // Half of libcni's entries are lost: a note is made of the record then.
     fs::remove_file(multus::result_file(&world.lab, &live, "lan", "net1")).expect("lose a result");
     let World { mut agent, lab, .. } = world;
     agent.kill9();
     gone.netns.remove();
     let held = plugins::allocations(&lab.ipam_dir).len();
+    fs::write(lab.cni_dir.join(format!("records/{}.record", torn.id)), "").expect("tear a record");
     let dry = migrate(&lab, &ours, &["--back", "--dry-run"]);
     assert!(dry.code == Some(0) && dry.out().contains("default/live is noted"), "{}\n{}", dry.out(), dry.err());
     assert!(!multus::scratch(&lab, &live).exists() && ours.exists());
     let back = migrate(&lab, &ours, &["--back"]);
     assert_eq!(back.code, Some(0), "{}\n{}", back.out(), back.err());
-    assert_eq!(plugins::allocations(&lab.ipam_dir).len() * 2, held, "{}", back.out());
+    assert_eq!(plugins::allocations(&lab.ipam_dir).len() * 3, held * 2, "one of three is gone: {}", back.out());
     assert!(!multus::scratch(&lab, &gone).exists());
-    multus::detach(&lab, &live);
-    assert_eq!(live.netns.link_names(), [""; 0]);
+    for pod in [&live, &torn] {
+        multus::detach(&lab, pod);
+        assert_eq!(pod.netns.link_names(), [""; 0], "{}", pod.name);
+    }
     assert_eq!(plugins::allocations(&lab.ipam_dir), [""; 0]);
 }
 

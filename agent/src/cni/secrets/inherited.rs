@@ -73,7 +73,7 @@ mod tests {
         ("NODE", "worker-north-1"),
         ("KUBECONFIG", "/etc/kubernetes/admin.conf"),
         ("API_TOKEN", "t0k3"),
-        ("HOME", "/root/of/all"),
+        ("HOME", "/srv/of/all"),
         ("MODE", "plain"),
     ];
 
@@ -86,8 +86,8 @@ mod tests {
 
     #[test]
     fn what_is_inherited_goes_but_for_what_everybody_has() {
-        let words = "/usr/bin:/bin /root/of/all /etc/kubernetes/admin.conf pass-of-proxy worker-north-1 t0k3 plain";
-        let wanted = "/usr/bin:/bin /root/of/all /etc/kubernetes/admin.conf \
+        let words = "/usr/bin:/bin /srv/of/all /etc/kubernetes/admin.conf pass-of-proxy worker-north-1 t0k3 plain";
+        let wanted = "/usr/bin:/bin /srv/of/all /etc/kubernetes/admin.conf \
             <value of HTTPS_PROXY> <value of NODE> <value of API_TOKEN> plain";
         assert_eq!(said(words), wanted);
         assert_eq!(said("by http://u:pass-of-proxy@host:8080"), "by <value of HTTPS_PROXY>");

@@ -3,10 +3,14 @@
 //!
 //! Touches no interface: what was attached goes on working, uncounted and without a relay.
 
+use std::path::Path;
+
 use super::super::{Drained, InstallError, Kind, Report, Site, remains, take};
 use super::{Migration, handing_over, seen};
+use crate::names::ContainerId;
+use crate::ops::takeover;
 use crate::plan::migrate::{Fortune, Held, back as decide};
-use crate::records::{Record, Records, State};
+use crate::records::{Origin, Record, Records, State};
 
 /// Gives the node back. `drained`: what came of asking the agent to end.
 ///
@@ -30,6 +34,9 @@ pub fn back(migration: &Migration, drained: &Drained) -> Result<Report, InstallE
     if let Some(records) = &records {
         left = hand_over_all(site, (records, all), &mut report)?;
         take::notes(site, &cni_dir, &mut report);
+    }
+    for record in told_by_results_alone(site, &cni_dir) {
+        left.extend(hand_over(site, record, Kind::Done, &mut report)?);
     }
     take::revert(site, &cni_dir, left.is_empty(), &mut report)?;
     take::socket(site, &mut report);
@@ -66,6 +73,14 @@ fn hand_over_all(
         left.extend(hand_over(site, record, Kind::Left, report)?);
     }
     Ok(left)
+}
+
+/// Running containers whose records were lost: libcni's results still say what they have.
+fn told_by_results_alone(site: &Site, cni_dir: &Path) -> Vec<Record> {
+    let is_recorded = |id: &ContainerId| Records::at(cni_dir).load(id).is_ok_and(|record| record.is_some());
+    let candidates = takeover::candidates(cni_dir).into_iter().filter(|id| !is_recorded(id));
+    let told = candidates.filter_map(|id| takeover::told(cni_dir, &id, None));
+    told.filter(|record| record.origin == Origin::Cache && seen::is_alive(site, record)).collect()
 }
 
 /// Gives one container; it comes back where that cannot be done.

@@ -4,6 +4,7 @@
 //! Multus may be at work all the while: the plugin speaks with its daemon, too, and the runtime takes its conf before ours.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::super::{InstallError, Kind, Report, Site, is_our_shim, put, shown};
@@ -11,7 +12,7 @@ use super::{Migrated, Migration, seen};
 use crate::cni::NetworkConfig;
 use crate::ops::cluster_network;
 use crate::plan::master::{self, Candidate, Rules};
-use crate::plan::migrate::{Seen, Step, forth as decide};
+use crate::plan::migrate::{Form, Seen, Step, forth as decide};
 use crate::plan::runtime_conf;
 use crate::sys::files;
 use crate::sys::revert::{Left, RevertLog, checksum};
@@ -27,8 +28,12 @@ pub fn forth(migration: &Migration, shim: &Path) -> Result<Migrated, InstallErro
     for doubt in &places.doubts {
         report.note(Kind::Warning, doubt.clone());
     }
-    let plugin = fs::read(shim).map_err(|error| InstallError::of("read the CNI plugin", shim, error))?;
-    if !is_our_shim(&plugin) {
+    let plugin = match fs::read(shim) {
+        // Whoever only wants to know what would be done has to have no plugin.
+        Err(error) if site.dry_run && error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        read => read.map_err(|error| InstallError::of("read the CNI plugin", shim, error))?,
+    };
+    if !is_our_shim(&plugin) && !site.dry_run {
         return Err(InstallError::NoShim(shown(shim)));
     }
     let cni_dir = site.cni_dir()?;
@@ -63,6 +68,11 @@ pub fn forth(migration: &Migration, shim: &Path) -> Result<Migrated, InstallErro
     }
     migrated.containers = seen::containers(site, &cni_dir);
     migrated.networks = seen::networks(site, &cni_dir);
+    if migration.translation.form == Form::Generated {
+        let text =
+            "Multus's daemon-config.json may say more than what it wrote for the runtime: name that, if there is one";
+        migrated.report.note(Kind::Warning, text);
+    }
     say_who_is_attached(&mut migrated);
     say_what_is_next(&mut migrated.report, &migration.written);
     Ok(migrated)
@@ -202,7 +212,7 @@ impl Doing<'_> {
 }
 
 /// The path with its folder's links followed, as the revert log has it.
-fn real(path: &Path) -> std::io::Result<PathBuf> {
+fn real(path: &Path) -> io::Result<PathBuf> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok(fs::canonicalize(folder)?.join(path.file_name().unwrap_or_default()))
 }
