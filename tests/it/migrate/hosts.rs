@@ -66,7 +66,7 @@ fn hosts_of_either_mode_are_changed_over_and_back_byte_for_byte() {
         make(&tree);
         let file = format!("{conf_dir}/{file}");
         tree.folders(&[bin_dir])
-            .file(&format!("{conf_dir}/10-flannel.conflist"), FLANNEL, 0o644)
+            .file(&format!("{conf_dir}/10-flannel.conflist"), MASTER, 0o644)
             .file(&file, text, 0o600);
         tree.file(&format!("{bin_dir}/multus"), "theirs", 0o755).file(
             &format!("{bin_dir}/multus-shim"),
