@@ -36,12 +36,12 @@ use crate::ops::runtime_conf::Keeper;
 use crate::ops::traces::Traces;
 use crate::ops::witness::Witness;
 use crate::records::Records;
+use crate::server;
 use crate::server::routes::Routes;
 use crate::server::socket::Socket;
-use crate::server::{self, metrics_page};
 use crate::spool::Spool;
 use crate::sys::files::private_folder;
-use crate::telemetry::{exposition::Exposition, log};
+use crate::telemetry::log;
 
 /// How often leftovers are looked at.
 const NOW_AND_THEN: Duration = Duration::from_secs(10);
@@ -122,7 +122,7 @@ async fn serve(settings: Settings, dial: log::Dial) -> Result<(), StartError> {
     let ears = tokio::spawn(discovery::follow(Arc::clone(&context), stop.clone()));
     let reflection = tokio::spawn(reflect::follow(Arc::clone(&context), stop.clone()));
     let repairs = tokio::spawn(repair::follow(Arc::clone(&context), stop.clone()));
-    let scrapes = metrics(&context, stop.clone());
+    let scrapes = tokio::spawn(server::metrics_page::follow(Arc::clone(&context), stop.clone()));
     let page = tokio::spawn(server::page::follow(Arc::clone(&context), stop.clone()));
     let statuses = tokio::spawn(owed_status::report(Arc::clone(&context)));
     let settings = &context.settings;
@@ -277,20 +277,4 @@ async fn now_and_then(context: Arc<Context>, mut host: Option<HostRunner>, mut s
             _ = stop.wait_for(|stop| *stop) => return,
         }
     }
-}
-
-fn metrics(context: &Arc<Context>, stop: watch::Receiver<bool>) -> tokio::task::JoinHandle<()> {
-    let address = context.settings.metrics_address;
-    let exposition = Exposition::new(context);
-    let context = Arc::clone(context);
-    tokio::spawn(async move {
-        let Some(address) = address else { return };
-        let exposition = Arc::new(exposition);
-        // Whoever has the address may be an agent on its way out.
-        while let Err(error) = metrics_page::serve(address, Arc::clone(&exposition), stop.clone(), &context).await {
-            tracing::error!("serve metrics on {address}: {error}");
-            context.metrics_are(Some(format!("serve metrics on {address}: {error}")));
-            tokio::time::sleep(NOW_AND_THEN).await;
-        }
-    })
 }

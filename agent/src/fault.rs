@@ -206,7 +206,7 @@ pub fn quote(value: &str) -> String {
 }
 
 /// So many of something, in words: `1 pod`, `2 pods`.
-pub fn many<N: fmt::Display + PartialEq + From<u8>>(count: N, thing: &str) -> String {
+pub fn many<N: Copy + fmt::Display + PartialEq + From<u8>>(count: N, thing: &str) -> String {
     let s = if count == N::from(1) { "" } else { "s" };
     format!("{count} {thing}{s}")
 }

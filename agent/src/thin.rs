@@ -182,7 +182,8 @@ fn leave_to_daemon(cni_dir: &Path, request: &Request) -> Result<Step, CniError> 
     let refusal = has_daemon(cni_dir);
     match &request.container_id {
         Some(container) if request.command == Command::Del => {
-            let note = Note::put_off(container.clone(), refusal.msg.clone());
+            let note =
+                Note::put_off(container.clone(), "a thin plugin was asked for it, beside this daemon".to_owned());
             let left = Spool::at(cni_dir).leave(&note);
             left.map(|()| Step::Done { output: None })
                 .map_err(|error| refusal.within(format_args!("note a DEL down: {error}")))

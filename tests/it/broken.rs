@@ -246,7 +246,7 @@ fn the_layout_of_the_host_is_told_and_folders_that_do_not_fit_it() {
     let fits = checked(conf);
     let detail = fits["detail"].as_str().unwrap_or_default();
     assert!(
-        fits["result"] == "ok" && detail.starts_with("k3s; configurations in") && detail.contains(conf),
+        fits["result"] == "ok" && detail.starts_with("k3s-old; configurations in") && detail.contains(conf),
         "{fits:#}"
     );
     let other = checked("/etc/cni/net.d");

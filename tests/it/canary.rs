@@ -73,7 +73,7 @@ struct Planted {
 
 impl Planted {
     fn new() -> Self {
-        let builder = Builder::new("canary");
+        let builder = Builder::new("planted");
         install(&builder.lab.bin_dir);
         let api = builder.lab.node.enter(ApiServer::start).expect("start the API-server double");
         api.accept_token("canary-kube-token");
@@ -312,7 +312,7 @@ fn explain_shows_the_operator_the_input_without_what_is_named_a_secret() {
 #[test]
 fn a_kubeconfig_that_cannot_be_read_is_not_quoted() {
     needs_programs!();
-    let builder = Builder::new("canary-kubeconfig");
+    let builder = Builder::new("kubeconfigs");
     let file = builder.lab.dir.join("kubeconfig");
     for text in [
         "users: canary-a",

@@ -45,7 +45,7 @@ impl Cost {
     }
 
     fn assert_nothing(&self) {
-        // A counter is taken along to another layout while packets pass: those of that moment are not in it.
+        // A counter is taken along to another layout while packets pass; those of one moment may not be in it.
         let moment = if self.relay_uncounted.is_some() { 0 } else { u64::from(RATE) / 10 };
         assert_eq!((self.lost, self.copies_lost, self.duplicates), (0, 0, 0), "{self:?}");
         assert!(self.uncounted <= moment && self.relay_uncounted.unwrap_or_default() == 0, "{self:?}");

@@ -190,7 +190,20 @@ fn a_dead_runs_leftovers_are_swept() {
     let gone = std::process::Command::new("true").spawn().and_then(|mut c| c.wait().map(|_| c.id())).expect("run true");
     let netns = format!("mlab-{gone}-0-left");
     assert!(std::process::Command::new("ip").args(["netns", "add", &netns]).status().expect("ip").success());
+    // Two that were kept on purpose.
+    let kept = [1, 2].map(|number| format!("mlab-{gone}-{number}-kept"));
+    for name in &kept {
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(folder.join("kept"), "")).expect("keep a lab");
+        assert!(std::process::Command::new("ip").args(["netns", "add", name]).status().expect("ip").success());
+    }
+    let is_there = |name: &str| std::path::Path::new("/run/netns").join(name).exists();
     lab::place::sweep();
-    let left = std::path::Path::new("/run/netns").join(&netns).exists();
-    assert!(!left, "{netns} is still there");
+    assert!(!is_there(&netns), "{netns} is still there");
+    assert!(kept.iter().all(|name| is_there(name) && lab::place::kept().contains(name)), "what was kept is there");
+    for (at, name) in kept.iter().enumerate() {
+        lab::place::remove(name);
+        assert!(!is_there(name) && !std::env::temp_dir().join(name).exists(), "{name} is still there");
+        assert!(kept.iter().skip(at + 1).all(|other| is_there(other)), "one at a time");
+    }
 }

@@ -327,7 +327,7 @@ fn many_at_once_and_one_container_at_a_time() {
 #[test]
 fn a_node_has_a_daemon_or_thin_plugins_not_both() {
     needs_programs!();
-    let builder = Builder::new("thin-daemon");
+    let builder = Builder::new("thin-daemon").on_host();
     let runtime = runtime(&builder.lab, &json!({}));
     let early = builder.lab.pod("early");
     let late = builder.lab.pod("late");

@@ -106,26 +106,29 @@ fn keys_sort_turn_and_change_the_view_and_the_terminal_is_as_before() {
     let world = World::new("top-keys");
     let all = ["ant", "bee", "cat"].map(|name| world.attached(name, "lan"));
     let mut top = on_a_terminal(&world, &["--interval", "100ms"]);
-    let first = top.until("a table, and the keys", |lines| pods(lines).len() == 6 && lines[11].contains("q quit"));
+    let first = top.until("a table, and the keys", |lines| pods(lines).len() == 3 && lines[11].contains("q quit"));
     assert!(first[0].starts_with("attachments, ") && first[0].ends_with("by packets/s"), "{first:#?}");
     assert!(first[1].starts_with("1:NAMESPACE") && first[1].contains("2:POD"), "{first:#?}");
     assert!(top.is_alternate() && !top.is_as_before(), "keys come at once and are not printed");
     top.press("2");
     let sorted = top.until("by pod", |lines| lines[0].ends_with("by pod"));
-    assert_eq!(pods(&sorted), ["ant", "ant", "bee", "bee", "cat", "cat"], "{sorted:#?}");
+    assert_eq!(pods(&sorted), ["ant", "bee", "cat"], "{sorted:#?}");
     top.press("2");
     let turned = top.until("the other way round", |lines| lines[0].ends_with("by pod, reversed"));
-    assert_eq!(pods(&turned), ["cat", "cat", "bee", "bee", "ant", "ant"], "{turned:#?}");
+    assert_eq!(pods(&turned), ["cat", "bee", "ant"], "{turned:#?}");
     top.press("\u{1b}[C");
     top.until("the next column", |lines| lines[0].ends_with("by interface"));
     top.press("2\u{1b}[B\u{1b}[B");
-    let scrolled = top.until("two rows further", |lines| pods(lines).len() == 4);
-    assert_eq!(pods(&scrolled), ["bee", "bee", "cat", "cat"], "{scrolled:#?}");
+    let scrolled = top.until("two rows further", |lines| pods(lines).len() == 1);
+    assert_eq!(pods(&scrolled), ["cat"], "{scrolled:#?}");
     for (view, column) in
         [("networks", "NETWORK"), ("relay", "PARENT"), ("delegates", "TYPE"), ("attachments", "NAMESPACE")]
     {
         top.press("\t");
-        let shown = top.until(view, |lines| lines[0].starts_with(&format!("{view}, ")) && lines[1].contains(column));
+        let shown = top.until(view, |lines| {
+            // The relay may have carried nothing yet.
+            lines[0].starts_with(&format!("{view}, ")) && (lines[1].contains(column) || lines[1] == "nothing to list")
+        });
         assert!(!shown.iter().skip(2).any(|line| line.contains(":NAMESPACE") || line.contains(":TYPE")), "{shown:#?}");
     }
     top.press("q");
@@ -140,7 +143,7 @@ fn the_terminal_is_as_before_however_it_ends() {
     needs_programs!();
     let world = World::new("top-ends");
     let pod = world.attached("cam", "lan");
-    let is_shown = |lines: &[String]| pods(lines).len() == 2;
+    let is_shown = |lines: &[String]| pods(lines).len() == 1;
     // By itself; interrupted by key and by signals; because the agent is gone.
     let alone = on_a_terminal(&world, &["-n", "2", "--interval", "100ms"]);
     let (enter, leave) = ("\u{1b}[?1049h", "\u{1b}[?1049l");

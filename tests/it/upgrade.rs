@@ -10,9 +10,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use lab::metrics::Samples;
 use lab::world::Builder;
 use lab::{
-    Agent, Audience, Ear, Family, Lab, Pod, Protocol, Voice, World, agent, plugins, process, traffic, wait_until,
+    Agent, Audience, Ear, Family, Lab, Pod, Protocol, Voice, World, agent, http, plugins, process, traffic, wait_for,
+    wait_until,
 };
 use serde_json::{Value, json};
 
@@ -99,16 +101,19 @@ fn roll(agent: &mut Agent, lab: &Lab, to: &Release, between: impl FnOnce(&Agent)
 }
 
 /// Every series of a pod's interfaces.
-fn counts(agent: &Agent, lab: &Lab, pod: &Pod) -> BTreeMap<String, u64> {
-    let samples = agent.metrics(lab).all;
+fn counts(lab: &Lab, pod: &Pod) -> BTreeMap<String, f64> {
+    // An agent is ready before somebody listens there.
+    let page = || http::get_tcp(&lab.node, agent::METRICS, "/metrics").ok();
+    let page = wait_for(Duration::from_secs(10), page).expect("GET /metrics");
+    let samples = Samples::parse(&page.body).all;
     let of_pod = samples
         .into_iter()
         .filter(|s| s.name.starts_with("multus_interface_") && s.labels.get("pod") == Some(&pod.name));
-    of_pod.map(|sample| (format!("{} {:?}", sample.name, sample.labels), sample.value as u64)).collect()
+    of_pod.map(|sample| (format!("{} {:?}", sample.name, sample.labels), sample.value)).collect()
 }
 
-fn assert_none_steps_back(before: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>, when: &str) {
-    assert!(!before.is_empty() && before.values().any(|count| *count > 0), "{when}: nothing was counted");
+fn assert_none_steps_back(before: &BTreeMap<String, f64>, now: &BTreeMap<String, f64>, when: &str) {
+    assert!(!before.is_empty() && before.values().any(|count| *count > 0.0), "{when}: nothing was counted");
     for (series, count) in before {
         let is = now.get(series).unwrap_or_else(|| panic!("{when}: {series} is gone"));
         assert!(is >= count, "{when}: {series} was {count} and is {is}");
@@ -199,12 +204,12 @@ fn pods_come_and_go_through_an_update_and_back_and_notice_nothing() {
             })
         });
         stream.wait();
-        let counted = counts(agent, lab, &old);
+        let counted = counts(lab, &old);
         let forth = roll(agent, lab, &now, |agent| {
             // The next release has another eBPF object.
             agent.reconfigure(|config| config["datapath"]["log"] = true.into());
         });
-        let updated = counts(agent, lab, &old);
+        let updated = counts(lab, &old);
         assert_none_steps_back(&counted, &updated, "after the update");
         stream.wait();
         let back = roll(agent, lab, &before, |agent| {
@@ -215,7 +220,7 @@ fn pods_come_and_go_through_an_update_and_back_and_notice_nothing() {
                 fs::rename(layout(lab), lab.bpffs.join("v9999")).expect("rename the layout");
             }
         });
-        assert_none_steps_back(&updated, &counts(agent, lab, &old), "after the way back");
+        assert_none_steps_back(&updated, &counts(lab, &old), "after the way back");
         stream.wait();
         for (which, (from, to)) in [("update", forth), ("way back", back)] {
             let (adds, dels) = stream.during(from, to);
@@ -241,7 +246,7 @@ fn pods_come_and_go_through_an_update_and_back_and_notice_nothing() {
     let once: Vec<_> = pods.iter().map(|pod| (pod.name.as_str(), 1)).collect();
     audience.expect_each("host to pods after the way back", &voices[0], &once);
     for pod in &pods {
-        assert!(counts(agent, lab, pod).values().any(|count| *count > 0), "{} is not counted", pod.name);
+        assert!(counts(lab, pod).values().any(|count| *count > 0), "{} is not counted", pod.name);
         runtime.check(lab, pod).expect_ok();
     }
     if is_alike {
@@ -351,7 +356,7 @@ fn a_plugin_that_hangs_and_a_plugin_that_is_replaced_under_a_call_cost_no_pod() 
     agent.start_again(lab);
     let done = waiting.wait(Duration::from_secs(20));
     assert!(done.success() && next.netns.link("net1").is_some(), "{:?}\n{}\n{}", done.code, done.out(), done.err());
-    assert_eq!(pod.netns.link("eth0").is_some(), true, "the one that hangs is not touched");
+    assert!(pod.netns.link("eth0").is_some(), "the one that hangs is not touched");
     fs::write(healed, "").expect("heal the plugin");
     let done = add.wait(Duration::from_secs(20));
     assert!(done.success(), "exit {:?}\n{}\n{}", done.code, done.out(), done.err());

@@ -152,11 +152,10 @@ impl Agent {
         let file = lab.dir.join("daemon-config.json");
         let mut config = config.clone();
         match home {
-            Home::Host => {}
             // Whoever runs the tests may well have the right to enter process 1's namespaces.
             Home::Pod | Home::PodWithout(_) => config["hostExec"] = "off".into(),
-            // What is configured there is what is to be shown.
-            Home::Container(_) => {}
+            // Nothing to be kept from: it may, or its sandbox keeps it.
+            Home::Host | Home::Container(_) => {}
             // Process 1 may hide its namespaces from us; this process lives on the same host.
             Home::HostExec => config["hostExec"] = format!("/proc/{}/ns/mnt", std::process::id()).into(),
         }

@@ -4,6 +4,7 @@ mod catalogue;
 mod code;
 mod layers;
 mod promises;
+mod rooms;
 mod text;
 mod tree;
 
@@ -52,6 +53,6 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
 }
 
 fn check(tree: &Tree) -> Vec<Finding> {
-    let checks = [layers::check, code::check, text::check, catalogue::check, promises::check];
+    let checks = [layers::check, rooms::check, code::check, text::check, catalogue::check, promises::check];
     checks.iter().flat_map(|check| check(tree)).collect()
 }

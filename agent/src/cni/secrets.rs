@@ -2,11 +2,15 @@
 //!
 //! Decides by key and by form, never by plugin: a network may call any plugin with any key. Nothing here prints.
 
+pub mod inherited;
+#[cfg(feature = "daemon")]
 pub mod input;
+#[cfg(feature = "daemon")]
 pub mod values;
 
 use serde_json::Value;
 
+#[cfg(feature = "daemon")]
 pub use values::Values;
 
 /// What is shown instead.

@@ -20,9 +20,11 @@ impl Datapath {
         // Every member before any map: one that is written late would hear nothing meanwhile.
         let reclaimed: Vec<_> = records.iter().map(|record| self.reclaim(record)).collect();
         self.write_parents()?;
-        let before = layouts::counters(&self.settings.bpffs, &self.state().maps.counters);
-        let take_over = |attached| self.take_over(attached, &before);
-        let adopted = reclaimed.into_iter().map(|attached| attached.and_then(take_over)).collect();
+        let mut before = layouts::counters(&self.settings.bpffs, &self.state().maps.counters);
+        let mut adopted = Vec::with_capacity(reclaimed.len());
+        for attached in reclaimed {
+            adopted.push(attached.and_then(|attached| self.take_over(attached, &mut before)));
+        }
         self.state().sharers.retain(|_, sharers| sharers.len() > 0);
         self.write_parents()?;
         self.sweep()?;
@@ -62,15 +64,13 @@ impl Datapath {
     }
 
     /// Puts the programs of a reclaimed attachment in place of the old ones. What those counted elsewhere, `before`, is
-    /// taken along as late as possible: a frame between that and the new programs is the only one that is not counted.
-    fn take_over(&self, attached: Attached, before: &[Counters]) -> Result<Attached, DatapathError> {
-        for (slot, counters) in attached.slot.into_iter().flat_map(|slot| before.iter().map(move |from| (slot, from))) {
-            if let Err(error) = self.state().maps.counters.go_on(slot, counters) {
-                tracing::warn!(slot, "counts of another layout are lost: {error}");
-            }
-        }
+    /// taken along as soon as they are gone; nobody has been told a count by then.
+    fn take_over(&self, attached: Attached, before: &mut [Counters]) -> Result<Attached, DatapathError> {
         let parent = attached.attachment.parent.as_ref();
-        let done = self.attach_pod(&attached).and_then(|()| parent.map_or(Ok(()), |parent| self.attach_parent(parent)));
+        let done = self.attach_pod(&attached).and_then(|()| {
+            attached.slot.into_iter().for_each(|slot| self.take_along(slot, before));
+            parent.map_or(Ok(()), |parent| self.attach_parent(parent))
+        });
         if let Err(error) = done {
             // Who is not there hears nothing, and nobody may speak in its name.
             let mut state = self.state();
@@ -81,6 +81,14 @@ impl Datapath {
         }
         let relayed = self.is_relayed(&attached);
         Ok(Attached { relayed, ..attached })
+    }
+
+    fn take_along(&self, slot: u32, before: &mut [Counters]) {
+        for counters in before {
+            if let Err(error) = self.state().maps.counters.take_along(slot, counters) {
+                tracing::warn!(slot, "counts of another layout are lost: {error}");
+            }
+        }
     }
 
     /// Removes parents, members and counters that nobody owns: what a killed agent left, or pods that went without one.

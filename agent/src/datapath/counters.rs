@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use aya::maps::{Map, MapData, PerCpuArray};
+use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
 use multus_ebpf_common::counters::{InterfaceCounters, PROTOCOL_ROOM, RECEIVE, SIZE_BUCKETS, TRANSMIT};
 
 use super::error::{DatapathError, chain};
@@ -100,17 +100,23 @@ impl Counters {
         Self::open(map, self.cpus).ok()
     }
 
-    /// Lets a slot that has counted nothing yet go on with what it counted in `before`.
-    pub(super) fn go_on(&mut self, slot: u32, before: &Self) -> Result<(), DatapathError> {
-        if slot >= before.slots() || self.one(slot)? != Interface::default() {
+    /// Adds what a slot counted in `before`, from which it is taken. Nothing may count there any more. Somebody counts
+    /// here: what one processor counts in the moment between our reading and our writing is missed.
+    pub(super) fn take_along(&mut self, slot: u32, before: &mut Self) -> Result<(), DatapathError> {
+        if slot >= before.slots() {
             return Ok(());
         }
         for direction in [RECEIVE, TRANSMIT] {
             let index = slot * 2 + direction;
             let counted = before.map.get(&index, 0).map_err(maps::on("read", NAME))?;
-            self.map.set(index, counted, BPF_ANY).map_err(maps::on("write", NAME))?;
+            let here = self.map.get(&index, 0).map_err(maps::on("read", NAME))?;
+            let both: Vec<_> =
+                here.iter().zip(counted.iter()).map(|(here, more)| Plain(add(here.0, &more.0))).collect();
+            let both = PerCpuValues::try_from(both).map_err(|error| maps::failed("write", NAME)(error.to_string()))?;
+            self.map.set(index, both, BPF_ANY).map_err(maps::on("write", NAME))?;
         }
-        Ok(())
+        // An agent that is killed now takes nothing along a second time.
+        before.zero(slot)
     }
 
     /// Zeroes a slot, so that its next owner inherits nothing.

@@ -274,14 +274,18 @@ async fn build(kubeconfig: Option<&Path>) -> Result<Client, ClusterError> {
         }
         remedy = "; name the server's certificate-authority in the kubeconfig";
     }
-    let fail = |error| ClusterError::Settings(format!("build the API client: {}{remedy}", chain(&error)));
+    let from = kubeconfig.map_or_else(|| "the service account".to_owned(), quoted);
+    let fail = |error| ClusterError::Settings(format!("build the API client from {from}: {}{remedy}", chain(&error)));
     Client::try_from(config).map_err(fail)
 }
 
+fn quoted(path: &Path) -> String {
+    format!("kubeconfig {}", quote(&path.to_string_lossy()))
+}
+
 async fn from_file(path: &Path) -> Result<Config, ClusterError> {
-    let fail = |error: &dyn std::error::Error| {
-        ClusterError::Settings(format!("read kubeconfig {}: {}", quote(&path.to_string_lossy()), chain(error)))
-    };
+    let fail =
+        |error: &dyn std::error::Error| ClusterError::Settings(format!("read {}: {}", quoted(path), chain(error)));
     std::fs::metadata(path).and_then(|_| std::fs::File::open(path)).map_err(|error| fail(&error))?;
     // The parser's own words quote the file, and there may be a token on that line.
     let unreadable = std::io::Error::other("it is not the YAML of a kubeconfig; check it with kubectl config view");

@@ -20,6 +20,8 @@ use crate::ops::context::Context;
 use crate::server::crowd;
 use crate::telemetry::exposition::{CONTENT_TYPE as TEXT, Exposition};
 
+/// How long until an address that is taken is tried again.
+pub(super) const AGAIN: Duration = Duration::from_secs(10);
 /// Scrapes served at once.
 const MOST_SCRAPES: usize = 8;
 /// How long it may take to ask: whoever connects and says nothing keeps a scrape waiting no longer.
@@ -27,20 +29,32 @@ const REQUEST_TIME: Duration = Duration::from_secs(3);
 /// How long one may take.
 const SCRAPE_TIME: Duration = Duration::from_secs(10);
 
-/// Serves scrapes on `address` until `stop` turns true.
-pub async fn serve(
+/// Serves scrapes on `metricsAddress`, where there is one, until `stop` turns true.
+pub async fn follow(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
+    let Some(address) = context.settings.metrics_address else { return };
+    let exposition = Arc::new(Exposition::new(&context));
+    // Whoever has the address may be an agent on its way out.
+    while let Err(error) = serve(address, &exposition, &context, &mut stop).await {
+        let fault = format!("serve metrics on {address}: {error}");
+        tracing::error!("{fault}");
+        context.metrics_are(Some(fault));
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+async fn serve(
     address: SocketAddr,
-    exposition: Arc<Exposition>,
-    mut stop: watch::Receiver<bool>,
+    exposition: &Arc<Exposition>,
     context: &Context,
+    stop: &mut watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     let listener = listen(address).await?;
     context.metrics_are(None);
     let hold = |stream| {
-        let exposition = Arc::clone(&exposition);
+        let exposition = Arc::clone(exposition);
         async move { hold(stream, &exposition).await }
     };
-    crowd::admit(listener, MOST_SCRAPES, &mut stop, hold).await;
+    crowd::admit(listener, MOST_SCRAPES, stop, hold).await;
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::cni::secrets::input;
+use crate::cni::secrets::inherited;
 use crate::names::PluginName;
 use crate::wire::{Job, MOST_STDERR, MOST_STDOUT, Outcome, Problem};
 
@@ -52,7 +52,7 @@ pub fn run_within(job: &Job, folders: &[PathBuf], confines: Confines) -> Outcome
         // It may say what it inherited, and others will read that.
         let variables =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        input::take_out(&mut outcome, &input::of_environment(variables));
+        inherited::take_out(&mut outcome, variables);
     }
     outcome.id = job.id;
     outcome.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);

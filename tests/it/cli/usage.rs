@@ -34,7 +34,7 @@ fn questions_that_make_no_sense_are_2_and_bad_answers_1() {
         (1, &["relay", "why", "nobody-says-this", "--pod", "default/cam"]),
         (1, &["describe", "attachment", "default/nobody"]),
         (1, &["explain", "pod", "default/nobody"]),
-        (0, &["explain", "pod", "default/cam"]),
+        (0, &["describe", "attachment", "default/cam"]),
     ] {
         let done = world.agent.cli(&world.lab, args);
         assert_eq!(done.code, Some(code), "{args:?}: {}\n{}", done.out(), done.err());

@@ -201,8 +201,9 @@ fn folders_are_mounted(name: &str, objects: &Objects, settings: &Settings) {
         (settings.datapath.bpffs.as_str(), false),
         (kubelet.as_str(), true),
         (settings.device_info_dir.as_str(), false),
-        ("/run/netns", false),
-        ("/var/run/netns", false),
+        ("/run/netns", true),
+        ("/var/run/netns", true),
+        ("/var/lib/cni/networks", true),
     ] {
         let (host, inside, is_read_only) = mounted(folder);
         assert_eq!(is_read_only, reads_only, "{name}: {folder}");

@@ -105,6 +105,11 @@ fn pods_come_and_go_and_all_works_between() {
         assert!(wait_until(SOON, status), "no network-status for {}", pod.name);
         site.world.check(pod).expect_ok();
     }
+    let taken = || {
+        let samples = site.world.agent.metrics(&site.world.lab);
+        samples.sum("multus_address_pool_used", &[("network", "default/lan")])
+    };
+    assert_eq!(taken(), 2, "host-local's own files say that an IPv4 and an IPv6 address are taken");
     for probe in ["/startupProbe", "/livenessProbe", "/readinessProbe"] {
         let told = site.kubelet(&format!("{probe}/exec/command"));
         assert_eq!(told.code, Some(0), "{probe}: {}{}", told.out(), told.err());

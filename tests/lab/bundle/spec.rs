@@ -201,6 +201,8 @@ fn folder(lab: &Lab, config: &Value, path: &str) -> (PathBuf, String) {
             (lab.dir.join("kubelet/pod-resources"), below("kubeletDir", "/pod-resources"))
         }
         "/var/run/k8s.cni.cncf.io" => (lab.dir.join("devinfo"), named("deviceInfoDir")),
+        // Where host-local is told to keep its own in a lab: it is no key of ours.
+        "/var/lib/cni/networks" => (lab.ipam_dir.clone(), lab.ipam_dir.display().to_string()),
         other => panic!("the lab has no folder for {other} of the host"),
     };
     fs::create_dir_all(&outside).unwrap_or_else(|error| panic!("make {}: {error}", outside.display()));

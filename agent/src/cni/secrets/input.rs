@@ -95,24 +95,6 @@ const NAMES: [&str; 21] = [
 ];
 /// Ends of keys, in lower case, whose values may be a path.
 const PATHS: [&str; 9] = ["path", "file", "dir", "folder", "config", "conf", "socket", "journal", "netns"];
-/// Variables that every process has, and those of systemd(1).
-const EVERYWHERE: [&str; 15] = [
-    "PATH",
-    "HOME",
-    "USER",
-    "LOGNAME",
-    "SHELL",
-    "PWD",
-    "OLDPWD",
-    "TERM",
-    "LANG",
-    "LANGUAGE",
-    "TZ",
-    "HOSTNAME",
-    "INVOCATION_ID",
-    "JOURNAL_STREAM",
-    "NOTIFY_SOCKET",
-];
 /// Shorter ones under a key of which nobody knows anything stay: they are words.
 const LEAST: usize = 8;
 /// Of a plugin's input no more values are looked for in its words.
@@ -128,19 +110,6 @@ pub fn of_input(stdin: &str, args: &str) -> Values {
     }
     for (key, value) in args.split(';').filter_map(|pair| pair.split_once('=')).filter(|(key, _)| !POD.contains(key)) {
         judge(value, (key, names_a_secret(key)), &mut values);
-    }
-    values
-}
-
-/// What may be secret of the variables that a plugin inherits from whoever starts it.
-pub fn of_environment(variables: impl Iterator<Item = (String, String)>) -> Values {
-    let mut values = Values::default();
-    let is_known = |name: &str| EVERYWHERE.contains(&name) || name.starts_with("CNI_") || name.starts_with("LC_");
-    for (name, value) in variables.filter(|(name, _)| !is_known(name)) {
-        if value.starts_with('/') && is_a_path(&value) {
-            continue;
-        }
-        judge(&value, (&name, names_a_secret(&name)), &mut values);
     }
     values
 }
@@ -303,21 +272,5 @@ mod tests {
         assert!(said(&stdin, "", &cut).starts_with("<value of key>xx"), "the rest of a value at the cut");
         let many: Vec<String> = (0..=MOST).map(|n| format!("value-number-{n}")).collect();
         assert_eq!(said(&json!({"many": many}), "", "x"), WITHHELD);
-    }
-
-    #[test]
-    fn what_is_inherited_goes_but_for_what_everybody_has() {
-        let variables = [
-            ("PATH", "/usr/bin:/bin"),
-            ("HTTPS_PROXY", "http://u:pass-of-proxy@host:8080"),
-            ("NODE", "worker-north-1"),
-            ("KUBECONFIG", "/etc/kubernetes/admin.conf"),
-            ("API_TOKEN", "t0k3"),
-            ("HOME", "/root/of/all"),
-        ];
-        let values = of_environment(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let words = "/usr/bin:/bin /root/of/all /etc/kubernetes/admin.conf pass-of-proxy worker-north-1 t0k3";
-        let wanted = "/usr/bin:/bin /root/of/all /etc/kubernetes/admin.conf <value of HTTPS_PROXY> <value of NODE> <value of API_TOKEN>";
-        assert_eq!(values.out_of_text(words), wanted);
     }
 }

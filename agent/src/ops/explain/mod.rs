@@ -16,7 +16,7 @@ use crate::names::{NadRef, PluginName, PodRef};
 use crate::objects::Network;
 use crate::ops::context::Context;
 use crate::ops::invocation::Invocation;
-use crate::ops::{add, chain, cluster_network, default_network, pods, preflight};
+use crate::ops::{chain, cluster_network, default_network, planning, pods, preflight, telling};
 use crate::plan::judged;
 use crate::plan::{self, Choice, Plan};
 use crate::sys::{conf_files, exec};
@@ -82,11 +82,11 @@ async fn judge(
         let judged = judged::selections(choice, &id.namespace, policy, find);
         told.selections = judged.iter().map(|each| document::selection(each, &id.namespace, &known)).collect();
     }
-    let refused = |error: CniError| error.within(add::about(call.request.pod.as_ref()));
+    let refused = |error: CniError| error.within(telling::about(call.request.pod.as_ref()));
     default_network::available(context).map_err(|error| refused(CniError { code: code::TRY_LATER, ..error }))?;
     plan::reflect::protocols(&facts.annotations).map_err(refused)?;
     let sandbox = call.sandbox()?;
-    let plan = add::make_plan(context, call, &sandbox, facts).await.map_err(refused)?;
+    let plan = planning::make_plan(context, call, &sandbox, facts).await.map_err(refused)?;
     let relay_of = |attachment: &plan::Attachment| {
         let nad = context.cluster.network(attachment.nad.as_ref()?)?;
         nad.annotations.get(crate::objects::annotation::RELAY).cloned()
@@ -116,7 +116,7 @@ fn plugins_are_there(
         None => Ok(()),
         Some((attachment, plugin)) => {
             let error = chain::not_found(plugin.as_str(), &shown);
-            Err(add::failure(call.request.pod.as_ref(), attachment, error))
+            Err(telling::failure(call.request.pod.as_ref(), attachment, error))
         }
     }
 }
@@ -124,7 +124,10 @@ fn plugins_are_there(
 fn find(context: &Context, call: &Invocation, id: &NadRef) -> Result<Network, CniError> {
     let missing = || {
         let sourced = context.cluster.health().source != "none";
-        add::unfound(id, ClusterError::NotFound { kind: "NetworkAttachmentDefinition", id: id.to_string(), sourced })
+        planning::unfound(
+            id,
+            ClusterError::NotFound { kind: "NetworkAttachmentDefinition", id: id.to_string(), sourced },
+        )
     };
     let network = context.cluster.network(id).ok_or_else(missing)?;
     cluster_network::filled(&call.conf, network).map(|network| Network::clone(&network))

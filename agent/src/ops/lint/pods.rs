@@ -12,7 +12,7 @@ use crate::kube::ClusterError;
 use crate::names::{DeviceId, IfName, NadRef, PluginName, PodRef};
 use crate::objects::{Allocated, Network, Pod, annotation};
 use crate::ops::explain::document::{self, Explanation};
-use crate::ops::{add, chain, cluster_network, preflight};
+use crate::ops::{chain, cluster_network, planning, preflight, telling};
 use crate::plan::{self, Choice, KnownNetwork, Plan, Wanted, conflicts, judged};
 
 /// Stands in for a network that is not in the files.
@@ -133,7 +133,7 @@ impl Linter<'_> {
         match document::missing_plugins(plan, &is_there).first() {
             None => Ok(()),
             Some((attachment, plugin)) => {
-                let error = add::failure(Some(pod), attachment, chain::not_found(plugin.as_str(), &self.folders()));
+                let error = telling::failure(Some(pod), attachment, chain::not_found(plugin.as_str(), &self.folders()));
                 Err((rules::MISSING_PLUGIN, annotation::NETWORKS, error))
             }
         }
@@ -161,7 +161,7 @@ impl Linter<'_> {
     fn find(&self, id: &NadRef) -> Result<Network, CniError> {
         let missing = || {
             let kind = "NetworkAttachmentDefinition";
-            add::unfound(id, ClusterError::NotFound { kind, id: id.to_string(), sourced: true })
+            planning::unfound(id, ClusterError::NotFound { kind, id: id.to_string(), sourced: true })
         };
         let network = self.networks.get(id).ok_or_else(missing)?;
         cluster_network::filled(&self.conf, Arc::clone(network)).map(|network| Network::clone(&network))

@@ -31,7 +31,7 @@ use self::rates::Rates;
 use self::snapshot::Snapshot;
 use crate::ops::context::Context;
 use crate::server::crowd;
-use crate::server::metrics_page::listen;
+use crate::server::metrics_page::{AGAIN, listen};
 
 /// Connections served at once.
 const MOST_CONNECTIONS: usize = 32;
@@ -43,8 +43,6 @@ const ANSWER_TIME: Duration = Duration::from_secs(10);
 const MOST_REQUEST: usize = 8 * 1024;
 /// How long a page is shown before it is made anew.
 const FRESH: Duration = Duration::from_millis(900);
-/// How long until an address that is taken is tried again.
-const AGAIN: Duration = Duration::from_secs(10);
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
