@@ -108,16 +108,16 @@ fn nothing_is_done_while_a_key_is_refused_and_all_of_them_are_named() {
     let tree = Tree::new("migrate-refused");
     let config =
         json!({"metricsPort": "9091", "connectionLimit": 0, "logLevel": "verbose", "socketdir": "/host/run/multus/"});
-    tree.folders(&["/etc/cni/net.d", "/opt/cni/bin"]).file("/root/daemon-config.json", &config.to_string(), 0o644);
+    tree.folders(&["/etc/cni/net.d", "/opt/cni/bin"]).file("/srv/daemon-config.json", &config.to_string(), 0o644);
     let before = tree.snapshot();
-    let done = migrate(&tree, "/root/daemon-config.json", &[]);
+    let done = migrate(&tree, "/srv/daemon-config.json", &[]);
     assert_eq!(done.code, Some(1), "{}\n{}", done.out(), done.err());
     assert_eq!(done.out().matches("REFUSED").count(), 2, "{}", done.out());
     tree.assert_is(&before, "a refusal");
-    let missing = migrate(&tree, "/root/multus-ebpf.json", &["--back"]);
+    let missing = migrate(&tree, "/srv/multus-ebpf.json", &["--back"]);
     assert!(missing.code == Some(1) && missing.err().contains("that is done"), "{}", missing.err());
-    tree.file("/root/x.json", "[", 0o644);
-    let odd = migrate(&tree, "/root/x.json", &[]);
+    tree.file("/srv/x.json", "[", 0o644);
+    let odd = migrate(&tree, "/srv/x.json", &[]);
     assert!(odd.code == Some(1) && odd.err().contains("JSON"), "{}", odd.err());
 }
 
@@ -126,16 +126,16 @@ fn what_the_operator_changed_in_ours_stays() {
     needs_programs!();
     let tree = Tree::new("migrate-edited");
     tree.folders(&["/opt/cni/bin"]).file("/etc/cni/net.d/10-flannel.conflist", FLANNEL, 0o644);
-    tree.file("/root/daemon-config.json", r#"{"logLevel":"verbose"}"#, 0o644);
-    document(&migrate(&tree, "/root/daemon-config.json", &["-o", "json"]));
+    tree.file("/srv/daemon-config.json", r#"{"logLevel":"verbose"}"#, 0o644);
+    document(&migrate(&tree, "/srv/daemon-config.json", &["-o", "json"]));
     let edited = r#"{"logLevel":"debug","cniConfigDir":"/etc/cni/net.d"}"#;
-    tree.file("/root/multus-ebpf.json", edited, 0o600);
-    let again = document(&migrate(&tree, "/root/daemon-config.json", &["-o", "json"]));
+    tree.file("/srv/multus-ebpf.json", edited, 0o600);
+    let again = document(&migrate(&tree, "/srv/daemon-config.json", &["-o", "json"]));
     assert!(sentences(&again).contains("stays as it is"), "{}", sentences(&again));
-    assert_eq!(fs::read_to_string(tree.path("/root/multus-ebpf.json")).unwrap(), edited);
-    let back = migrate(&tree, "/root/multus-ebpf.json", &["--back"]);
+    assert_eq!(fs::read_to_string(tree.path("/srv/multus-ebpf.json")).unwrap(), edited);
+    let back = migrate(&tree, "/srv/multus-ebpf.json", &["--back"]);
     assert_eq!(back.code, Some(1), "what somebody changed is told and left: {}", back.out());
-    assert!(tree.path("/root/multus-ebpf.json").exists() && !tree.path("/etc/cni/net.d/00-multus.conflist").exists());
+    assert!(tree.path("/srv/multus-ebpf.json").exists() && !tree.path("/etc/cni/net.d/00-multus.conflist").exists());
 }
 
 #[test]
