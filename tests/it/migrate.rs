@@ -113,9 +113,9 @@ fn a_node_is_taken_over_and_given_back_with_no_interface_touched_and_every_del_c
     multus::attach(&node.lab, &cam, &networks(&node.lab, "net1"));
     multus::attach(&node.lab, &dish, &networks(&node.lab, "data"));
     let (cams, dishs) = (picture(&cam), picture(&dish));
-    let mut note = fs::read(multus::scratch(&node.lab, &dish)).expect("Multus's note");
-    note.push(b'\n');
-    fs::write(multus::scratch(&node.lab, &dish), &note).expect("as nobody else would write it");
+    let mut left = fs::read(multus::scratch(&node.lab, &dish)).expect("Multus's note");
+    left.push(b'\n');
+    fs::write(multus::scratch(&node.lab, &dish), &left).expect("as nobody else would write it");
 
     let state = snapshot(&node.lab.cni_dir);
     let planned = document(&node.migrate(&["--dry-run", "-o", "json"]));

@@ -246,7 +246,7 @@ fn pods_come_and_go_through_an_update_and_back_and_notice_nothing() {
     let once: Vec<_> = pods.iter().map(|pod| (pod.name.as_str(), 1)).collect();
     audience.expect_each("host to pods after the way back", &voices[0], &once);
     for pod in &pods {
-        assert!(counts(lab, pod).values().any(|count| *count > 0), "{} is not counted", pod.name);
+        assert!(counts(lab, pod).values().any(|count| *count > 0.0), "{} is not counted", pod.name);
         runtime.check(lab, pod).expect_ok();
     }
     if is_alike {

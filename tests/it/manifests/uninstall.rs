@@ -171,28 +171,28 @@ fn the_charts_hook_sends_what_the_manifests_say_and_may_do_no_more() {
     let asked: Vec<(String, String)> = told.try_iter().collect();
     assert!(asked.len() >= 2, "{asked:?}");
     for (first, _) in &asked {
-        let (verb, path) = first.split_once(' ').expect("a request");
+        let (verb, target) = first.split_once(' ').expect("a request");
         assert!(["GET", "PATCH"].contains(&verb), "{first}");
-        assert!(path.starts_with("/apis/apps/v1/namespaces/multus-ebpf/daemonsets/multus-ebpf "), "{first}");
+        assert!(target.starts_with("/apis/apps/v1/namespaces/multus-ebpf/daemonsets/multus-ebpf "), "{first}");
     }
     // And what it sent makes of the chart's DaemonSet what the manifest has.
     let sent: Value = serde_json::from_str(&asked[0].1).expect("JSON");
-    let mut set = rendered::ours(&chart, "DaemonSet", "multus-ebpf").clone();
-    apply(&mut set, sent.as_array().expect("a patch"));
+    let mut daemons = rendered::ours(&chart, "DaemonSet", "multus-ebpf").clone();
+    apply(&mut daemons, sent.as_array().expect("a patch"));
     let wanted = manifest("uninstall", "kubeadm");
-    assert_eq!(&set["spec"]["template"]["spec"], rendered::pod(&wanted));
+    assert_eq!(&daemons["spec"]["template"]["spec"], rendered::pod(&wanted));
     assert_eq!(
-        set["spec"]["updateStrategy"],
+        daemons["spec"]["updateStrategy"],
         rendered::ours(&wanted, "DaemonSet", "multus-ebpf")["spec"]["updateStrategy"]
     );
     // A second one fits no more: it is told that every node knows.
     let first = &sent[0];
-    assert!(first["op"] == "test" && set.pointer(first["path"].as_str().expect("a path")) != Some(&first["value"]));
+    assert!(first["op"] == "test" && daemons.pointer(first["path"].as_str().expect("a path")) != Some(&first["value"]));
 }
 
 /// JSON patch (RFC 6902), as much of it as the patch uses.
-fn apply(object: &mut Value, patch: &[Value]) {
-    for step in patch {
+fn apply(object: &mut Value, steps: &[Value]) {
+    for step in steps {
         let path = step["path"].as_str().expect("a path");
         let (above, key) = path.rsplit_once('/').expect("a pointer");
         match step["op"].as_str() {
