@@ -158,7 +158,7 @@ fn a_node_is_taken_over_and_given_back_with_no_interface_touched_and_every_del_c
     assert!(!ours.exists() && !lab.bpffs.exists() && !lab.cni_dir.join("records").exists());
     assert_eq!((picture(&dish), picture(&tv)), (dishs, tvs), "no interface was touched");
     assert_eq!((programs_on(&dish), programs_on(&tv)), ("[]".to_owned(), "[]".to_owned()));
-    assert_eq!(fs::read(multus::scratch(&lab, &dish)).expect("Multus's note"), note, "Multus's own note is as it was");
+    assert_eq!(fs::read(multus::scratch(&lab, &dish)).expect("Multus's note"), left, "Multus's own note is as it was");
     let mut wanted = networks(&lab, "net1");
     wanted.push(Attached { ifname: "dlna", ..wanted[1].clone() });
     let wanted: Vec<Value> = wanted.iter().enumerate().map(|(at, one)| multus::opened(one.noted(at))).collect();
