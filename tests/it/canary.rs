@@ -175,7 +175,7 @@ impl Planted {
 
     fn leaks(&self, from: usize, allowed: &[&str]) -> Vec<String> {
         let said = self.said.iter().skip(from);
-        let found = said.flat_map(|(place, text)| {
+        let found = said.filter_map(|(place, text)| {
             let mut words: Vec<&str> = text
                 .match_indices(SIGN)
                 .map(|(at, _)| {

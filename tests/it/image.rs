@@ -51,7 +51,7 @@ fn image(lab: &Lab, name: &str, programs: &Path) -> PathBuf {
     let into = lab.dir.join(name);
     let mut command = Command::new(xtask());
     command.arg("image").arg("--programs").arg(programs).arg("--into").arg(&into);
-    let done = process::run(&mut command, b"", Duration::from_secs(120));
+    let done = process::run(&mut command, b"", Duration::from_mins(2));
     assert!(done.success(), "xtask image: {}{}", done.out(), done.err());
     into
 }
@@ -225,7 +225,7 @@ fn buildah_makes_the_same_of_the_containerfile() {
         let mut command = Command::new("buildah");
         command.args(["--storage-driver", "vfs", "--root"]).arg(lab.dir.join("storage"));
         command.arg("--runroot").arg(lab.dir.join("storage-run")).args(words);
-        let done = process::run(&mut command, b"", Duration::from_secs(60));
+        let done = process::run(&mut command, b"", Duration::from_mins(1));
         assert!(done.success(), "{words:?}: {}{}", done.out(), done.err());
     };
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/image/Containerfile");

@@ -2,6 +2,7 @@
 //! chart's hook sends to the API server.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -54,12 +55,12 @@ fn contain(lab: &Lab, tree: &Tree, pod: &Value, container: &Value, config: &Path
         format!("set -e; r={}; mount -t tmpfs none $r; mkdir -p $r/usr/bin $r/usr/lib $r/proc; ", root.display());
     // A program that is not linked statically has its libraries.
     for folder in ["/lib", "/lib64", "/usr/lib"] {
-        script += &format!("[ -e {folder} ] && {{ mkdir -p $r{folder}; mount --bind {folder} $r{folder}; }}; ");
+        let _ = write!(script, "[ -e {folder} ] && {{ mkdir -p $r{folder}; mount --bind {folder} $r{folder}; }}; ");
     }
     script += "mount -t proc none $r/proc; ";
     for name in ["multus-agent", "multus-shim"] {
         let program = agent::program(name);
-        script += &format!("touch $r/usr/bin/{name}; mount --bind {} $r/usr/bin/{name}; ", program.display());
+        let _ = write!(script, "touch $r/usr/bin/{name}; mount --bind {} $r/usr/bin/{name}; ", program.display());
     }
     for (host, at, is_read_only) in mounts(pod, container) {
         let from = host.map_or_else(|| config.display().to_string(), |path| tree.path(path).display().to_string());
