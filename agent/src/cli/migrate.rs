@@ -13,10 +13,9 @@ use super::install::{beside_us, drain_agent, preset, told as told_steps};
 use super::output::{self, Format, Ink, paint, safe};
 use super::{Ending, Show};
 use crate::fault::quote;
-use crate::ops::install::migrate::{self, Asked, Container, Migrated, Migration};
+use crate::ops::install::migrate::{self, Asked, Container, Fate, Form, Key, Migrated, Migration};
 use crate::ops::install::{Drained, Preset, Report};
 use crate::ops::view::API_VERSION;
-use crate::plan::migrate::{Fate, Form, Key};
 
 /// Shown with the long help.
 pub const EXAMPLES: &str = "Examples:

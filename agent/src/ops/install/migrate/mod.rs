@@ -17,8 +17,9 @@ use super::{Places, Preset, Report, Site, Wishes, look};
 use crate::cni::RawObject;
 use crate::config::{ConfigError, Settings};
 use crate::fault::CniError;
-use crate::plan::migrate::{Form, Key, Translation, translate};
+use crate::plan::migrate::{Translation, translate};
 
+pub use crate::plan::migrate::{Fate, Form, Key};
 pub use back::back;
 pub use forth::forth;
 pub use seen::{Container, Interface, Judged};
