@@ -64,9 +64,9 @@ fn contain(lab: &Lab, tree: &Tree, pod: &Value, container: &Value, config: &Path
     }
     for (host, at, is_read_only) in mounts(pod, container) {
         let from = host.map_or_else(|| config.display().to_string(), |path| tree.path(path).display().to_string());
-        script += &format!("mkdir -p {from} $r{at}; mount --bind {from} $r{at}; ");
+        let _ = write!(script, "mkdir -p {from} $r{at}; mount --bind {from} $r{at}; ");
         if is_read_only {
-            script += &format!("mount -o remount,bind,ro $r{at}; ");
+            let _ = write!(script, "mount -o remount,bind,ro $r{at}; ");
         }
     }
     script += "mount -o remount,ro $r; exec chroot $r \"$@\"";

@@ -47,6 +47,9 @@ fn document(done: &Finished) -> Value {
     serde_json::from_slice(&done.stdout).expect("JSON")
 }
 
+/// What a host has beside the conf.
+type Make<'a> = &'a dyn Fn(&Tree);
+
 #[test]
 fn hosts_of_either_mode_are_changed_over_and_back_byte_for_byte() {
     needs_programs!();
@@ -54,7 +57,6 @@ fn hosts_of_either_mode_are_changed_over_and_back_byte_for_byte() {
     let k3s = |tree: &Tree| {
         tree.folders(&[K3S_BIN, "/var/lib/rancher/k3s/data"]);
     };
-    type Make<'a> = &'a dyn Fn(&Tree);
     let thin = thin();
     let table: [(&str, &str, &str, &str, &str, Make<'_>); 3] = [
         ("thick", "00-multus.conf", "/etc/cni/net.d", "/opt/cni/bin", GENERATED, &|_| {}),
