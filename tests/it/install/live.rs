@@ -162,7 +162,7 @@ fn a_drained_agent_ends_what_runs_lets_nobody_in_and_new_pods_wait_for_the_next_
     let is_at_work = || !plugins::journal(&world.lab, "slow").is_empty();
     assert!(wait_until(Duration::from_secs(10), is_at_work), "the slow ADD is under way");
     let early = world.agent.cli(&world.lab, &["drain", "--timeout", "200ms"]);
-    assert!(early.code == Some(4) && early.err().contains("1 attachments"), "{:?} {}", early.code, early.err());
+    assert!(early.code == Some(4) && early.err().contains("1 attachment;"), "{:?} {}", early.code, early.err());
     let mut command = world.lab.node.command(agent::program("multus-agent"));
     let mut drain =
         process::start(command.args(["drain", "--timeout", "20s"]).env("MULTUS_SOCKET", world.agent.socket()), b"");
