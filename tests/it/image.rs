@@ -182,8 +182,9 @@ fn the_same_programs_give_the_same_image_which_runs_as_it_is() {
     };
     let entry = image.config["Entrypoint"][0].as_str().expect("an entry point");
     let version = container(Some(&[entry, "version"])).run();
+    // No agent runs yet, which the code says; the program's own part is printed all the same.
     assert!(
-        version.success() && version.out().contains(env!("CARGO_PKG_VERSION")),
+        version.code == Some(3) && version.out().contains(env!("CARGO_PKG_VERSION")),
         "{}{}",
         version.out(),
         version.err()

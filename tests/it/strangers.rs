@@ -63,12 +63,15 @@ fn nobody_but_root_reads_what_is_kept() {
         let root = as_user(None, "find", &[&path]).out();
         let theirs = as_user(Some(65_534), "find", &[&path, "-mindepth", "2"]).out();
         assert!(root.lines().count() > 4, "there is something to read: {root}");
+        let comes = as_user(Some(65_534), "find", &[&path, "-maxdepth", "0"]).out();
+        assert_eq!(comes.trim(), path, "a stranger comes as far as the folder");
         let seen: Vec<&str> = theirs.lines().filter(|line| !line.contains("/results")).collect();
         assert_eq!(seen, [""; 0], "a stranger sees into {path}");
     }
     // libcni's own folder is everybody's to enter; what lies in it is not to be read.
     let results = world.lab.cni_dir.join("results");
     let kept: Vec<_> = fs::read_dir(&results).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    assert!(!kept.is_empty(), "there are results");
     for file in kept {
         let read = as_user(Some(65_534), "cat", &[&file.display().to_string()]);
         assert!(!read.success() && read.stdout.is_empty(), "a stranger reads {}", file.display());

@@ -108,13 +108,25 @@ pub fn top(agent: &Agent, what: What, format: Format, look: &Look) -> Ending {
 /// A document, and when it came.
 type Shot = (Value, Instant);
 
-/// The next document, after a pause.
-async fn ask(agent: &Agent, what: What, pause: Duration) -> Result<Shot, Ending> {
-    tokio::time::sleep(pause).await;
+/// A question that is under way.
+type Question = Pin<Box<dyn Future<Output = Result<Shot, Ending>>>>;
+
+/// Asks for a document.
+fn ask(agent: &Agent, what: What) -> Question {
     let socket = agent.socket.clone();
-    let asked = tokio::task::spawn_blocking(move || query::document(&socket, what.path())).await;
-    let document = asked.map_err(|error| Ending::Failed(format!("ask the agent: {error}")))??;
-    Ok((document, Instant::now()))
+    Box::pin(async move {
+        let asked = tokio::task::spawn_blocking(move || query::document(&socket, what.path())).await;
+        let document = asked.map_err(|error| Ending::Failed(format!("ask the agent: {error}")))??;
+        Ok((document, Instant::now()))
+    })
+}
+
+/// The answer to the question that is under way; without one there is none.
+async fn answer(question: &mut Option<Question>) -> Result<Shot, Ending> {
+    match question {
+        Some(asked) => asked.await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The last two documents of what is looked at.
@@ -147,30 +159,42 @@ async fn watch(agent: &Agent, what: What, format: Format, look: &Look, sort: Opt
     // Heard all the time, also while the agent is asked: otherwise who ends it in that moment is not heard at all.
     let mut interrupted = std::pin::pin!(screen::interrupted());
     shots.push(tokio::select! {
-        first = ask(agent, what, Duration::ZERO) => first?,
+        first = ask(agent, what) => first?,
         () = &mut interrupted => return Ok(Ending::Fine),
     });
     // Only what a person watches stays in its place.
     let mut screen = Screen::begin(format == Format::Table && left > 1);
     let (mut pressed, mut resized) = (screen.keys(), screen::Resized::hear());
-    let mut next: Pin<Box<dyn Future<Output = Result<Shot, Ending>>>> = Box::pin(ask(agent, what, interval));
+    // Never more than one question is under way, however often the view is changed.
+    let (mut question, mut asked) = (None, what);
+    let mut due = tokio::time::Instant::now() + interval;
     while left > 0 {
         tokio::select! {
-            shot = &mut next => {
-                shots.push(shot?);
-                left -= u64::from(shots.before.is_some());
-                next = Box::pin(ask(agent, choice.what, interval));
+            () = tokio::time::sleep_until(due), if question.is_none() => {
+                asked = choice.what;
+                question = Some(ask(agent, asked));
+                continue;
+            }
+            shot = answer(&mut question) => {
+                question = None;
+                let shot = shot?;
+                due = tokio::time::Instant::now();
+                if asked.path() == choice.what.path() {
+                    shots.push(shot);
+                    left -= u64::from(shots.before.is_some());
+                    due += interval;
+                }
             }
             Some(key) = pressed.recv() => {
                 let by = shots.table(&choice).map_or(0, |(table, _)| table.by());
                 let Some(chosen) = choice.after(key, by) else { break };
                 if chosen.what.path() != choice.what.path() {
                     shots = Shots::default();
-                    next = Box::pin(ask(agent, chosen.what, Duration::ZERO));
+                    due = tokio::time::Instant::now();
                 }
                 choice = chosen;
             }
-            () = resized.again() => {}
+            () = resized.again(), if screen.stays() => {}
             () = &mut interrupted => break,
         }
         if !show(&mut screen, format, &mut choice, &shots)? {

@@ -210,7 +210,10 @@ pub(super) async fn attach<R: Runner>(
         let unreadable = |error: CniError| {
             // What is quoted of it may have been repeated from the input.
             let input = plan::stdin::stdin(Command::Add, attachment, index, result.as_ref()).unwrap_or_default();
-            let error = input::out_of_error(&input::of_input(&input, &args), &error);
+            let values = input::of_input(&input, &args);
+            // Anew, for a sentence quotes the beginning of a text, where half of a value may stand.
+            let error = CniResult::parse(values.out_of_text(&said).as_bytes()).err().unwrap_or(error);
+            let error = input::out_of_error(&values, &error);
             telling::failure(
                 call.request.pod.as_ref(),
                 attachment,

@@ -1,7 +1,7 @@
 //! Which addresses of a network are in use? By the files that host-local keeps, where they can be seen, else by the records.
 //!
-//! The usual manifests do not mount host-local's folder into the agent's pod. Then an address that a container left behind
-//! without a DEL is not seen. Says nothing about whether that is too many.
+//! A folder that is not mounted into the agent's pod (a `dataDir` elsewhere) is not seen; then an address that a container
+//! left behind without a DEL is not counted. Says nothing about whether that is too many.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -65,6 +65,11 @@ impl Screen {
         Self { place, is_first: true }
     }
 
+    /// Whether frames replace each other.
+    pub(super) fn stays(&self) -> bool {
+        self.place.is_some()
+    }
+
     /// What is pressed; nothing where no keys are heard.
     pub(super) fn keys(&self) -> mpsc::Receiver<Key> {
         let (give, take) = mpsc::channel(WAITING);

@@ -3,6 +3,8 @@
 //!
 //! The plugin that the runtime calls is built with this, so it is as small as can be.
 
+use std::net::IpAddr;
+
 use super::{names_a_secret, password_of};
 use crate::wire::{MOST_STDERR, Outcome};
 
@@ -36,14 +38,26 @@ pub fn take_out(outcome: &mut Outcome, variables: impl Iterator<Item = (String, 
                 if outcome.stderr.len() >= MOST_STDERR {
                     mend(&mut outcome.stderr, secret, &instead);
                 }
-                for text in [&mut outcome.stderr, &mut outcome.stdout] {
-                    if text.contains(secret) {
-                        *text = text.replace(secret, &instead);
+                let [json, go] = in_json(secret);
+                for form in [secret, &json, &go] {
+                    for text in [&mut outcome.stderr, &mut outcome.stdout] {
+                        if text.contains(form) {
+                            *text = text.replace(form, &instead);
+                        }
                     }
                 }
             }
         }
     }
+}
+
+/// A value as it stands in JSON, without its quotation marks: as RFC 8259 needs it, and as Go's encoder writes it, which
+/// spells out what HTML could take for its own.
+pub fn in_json(value: &str) -> [String; 2] {
+    let json = serde_json::to_string(value).unwrap_or_default();
+    let json = json.get(1..json.len().saturating_sub(1)).unwrap_or_default().to_owned();
+    let go = json.replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e");
+    [json, go]
 }
 
 /// Where a long text has lost its beginning, the rest of a value may stand.
@@ -59,7 +73,8 @@ fn might_be_one(name: &str, value: &str) -> bool {
     if EVERYWHERE.contains(&name) || name.starts_with("CNI_") || name.starts_with("LC_") {
         return false;
     }
-    let is_word = value.len() < LEAST || value.contains(' ') || value.starts_with('/');
+    let is_plain = value.bytes().all(|byte| byte.is_ascii_digit()) || value.parse::<IpAddr>().is_ok();
+    let is_word = is_plain || value.len() < LEAST || value.contains(' ') || value.starts_with('/');
     value.len() >= LEAST / 2 && (names_a_secret(name) || !is_word || password_of(value).is_some())
 }
 
@@ -67,7 +82,9 @@ fn might_be_one(name: &str, value: &str) -> bool {
 mod tests {
     use super::*;
 
-    const VARIABLES: [(&str, &str); 7] = [
+    const VARIABLES: [(&str, &str); 9] = [
+        ("VAULT", "of\"all&none"),
+        ("NODE_IP", "192.168.50.10"),
         ("PATH", "/usr/bin:/bin"),
         ("HTTPS_PROXY", "http://u:pass-of-proxy@host:8080"),
         ("NODE", "worker-north-1"),
@@ -91,6 +108,8 @@ mod tests {
             <value of HTTPS_PROXY> <value of NODE> <value of API_TOKEN> plain";
         assert_eq!(said(words), wanted);
         assert_eq!(said("by http://u:pass-of-proxy@host:8080"), "by <value of HTTPS_PROXY>");
+        let quoted = r#"192.168.50.10 has {"a": "of\"all&none", "b": "of\"all\u0026none"}"#;
+        assert_eq!(said(quoted), r#"192.168.50.10 has {"a": "<value of VAULT>", "b": "<value of VAULT>"}"#);
     }
 
     #[test]

@@ -70,7 +70,9 @@ pub const POD: [&str; 5] =
     ["IgnoreUnknown", "K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_INFRA_CONTAINER_ID", "K8S_POD_UID"];
 
 /// More keys of known plugins whose values are no secrets: names of things on the node, levels, and sentences.
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 23] = [
+    "datastore_type",
+    "nodename",
     "pf",
     "pfName",
     "vfio",

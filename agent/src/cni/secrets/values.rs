@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
 
+use super::inherited::in_json;
 use crate::fault::escape;
 
 /// Shorter ones are no secrets: taking them out would tear words.
@@ -40,10 +41,9 @@ impl Values {
             self.numbers.insert(value.to_owned(), place);
             return;
         }
-        // As it is, as sentences quote it, and as it stands in JSON.
-        let json = serde_json::to_string(value).unwrap_or_default();
-        let json = json.trim_matches('"').to_owned();
-        for form in BTreeSet::from([value.to_owned(), escape(value), json]) {
+        // As it is, as sentences quote it, and as it stands in JSON of either writer.
+        let [json, go] = in_json(value);
+        for form in BTreeSet::from([value.to_owned(), escape(value), json, go]) {
             let Some(head) = form.as_bytes().first_chunk::<LEAST>() else { continue };
             self.texts.entry(*head).or_default().push((form, place));
         }
