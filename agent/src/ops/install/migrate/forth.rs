@@ -147,6 +147,17 @@ impl Doing<'_> {
                 self.say(Kind::Left, format!("{file} is Multus's and stays until the agent serves and writes its own"));
                 Ok(())
             }
+            Step::ConfAhead(file) => {
+                let (file, ours) = (shown(&self.conf_dir.join(file)), runtime_conf::FILE);
+                self.say(
+                    Kind::Left,
+                    format!(
+                        "{file} of Multus sorts after {ours}, which would be taken at once: the agent writes it when it \
+                         serves; cordon the node from Multus's end until then"
+                    ),
+                );
+                Ok(())
+            }
             Step::ConfLater => {
                 self.say(
                     Kind::Left,
