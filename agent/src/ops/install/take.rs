@@ -58,7 +58,7 @@ pub fn uninstall(site: &Site, drained: &Drained) -> Result<Report, InstallError>
         None => Vec::new(),
     };
     kernel(site, &all, &mut report);
-    let (waiting, gone) = all.into_iter().partition::<Vec<_>, _>(needs_del);
+    let (waiting, gone) = all.into_iter().partition::<Vec<_>, _>(|record| needs_del(site, record));
     let mut left = waiting;
     if let Some(records) = &records {
         left.extend(remains::finish(site, records, gone, &mut report));
@@ -109,8 +109,8 @@ pub(super) fn all(records: &Records, dry_run: bool) -> io::Result<Vec<Record>> {
 }
 
 /// Will the runtime still call for this container? Its namespace is there, or nobody knows where that is.
-fn needs_del(record: &Record) -> bool {
-    let is_there = record.netns.as_ref().is_none_or(|netns| netns.as_path().exists());
+fn needs_del(site: &Site, record: &Record) -> bool {
+    let is_there = record.netns.as_ref().is_none_or(|netns| look::may_be(&site.root, netns));
     record.state == State::Added && is_there && !record.due().is_empty()
 }
 
