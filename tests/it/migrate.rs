@@ -182,7 +182,7 @@ fn what_multus_never_knew_and_what_is_gone_is_not_left_to_it() {
     needs_programs!();
     let node = Node::new("migrate-gone");
     document(&node.migrate(&["-o", "json"]));
-    let (world, (_, ours), _) = node.swap();
+    let (world, (theirs, ours), _) = node.swap();
     let (live, gone) = (world.attached("live", "lan"), world.attached("gone", "lan"));
     let torn = world.attached("torn", "lan");
     // Half of libcni's entries are lost: a note is made of the record then.
@@ -192,7 +192,13 @@ fn what_multus_never_knew_and_what_is_gone_is_not_left_to_it() {
     gone.netns.remove();
     let held = plugins::allocations(&lab.ipam_dir).len();
     fs::write(lab.cni_dir.join(format!("records/{}.record", torn.id)), "").expect("tear a record");
+    fs::create_dir_all(lab.cni_dir.join("spool")).expect("make a folder");
+    fs::write(lab.cni_dir.join("spool/0-broken.note"), "{").expect("leave half a note");
+    let state = snapshot(&lab.cni_dir);
+    document(&migrate(&lab, &theirs, &["--dry-run", "-o", "json"]));
+    assert_same(&state, &snapshot(&lab.cni_dir), "a dry run over what is torn");
     let dry = migrate(&lab, &ours, &["--back", "--dry-run"]);
+    assert_same(&state, &snapshot(&lab.cni_dir), "a dry run over what is torn");
     assert!(dry.code == Some(0) && dry.out().contains("default/live is noted"), "{}\n{}", dry.out(), dry.err());
     assert!(!multus::scratch(&lab, &live).exists() && ours.exists());
     let back = migrate(&lab, &ours, &["--back"]);

@@ -102,9 +102,10 @@ pub(super) fn own(records: &Records, cni_dir: &Path) -> Result<Held, InstallErro
 }
 
 pub(super) fn all(records: &Records, dry_run: bool) -> io::Result<Vec<Record>> {
-    if !dry_run {
-        records.sweep()?;
+    if dry_run {
+        return records.look().map(|(all, _torn)| all);
     }
+    records.sweep()?;
     records.all().map(|(all, _torn)| all)
 }
 
@@ -153,9 +154,11 @@ fn pod_places(record: &Record) -> Vec<PodPlace> {
 /// Notes of DELs that the plugin did: all that is left of them for us are device-info files.
 pub(super) fn notes(site: &Site, cni_dir: &Path, report: &mut Report) {
     let spool = Spool::at(cni_dir);
+    if site.dry_run {
+        return;
+    }
     let notes = match spool.notes() {
-        Ok(notes) if !site.dry_run => notes,
-        Ok(_) => return,
+        Ok(notes) => notes,
         Err(error) => return report.note(Kind::Warning, format!("read the spool: {error}")),
     };
     for (path, note) in notes {

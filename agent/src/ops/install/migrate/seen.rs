@@ -52,7 +52,7 @@ pub struct Judged {
 
 /// Every container that somebody attached here.
 pub(super) fn containers(site: &Site, cni_dir: &Path) -> Vec<Container> {
-    let records = Records::at(cni_dir).all().map(|(all, _torn)| all).unwrap_or_default();
+    let records = Records::at(cni_dir).look().map(|(all, _torn)| all).unwrap_or_default();
     let is_recorded = |record: &Record| records.iter().any(|known| known.container == record.container);
     let told = takeover::candidates(cni_dir).into_iter().filter_map(|id| takeover::told(cni_dir, &id, None));
     let told: Vec<Record> = told.filter(|record| !is_recorded(record)).collect();
