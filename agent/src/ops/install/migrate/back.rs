@@ -65,7 +65,22 @@ fn hand_over_all(
         match decide(Held { is_attached, may_live, is_due, is_noted }) {
             Fortune::Finish => gone.push(record),
             Fortune::Noted => report.note(Kind::Already, format!("{} has Multus's own note still", name(&record))),
-            Fortune::Note => left.extend(hand_over(site, record, Kind::Done, report)?),
+            Fortune::Note if site.dry_run => left.extend(hand_over(site, record, Kind::Done, report)?),
+            Fortune::Note => {
+                // A plugin may be at its DEL, which needs no agent, and may have done it since we read.
+                let Ok(Some(_held)) = records.hold(&record.container) else {
+                    left.push(record);
+                    continue;
+                };
+                match records.load(&record.container) {
+                    Ok(Some(now)) if now.state == State::Added => {
+                        left.extend(hand_over(site, now, Kind::Done, report)?)
+                    }
+                    Ok(Some(now)) => gone.push(now),
+                    Ok(None) => {}
+                    Err(_) => left.push(record),
+                }
+            }
         }
     }
     for record in remains::finish(site, records, gone, report) {
