@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use super::{InstallError, Kind, Report, Site, is_our_shim, look, remains, shown};
 use crate::datapath::{self, PodPlace};
 use crate::fault::{many, quote};
-use crate::ops::device_info;
+use crate::ops::{device_info, takeover};
 use crate::plan::runtime_conf;
 use crate::records::{Record, Records, State};
-use crate::spool::Spool;
+use crate::spool::{Note, Spool};
 use crate::sys::conf_files;
 use crate::sys::files::{self, Held};
 use crate::sys::revert::{RevertLog, Reverted};
@@ -101,12 +101,32 @@ pub(super) fn own(records: &Records, cni_dir: &Path) -> Result<Held, InstallErro
     }
 }
 
+/// Every record; what a DEL was answered for that is still to be done is marked for it, and so nobody will ask again.
 pub(super) fn all(records: &Records, dry_run: bool) -> io::Result<Vec<Record>> {
-    if dry_run {
-        return records.look().map(|(all, _torn)| all);
+    let mut all = if dry_run {
+        records.look()?.0
+    } else {
+        records.sweep()?;
+        records.all()?.0
+    };
+    for note in put_off(&records.cni_dir()) {
+        match all.iter_mut().find(|record| record.container == note.container) {
+            // A container that was added after that DEL is another one under the same name.
+            Some(record) if record.since > note.when => {}
+            Some(record) => record.state = State::Undo,
+            None => {
+                let told = takeover::told(&records.cni_dir(), &note.container, None);
+                all.extend(told.map(|record| Record { state: State::Undo, ..record }));
+            }
+        }
     }
-    records.sweep()?;
-    records.all().map(|(all, _torn)| all)
+    Ok(all)
+}
+
+/// The DELs that the plugin left to an agent.
+pub(super) fn put_off(cni_dir: &Path) -> Vec<Note> {
+    let notes = Spool::at(cni_dir).look().map(|(notes, _)| notes).unwrap_or_default();
+    notes.into_iter().map(|(_, note)| note).filter(|note| note.pending).collect()
 }
 
 /// Will the runtime still call for this container? Its namespace is there, or nobody knows where that is.

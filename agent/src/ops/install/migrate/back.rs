@@ -21,7 +21,9 @@ pub fn back(migration: &Migration, drained: &Drained) -> Result<Report, InstallE
     let mut report = Report::default();
     take::say_drained(drained, &mut report);
     let cni_dir = site.cni_dir()?;
-    let records = Records::open_if_any(&cni_dir).map_err(|error| InstallError::of("open", &cni_dir, error))?;
+    let has_waiting = !site.dry_run && !take::put_off(&cni_dir).is_empty();
+    let open = if has_waiting { Records::open(&cni_dir).map(Some) } else { Records::open_if_any(&cni_dir) };
+    let records = open.map_err(|error| InstallError::of("open", &cni_dir, error))?;
     let own = match (&records, site.dry_run) {
         (Some(records), false) => Some(take::own(records, &cni_dir)?),
         _ => None,
