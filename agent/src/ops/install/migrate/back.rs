@@ -38,7 +38,7 @@ pub fn back(migration: &Migration, drained: &Drained) -> Result<Report, InstallE
         take::notes(site, &cni_dir, &mut report);
     }
     for record in told_by_results_alone(site, &cni_dir) {
-        left.extend(hand_over(site, record, Kind::Done, &mut report)?);
+        left.extend(hand_over(site, record, &mut report)?);
     }
     take::revert(site, &cni_dir, left.is_empty(), &mut report)?;
     take::socket(site, &mut report);
@@ -67,7 +67,7 @@ fn hand_over_all(
         match decide(Held { is_attached, may_live, is_due, is_noted }) {
             Fortune::Finish => gone.push(record),
             Fortune::Noted => report.note(Kind::Already, format!("{} has Multus's own note still", name(&record))),
-            Fortune::Note if site.dry_run => left.extend(hand_over(site, record, Kind::Done, report)?),
+            Fortune::Note if site.dry_run => left.extend(hand_over(site, record, report)?),
             Fortune::Note => {
                 // A plugin may be at its DEL, which needs no agent, and may have done it since we read.
                 let Ok(Some(_held)) = records.hold(&record.container) else {
@@ -75,9 +75,7 @@ fn hand_over_all(
                     continue;
                 };
                 match records.load(&record.container) {
-                    Ok(Some(now)) if now.state == State::Added => {
-                        left.extend(hand_over(site, now, Kind::Done, report)?)
-                    }
+                    Ok(Some(now)) if now.state == State::Added => left.extend(hand_over(site, now, report)?),
                     Ok(Some(now)) => gone.push(now),
                     Ok(None) => {}
                     Err(_) => left.push(record),
@@ -86,8 +84,13 @@ fn hand_over_all(
         }
     }
     for record in remains::finish(site, records, gone, report) {
-        // Whoever asks for its DEL asks Multus from now on.
-        left.extend(hand_over(site, record, Kind::Left, report)?);
+        let text = format!(
+            "{} is gone and could not be detached from here: Multus does it only if the runtime asks once more; with \
+             host-exec, or run on the host, it is done now",
+            name(&record)
+        );
+        report.note(Kind::Warning, text);
+        left.extend(hand_over(site, record, report)?);
     }
     Ok(left)
 }
@@ -101,12 +104,12 @@ fn told_by_results_alone(site: &Site, cni_dir: &Path) -> Vec<Record> {
 }
 
 /// Gives one container; it comes back where that cannot be done.
-fn hand_over(site: &Site, record: Record, kind: Kind, report: &mut Report) -> Result<Option<Record>, InstallError> {
+fn hand_over(site: &Site, record: Record, report: &mut Report) -> Result<Option<Record>, InstallError> {
     let cni_dir = site.cni_dir()?;
     let done = if site.dry_run { Ok(()) } else { handing_over::hand_over(&cni_dir, &record) };
     match done {
         Ok(()) => {
-            report.note(kind, format!("{} is noted for Multus, whose DEL undoes its networks", name(&record)));
+            report.note(Kind::Done, format!("{} is noted for Multus, whose DEL undoes its networks", name(&record)));
             Ok(None)
         }
         Err(error) => {
