@@ -71,7 +71,7 @@ pub fn forth(migration: &Migration, shim: &Path) -> Result<Migrated, InstallErro
     if migration.translation.form == Form::Generated {
         let text =
             "Multus's daemon-config.json may say more than what it wrote for the runtime: name that, if there is one";
-        migrated.report.note(Kind::Warning, text);
+        migrated.report.note(Kind::Left, text);
     }
     say_who_is_attached(&mut migrated);
     say_what_is_next(&mut migrated.report, &migration.written);
