@@ -12,6 +12,10 @@ use crate::ops::takeover;
 use crate::plan::migrate::{Fortune, Held, back as decide};
 use crate::records::{Origin, Record, Records, State};
 
+/// What only the operator can know, said once.
+const CRI_O: &str = "CRI-O asks for a DEL with the conf that a pod was started with, ours, which Multus does not do: there \
+                     delete the pods with further networks before this";
+
 /// Gives the node back. `drained`: what came of asking the agent to end.
 ///
 /// # Errors
@@ -109,6 +113,9 @@ fn hand_over(site: &Site, record: Record, report: &mut Report) -> Result<Option<
     let done = if site.dry_run { Ok(()) } else { handing_over::hand_over(&cni_dir, &record) };
     match done {
         Ok(()) => {
+            if record.origin == Origin::Agent && report.steps.iter().all(|step| step.text != CRI_O) {
+                report.note(Kind::Left, CRI_O);
+            }
             report.note(Kind::Done, format!("{} is noted for Multus, whose DEL undoes its networks", name(&record)));
             Ok(None)
         }
