@@ -5,8 +5,9 @@
 //! and set aside. What others keep about containers beside it, libcni and Multus, has modules of its own.
 //!
 //! Releases that are neighbours work with each other's records, so that a node can be updated and put back. What a
-//! release adds is a field that may be missing; the release before keeps it and writes it back. A release that has to
-//! say something in another way writes the next number, but not before the release before it reads that number.
+//! release adds is a field that may be missing; the release before keeps it and writes it back, but for those inside
+//! `reflect` and `parent`, which are replaced as a whole. A release that has to say something in another way writes the
+//! next number, but not before the release before it reads that number.
 
 mod record;
 mod rest;
