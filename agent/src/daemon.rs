@@ -45,6 +45,8 @@ use crate::telemetry::log;
 
 /// How often leftovers are looked at.
 const NOW_AND_THEN: Duration = Duration::from_secs(10);
+/// The first of its pauses.
+const AT_FIRST: Duration = Duration::from_secs(1);
 /// How long a thread for blocking work waits for more. With a long wait every small job would wake another of a burst's
 /// threads, in turns, and keep them and their stacks for good.
 const IDLE_THREAD: Duration = Duration::from_millis(250);
@@ -269,10 +271,12 @@ fn datapath_settings(settings: &DatapathSettings) -> Result<Option<datapath::Set
 }
 
 async fn now_and_then(context: Arc<Context>, mut host: Option<HostRunner>, mut stop: watch::Receiver<bool>) {
+    // Soon and often at first: a shim that found no agent may leave its note when there is one again.
+    let mut pause = AT_FIRST;
     loop {
         reconcile::now_and_then(&context, host.as_mut()).await;
         tokio::select! {
-            () = tokio::time::sleep(NOW_AND_THEN) => {},
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(NOW_AND_THEN),
             () = context.left_over.notified() => {},
             _ = stop.wait_for(|stop| *stop) => return,
         }

@@ -22,6 +22,8 @@ use stream::Stream;
 
 /// Where the programs of the release before are.
 const NEIGHBOUR: &str = "MULTUS_NEIGHBOUR_BIN_DIR";
+/// What passes from the end of one release's pod to the start of the next one's.
+const KUBELET: Duration = Duration::from_millis(700);
 /// Packets a second, each way, between the host and a pod that stays.
 const RATE: u32 = 200;
 
@@ -95,6 +97,8 @@ fn roll(agent: &mut Agent, lab: &Lab, to: &Release, between: impl FnOnce(&Agent)
     agent.term();
     between(agent);
     to.installed(lab, agent.config_file());
+    // A kubelet takes its time, too: so long that every ADD of the stream waits for the next agent.
+    std::thread::sleep(KUBELET);
     agent.run_next(to.agent.clone());
     agent.start_again(lab);
     (began, Instant::now())
@@ -225,7 +229,7 @@ fn pods_come_and_go_through_an_update_and_back_and_notice_nothing() {
         for (which, (from, to)) in [("update", forth), ("way back", back)] {
             let (adds, dels) = stream.during(from, to);
             eprintln!("upgrade: {which}: {:?}, {adds} ADDs and {dels} DELs meanwhile", to - from);
-            assert!(adds >= stream::ADDERS && dels > 0, "{which}: {adds} ADDs and {dels} DELs meanwhile");
+            assert!(adds > 0 && dels > 0, "{which}: {adds} ADDs and {dels} DELs meanwhile");
         }
         quiet.store(true, std::sync::atomic::Ordering::Relaxed);
         talks.map(|talk| talk.join().expect("talk"))
@@ -344,7 +348,7 @@ fn a_plugin_that_hangs_and_a_plugin_that_is_replaced_under_a_call_cost_no_pod() 
     let add = runtime.call("ADD", Some(&pod)).start(&lab.node);
     assert!(wait_until(Duration::from_secs(10), || !plugins::journal(lab, "slow").is_empty()), "it never hung");
     let drained = agent.cli(lab, &["drain", "--timeout", "300ms"]);
-    assert!(drained.code == Some(4) && drained.err().contains("1 attachments"), "{:?} {}", drained.code, drained.err());
+    assert!(drained.code == Some(4) && drained.err().contains("1 attachment;"), "{:?} {}", drained.code, drained.err());
     let waiting = runtime.call("ADD", Some(&next)).start(&lab.node);
     // What the kubelet does when the time that it grants is over.
     agent.kill9();

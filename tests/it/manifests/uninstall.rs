@@ -107,6 +107,9 @@ fn the_manifests_own_commands_put_it_on_a_host_and_take_it_off_again() {
         }
         // Where both names of it are mounted and the host has one, the other lies in a folder of the host's.
         tree.folders(&["/run/netns"]);
+        let is_kept = |(_, at, read_only): &(_, &str, bool)| *read_only && at.starts_with("/var/lib/cni/");
+        let off_mounts = mounts(off, &off["initContainers"][0]);
+        assert!(!off_mounts.iter().any(is_kept), "{name}: addresses are freed from here: {off_mounts:?}");
         let before = tree.snapshot();
         let done = contain(&lab, &tree, pod, &pod["initContainers"][0], &folder);
         assert_eq!(done.code, Some(0), "{name}: {}\n{}", done.out(), done.err());
