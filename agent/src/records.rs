@@ -5,8 +5,9 @@
 //! and set aside. What others keep about containers beside it, libcni and Multus, has modules of its own.
 //!
 //! Releases that are neighbours work with each other's records, so that a node can be updated and put back. What a
-//! release adds is a field that may be missing; the release before keeps it and writes it back. A release that has to
-//! say something in another way writes the next number, but not before the release before it reads that number.
+//! release adds is a field that may be missing; the release before keeps it and writes it back, but for those inside
+//! `reflect` and `parent`, which are replaced as a whole. A release that has to say something in another way writes the
+//! next number, but not before the release before it reads that number.
 
 mod record;
 mod rest;
@@ -170,6 +171,19 @@ impl Records {
 
     /// All records. Torn ones are set aside as `<name>.torn` and named in the second list.
     pub fn all(&self) -> io::Result<(Vec<Record>, Vec<String>)> {
+        let (records, torn) = self.look()?;
+        for (path, _) in &torn {
+            fs::rename(path, path.with_extension("torn"))?;
+        }
+        let named = |(path, error): (PathBuf, io::Error)| format!("{}: {error}", quote(&path.to_string_lossy()));
+        Ok((records, torn.into_iter().map(named).collect()))
+    }
+
+    /// The same for whoever must change nothing: the torn ones stay, each with what is wrong.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn look(&self) -> io::Result<(Vec<Record>, Vec<(PathBuf, io::Error)>)> {
         let (mut records, mut torn) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
@@ -179,10 +193,7 @@ impl Records {
             let Ok(file) = File::open(&path) else { continue };
             match read(file) {
                 Ok(record) => records.push(record),
-                Err(error) => {
-                    torn.push(format!("{}: {error}", quote(&path.to_string_lossy())));
-                    fs::rename(&path, path.with_extension("torn"))?;
-                }
+                Err(error) => torn.push((path, error)),
             }
         }
         records.sort_by(|a, b| a.since.cmp(&b.since).then_with(|| a.container.cmp(&b.container)));
@@ -291,6 +302,9 @@ mod tests {
             fs::write(&path, &bytes[..cut]).unwrap();
             assert_eq!(records.load(&whole.container).unwrap_err().kind(), io::ErrorKind::InvalidData, "{cut}");
         }
+        let (whole, torn) = records.look().unwrap();
+        assert_eq!((whole.len(), torn.len()), (0, 1));
+        assert!(path.exists(), "a look changes nothing");
         let (whole, torn) = records.all().unwrap();
         assert_eq!((whole.len(), torn.len()), (0, 1));
         assert!(path.with_extension("torn").exists() && !path.exists());

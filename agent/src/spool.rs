@@ -69,24 +69,38 @@ impl Spool {
 
     /// All notes, oldest first, each with its file; unreadable ones are set aside as `.bad`.
     pub fn notes(&self) -> io::Result<Vec<(PathBuf, Note)>> {
+        let (notes, unreadable) = self.look()?;
+        for path in &unreadable {
+            fs::rename(path, path.with_extension("bad"))?;
+        }
+        if self.folder.is_dir() {
+            thin_out(&self.folder, "bad", MOST_BAD)?;
+        }
+        Ok(notes)
+    }
+
+    /// The same for whoever must change nothing; the second list has the unreadable ones.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn look(&self) -> io::Result<(Vec<(PathBuf, Note)>, Vec<PathBuf>)> {
         let entries = match fs::read_dir(&self.folder) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),
             Err(error) => return Err(error),
         };
         let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
         paths.retain(|path| path.extension().is_some_and(|ending| ending == "note"));
         paths.sort();
         paths.truncate(MOST_NOTES);
-        let mut notes = Vec::new();
+        let (mut notes, mut unreadable) = (Vec::new(), Vec::new());
         for path in paths {
             match fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
                 Some(note) => notes.push((path, note)),
-                None => fs::rename(&path, path.with_extension("bad"))?,
+                None => unreadable.push(path),
             }
         }
-        thin_out(&self.folder, "bad", MOST_BAD)?;
-        Ok(notes)
+        Ok((notes, unreadable))
     }
 
     /// How many notes there are.

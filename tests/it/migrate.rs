@@ -11,6 +11,9 @@ use lab::multus::{self, Attached};
 use lab::process::Finished;
 use lab::world::Builder;
 use lab::{Agent, Home, Lab, Pod, Runtime, World, plugins, process, wait_until};
+use multus_agent::names::ContainerId;
+use multus_agent::records::Records;
+use multus_agent::spool::{Note, Spool};
 use serde_json::{Value, json};
 
 use super::install::tree::{Snapshot, assert_same, on, sentences, snapshot};
@@ -182,7 +185,7 @@ fn what_multus_never_knew_and_what_is_gone_is_not_left_to_it() {
     needs_programs!();
     let node = Node::new("migrate-gone");
     document(&node.migrate(&["-o", "json"]));
-    let (world, (_, ours), _) = node.swap();
+    let (world, (theirs, ours), _) = node.swap();
     let (live, gone) = (world.attached("live", "lan"), world.attached("gone", "lan"));
     let torn = world.attached("torn", "lan");
     // Half of libcni's entries are lost: a note is made of the record then.
@@ -192,7 +195,13 @@ fn what_multus_never_knew_and_what_is_gone_is_not_left_to_it() {
     gone.netns.remove();
     let held = plugins::allocations(&lab.ipam_dir).len();
     fs::write(lab.cni_dir.join(format!("records/{}.record", torn.id)), "").expect("tear a record");
+    fs::create_dir_all(lab.cni_dir.join("spool")).expect("make a folder");
+    fs::write(lab.cni_dir.join("spool/0-broken.note"), "{").expect("leave half a note");
+    let state = snapshot(&lab.cni_dir);
+    document(&migrate(&lab, &theirs, &["--dry-run", "-o", "json"]));
+    assert_same(&state, &snapshot(&lab.cni_dir), "a dry run over what is torn");
     let dry = migrate(&lab, &ours, &["--back", "--dry-run"]);
+    assert_same(&state, &snapshot(&lab.cni_dir), "a dry run over what is torn");
     assert!(dry.code == Some(0) && dry.out().contains("default/live is noted"), "{}\n{}", dry.out(), dry.err());
     assert!(!multus::scratch(&lab, &live).exists() && ours.exists());
     let back = migrate(&lab, &ours, &["--back"]);
@@ -205,6 +214,41 @@ fn what_multus_never_knew_and_what_is_gone_is_not_left_to_it() {
         multus::detach(&lab, pod);
         assert_eq!(pod.netns.link_names(), [""; 0], "{}", pod.name);
     }
+    assert_eq!(plugins::allocations(&lab.ipam_dir), [""; 0]);
+}
+
+#[test]
+fn dels_that_are_still_to_be_done_or_under_way_are_not_left_to_multus() {
+    needs_programs!();
+    let node = Node::new("migrate-dels");
+    document(&node.migrate(&["-o", "json"]));
+    let (world, (_, ours), _) = node.swap();
+    let (late, lost, busy) =
+        (world.attached("late", "lan"), world.attached("lost", "lan"), world.attached("busy", "lan"));
+    let World { mut agent, lab, .. } = world;
+    agent.kill9();
+    let records = Records::at(&lab.cni_dir);
+    let [late_id, lost_id, busy_id] =
+        [&late, &lost, &busy].map(|pod| ContainerId::new(pod.id.as_str()).expect("an id"));
+    // The runtime has its answer, and asks no more; of one of them there is no record either.
+    for id in [&late_id, &lost_id] {
+        Spool::at(&lab.cni_dir).leave(&Note::put_off(id.clone(), "nobody serves".to_owned())).expect("leave a note");
+    }
+    records.remove(&lost_id).expect("lose a record");
+    let held = records.hold(&busy_id).expect("the folder of records").expect("nobody has it");
+    let back = migrate(&lab, &ours, &["--back"]);
+    assert!(back.code.is_some_and(|code| code < 2), "{}\n{}", back.out(), back.err());
+    for pod in [&late, &lost] {
+        assert_eq!(pod.netns.link_names(), [""; 0], "{}: {}", pod.name, back.out());
+        assert!(!multus::scratch(&lab, pod).exists(), "{}", pod.name);
+    }
+    assert!(!multus::scratch(&lab, &busy).exists() && ours.exists(), "{}", back.out());
+    assert!(records.load(&busy_id).expect("a record").is_some());
+    drop(held);
+    let again = migrate(&lab, &ours, &["--back"]);
+    assert_eq!(again.code, Some(0), "{}\n{}", again.out(), again.err());
+    assert!(multus::scratch(&lab, &busy).exists() && !ours.exists(), "{}", again.out());
+    multus::detach(&lab, &busy);
     assert_eq!(plugins::allocations(&lab.ipam_dir), [""; 0]);
 }
 

@@ -99,7 +99,7 @@ pub fn migrate(asked: &Migrate) -> Ending {
     }
     let shim = asked.shim.clone().unwrap_or_else(beside_us);
     match migrate::forth(&migration, &shim) {
-        Ok(migrated) => print(&migrated, asked),
+        Ok(migrated) => ended(print(&migrated, asked), warned(&migrated.report)),
         Err(error) => Ending::Failed(error.to_string()),
     }
 }
@@ -107,12 +107,13 @@ pub fn migrate(asked: &Migrate) -> Ending {
 fn back(migration: &Migration, asked: &Migrate) -> Ending {
     let drained = if asked.dry_run { Drained::NoAgent } else { drain_agent(migration.site()) };
     match migrate::back(migration, &drained) {
-        Ok(report) => {
-            let problem = if report.has_warnings() { Ending::Problem } else { Ending::Fine };
-            ended(print_back(&report, asked), problem)
-        }
+        Ok(report) => ended(print_back(&report, asked), warned(&report)),
         Err(error) => Ending::Failed(error.to_string()),
     }
+}
+
+fn warned(report: &Report) -> Ending {
+    if report.has_warnings() { Ending::Problem } else { Ending::Fine }
 }
 
 /// The second, once the first is fine.

@@ -1,7 +1,8 @@
 //! What does a record say that this build does not know? Fields of a later release: kept as they are, and written back,
 //! so that the later one finds them again when the node comes back to it.
 //!
-//! Knows no field by name: what a record does not say again was not understood.
+//! Knows no field by name: what a record does not say again was not understood. What `reflect` and `parent` hold is replaced
+//! as a whole: fields inside them that are not known are lost.
 
 use serde_json::{Map, Value};
 

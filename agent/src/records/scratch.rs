@@ -40,14 +40,18 @@ pub struct Noted {
     pub extra_args: Vec<(String, String)>,
 }
 
-/// The containers that have a scratch file below `cni_dir`.
+/// The containers that have a scratch file below `cni_dir`. What a writer that was killed left beside one is none.
 pub fn containers(cni_dir: &Path) -> Vec<ContainerId> {
     let entries = fs::read_dir(cni_dir).into_iter().flatten().flatten().take(MOST_FILES);
     let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
-    let mut found: Vec<_> =
-        files.filter_map(|file| ContainerId::new(file.file_name().into_string().ok()?).ok()).collect();
+    let mut found: Vec<_> = files.filter_map(|file| container(file.file_name().into_string().ok()?)).collect();
     found.sort();
     found
+}
+
+fn container(file: String) -> Option<ContainerId> {
+    let is_half = Path::new(&file).extension().is_some_and(|ending| ending == "tmp");
+    ContainerId::new(file).ok().filter(|_| !is_half)
 }
 
 /// What Multus noted of `container`, in its order: the master first. `None`: it noted nothing.

@@ -145,16 +145,27 @@ impl RevertLog {
     /// # Errors
     /// What is there cannot be kept, and must not be touched then.
     pub fn about_to(&mut self, path: &Path, left: Left, is_ours: impl Fn(&[u8]) -> bool) -> io::Result<()> {
-        if let Some(entry) = self.entries.get_mut(path) {
-            if entry.left.contains(&left) {
-                return Ok(());
-            }
-            entry.left.push(left);
-            let excess = entry.left.len().saturating_sub(MOST_STATES);
-            entry.left.drain(..excess);
+        let Some(entry) = self.entries.get_mut(path) else {
+            let before = self.before(look(path)?, is_ours)?;
+            self.entries.insert(path.to_owned(), Entry { before, left: vec![left] });
             return self.save();
+        };
+        // Where we only ever took away, what is there again is what is to come back.
+        if left == Left::Nothing && entry.left == [Left::Nothing] {
+            return self.renew(path, is_ours);
         }
-        let before = match look(path)? {
+        if entry.left.contains(&left) {
+            return Ok(());
+        }
+        entry.left.push(left);
+        let excess = entry.left.len().saturating_sub(MOST_STATES);
+        entry.left.drain(..excess);
+        self.save()
+    }
+
+    /// Keeps what is there, so that it can come back.
+    fn before(&self, seen: Seen, is_ours: impl Fn(&[u8]) -> bool) -> io::Result<Before> {
+        Ok(match seen {
             Seen::Nothing => Before::Nothing,
             Seen::Link(target) => Before::Link { target },
             Seen::File { bytes, .. } if is_ours(&bytes) => Before::Nothing,
@@ -165,9 +176,33 @@ impl RevertLog {
                 Before::File { kept, sum, mode, uid, gid }
             }
             Seen::Folder => return Err(io::Error::new(io::ErrorKind::IsADirectory, "a folder is in its place")),
+        })
+    }
+
+    /// Keeps what somebody has put at `path` since it was kept; nothing, and ours, do not count.
+    fn renew(&mut self, path: &Path, is_ours: impl Fn(&[u8]) -> bool) -> io::Result<()> {
+        let seen = look(path)?;
+        let is_theirs = match &seen {
+            Seen::Nothing => false,
+            Seen::File { bytes, .. } => !is_ours(bytes),
+            Seen::Link(_) | Seen::Folder => true,
         };
-        self.entries.insert(path.to_owned(), Entry { before, left: vec![left] });
-        self.save()
+        let is_known = self.entries.get(path).is_none_or(|entry| is(&seen, &entry.before));
+        if is_known || !is_theirs {
+            return Ok(());
+        }
+        let before = self.before(seen, is_ours)?;
+        let Some(entry) = self.entries.get_mut(path) else { return Ok(()) };
+        let last = std::mem::replace(&mut entry.before, before);
+        self.save()?;
+        let is_needed = |name: &String| {
+            let keeps = |entry: &Entry| matches!(&entry.before, Before::File { kept, .. } if kept == name);
+            self.entries.values().any(keeps)
+        };
+        match last {
+            Before::File { kept, .. } if !is_needed(&kept) => files::remove(&self.folder.join(kept)),
+            _ => Ok(()),
+        }
     }
 
     /// Makes `folder` and what is missing above it; each is noted first.
@@ -410,6 +445,28 @@ mod tests {
         fs::write(&path, "ours").unwrap();
         assert_eq!(log.revert(&path).unwrap(), Reverted::Removed);
         assert!(log.about_to(&place.0, file(b""), |_| false).is_err(), "a folder");
+    }
+
+    #[test]
+    fn what_was_written_anew_since_it_was_kept_is_what_comes_back() {
+        let place = Place::new("anew");
+        let path = place.0.join("conf");
+        let is_ours = |bytes: &[u8]| bytes.starts_with(b"ours");
+        let kept = || fs::read_dir(place.0.join("state/install")).unwrap().flatten().count();
+        fs::write(&path, "first").unwrap();
+        place.log().about_to(&path, Left::Nothing, is_ours).unwrap();
+        let before = kept();
+        for text in ["first", "second", "ours", ""] {
+            if text.is_empty() {
+                fs::remove_file(&path).unwrap();
+            } else {
+                fs::write(&path, text).unwrap();
+            }
+            place.log().about_to(&path, Left::Nothing, is_ours).unwrap();
+            assert_eq!(kept(), before, "one is kept: {text:?}");
+        }
+        assert_eq!(place.log().revert(&path).unwrap(), Reverted::Restored { owner: true });
+        assert_eq!(fs::read_to_string(&path).unwrap(), "second");
     }
 
     #[test]

@@ -14,13 +14,14 @@ use crate::install::tree::{FLANNEL, SHIM, Tree, sentences};
 const MASTER: &str = r#"{"name":"cbr0","cniVersion":"1.0.0","plugins":[{"type":"flannel"},{"type":"portmap","capabilities":{"portMappings":true}}]}"#;
 const K3S_CONF: &str = "/var/lib/rancher/k3s/agent/etc/cni/net.d";
 const K3S_BIN: &str = "/var/lib/rancher/k3s/data/cni";
-const GENERATED: &str = r#"{"capabilities":{"portMappings":true},"cniVersion":"0.3.1","name":"multus-cni-network","clusterNetwork":"/host/etc/cni/net.d/10-flannel.conflist","type":"multus-shim","daemonSocketDir":"/run/multus"}"#;
+/// With a bpffs that is nowhere, as in all of them: what is taken off must not be this machine's.
+const GENERATED: &str = r#"{"datapath":{"bpffs":"/nowhere/multus"},"capabilities":{"portMappings":true},"cniVersion":"0.3.1","name":"multus-cni-network","clusterNetwork":"/host/etc/cni/net.d/10-flannel.conflist","type":"multus-shim","daemonSocketDir":"/run/multus"}"#;
 
 /// What thin mode writes at 1.0.0: a list under the very name of ours.
 fn thin() -> String {
     let delegate: Value = serde_json::from_str(FLANNEL).expect("JSON");
     let plugin = json!({
-        "type": "multus", "capabilities": {"portMappings": true}, "kubeconfig": "/etc/cni/net.d/multus.d/multus.kubeconfig",
+        "datapath": {"bpffs": "/nowhere/multus"}, "type": "multus", "capabilities": {"portMappings": true}, "kubeconfig": "/etc/cni/net.d/multus.d/multus.kubeconfig",
         "cniConf": "/host/etc/cni/multus/net.d", "delegates": [delegate]
     });
     json!({"cniVersion": "1.0.0", "name": "cbr0", "plugins": [plugin]}).to_string()
@@ -43,7 +44,11 @@ fn migrate(tree: &Tree, file: &str, more: &[&str]) -> Finished {
 }
 
 fn document(done: &Finished) -> Value {
-    assert_eq!(done.code, Some(0), "{}\n{}", done.out(), done.err());
+    document_of(done, 0)
+}
+
+fn document_of(done: &Finished, code: i32) -> Value {
+    assert_eq!(done.code, Some(code), "{}\n{}", done.out(), done.err());
     serde_json::from_slice(&done.stdout).expect("JSON")
 }
 
@@ -82,6 +87,7 @@ fn hosts_of_either_mode_are_changed_over_and_back_byte_for_byte() {
         let written: Value = serde_json::from_slice(&fs::read(tree.path(&ours)).expect("ours")).expect("JSON");
         assert_eq!(written["cniConfigDir"], conf_dir, "{name}: {written:#}");
         assert_eq!(written, done["configuration"], "{name}");
+        assert_eq!(written["datapath"]["bpffs"], "/nowhere/multus", "{name}: this machine's own is not touched");
         assert!(fs::read_to_string(tree.path(&format!("{bin_dir}/multus-shim"))).unwrap().contains("multus-ebpf"));
         assert_eq!(fs::read_to_string(tree.path(&file)).unwrap(), text, "{name}: Multus goes on");
         if name == "thin" {
@@ -108,8 +114,7 @@ fn hosts_of_either_mode_are_changed_over_and_back_byte_for_byte() {
 fn nothing_is_done_while_a_key_is_refused_and_all_of_them_are_named() {
     needs_programs!();
     let tree = Tree::new("migrate-refused");
-    let config =
-        json!({"metricsPort": "9091", "connectionLimit": 0, "logLevel": "verbose", "socketdir": "/host/run/multus/"});
+    let config = json!({"datapath": {"bpffs": "/nowhere/multus"}, "metricsPort": "9091", "connectionLimit": 0, "logLevel": "verbose", "socketdir": "/host/run/multus/"});
     tree.folders(&["/etc/cni/net.d", "/opt/cni/bin"]).file("/srv/daemon-config.json", &config.to_string(), 0o644);
     let before = tree.snapshot();
     let done = migrate(&tree, "/srv/daemon-config.json", &[]);
@@ -128,11 +133,11 @@ fn what_the_operator_changed_in_ours_stays() {
     needs_programs!();
     let tree = Tree::new("migrate-edited");
     tree.folders(&["/opt/cni/bin"]).file("/etc/cni/net.d/10-flannel.conflist", FLANNEL, 0o644);
-    tree.file("/srv/daemon-config.json", r#"{"logLevel":"verbose"}"#, 0o644);
+    tree.file("/srv/daemon-config.json", r#"{"logLevel":"verbose","datapath":{"bpffs":"/nowhere/multus"}}"#, 0o644);
     document(&migrate(&tree, "/srv/daemon-config.json", &["-o", "json"]));
-    let edited = r#"{"logLevel":"debug","cniConfigDir":"/etc/cni/net.d"}"#;
+    let edited = r#"{"logLevel":"debug","cniConfigDir":"/etc/cni/net.d","datapath":{"bpffs":"/nowhere/multus"}}"#;
     tree.file("/srv/multus-ebpf.json", edited, 0o600);
-    let again = document(&migrate(&tree, "/srv/daemon-config.json", &["-o", "json"]));
+    let again = document_of(&migrate(&tree, "/srv/daemon-config.json", &["-o", "json"]), 1);
     assert!(sentences(&again).contains("stays as it is"), "{}", sentences(&again));
     assert_eq!(fs::read_to_string(tree.path("/srv/multus-ebpf.json")).unwrap(), edited);
     let back = migrate(&tree, "/srv/multus-ebpf.json", &["--back"]);

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::names::NetnsPath;
 use crate::plan::host::{self, Facts, Places, Preset, Wishes};
 use crate::plan::master;
 use crate::plan::runtime_conf::ENDINGS;
@@ -33,6 +34,13 @@ fn facts(root: &Root, wishes: &Wishes) -> Facts {
     facts
 }
 
+/// Is the namespace there, as far as can be seen below `root` or here? One that a process stands for counts as there: the
+/// processes that we see need not be the host's.
+pub(super) fn may_be(root: &Path, netns: &NetnsPath) -> bool {
+    let path = netns.as_path();
+    path.starts_with("/proc") || path.exists() || Root::at(root).resolve(path).is_ok_and(|path| path.exists())
+}
+
 /// Reads a file, or every file that a `*` stands for; what was read already is not read again.
 fn read(root: &Root, pattern: &str, files: &mut Vec<(String, String)>) {
     let paths = match pattern.rsplit_once('/') {
@@ -62,4 +70,28 @@ fn has_networks(root: &Root, folder: &str) -> bool {
         })
     };
     root.names(folder).into_iter().filter(is_conf).any(is_others)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_is_gone_only_where_that_can_be_seen() {
+        let root = std::env::temp_dir().join(format!("multus-look-{}", std::process::id()));
+        std::fs::create_dir_all(root.join("run/netns")).unwrap();
+        std::fs::write(root.join("run/netns/of-the-host"), "").unwrap();
+        let table = [
+            ("/run/netns/of-the-host", true),
+            ("/run/netns/gone", false),
+            ("/nowhere/gone", false),
+            ("/proc/self/ns/net", true),
+            // No process has this number, here.
+            ("/proc/4194999/ns/net", true),
+        ];
+        for (path, wanted) in table {
+            assert_eq!(may_be(&root, &NetnsPath::new(path).unwrap()), wanted, "{path}");
+        }
+        std::fs::remove_dir_all(root).unwrap();
+    }
 }

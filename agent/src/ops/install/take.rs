@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use super::{InstallError, Kind, Report, Site, is_our_shim, look, remains, shown};
 use crate::datapath::{self, PodPlace};
 use crate::fault::{many, quote};
-use crate::ops::device_info;
+use crate::ops::{device_info, takeover};
 use crate::plan::runtime_conf;
 use crate::records::{Record, Records, State};
-use crate::spool::Spool;
+use crate::spool::{Note, Spool};
 use crate::sys::conf_files;
 use crate::sys::files::{self, Held};
 use crate::sys::revert::{RevertLog, Reverted};
@@ -58,7 +58,7 @@ pub fn uninstall(site: &Site, drained: &Drained) -> Result<Report, InstallError>
         None => Vec::new(),
     };
     kernel(site, &all, &mut report);
-    let (waiting, gone) = all.into_iter().partition::<Vec<_>, _>(needs_del);
+    let (waiting, gone) = all.into_iter().partition::<Vec<_>, _>(|record| needs_del(site, record));
     let mut left = waiting;
     if let Some(records) = &records {
         left.extend(remains::finish(site, records, gone, &mut report));
@@ -101,16 +101,37 @@ pub(super) fn own(records: &Records, cni_dir: &Path) -> Result<Held, InstallErro
     }
 }
 
+/// Every record; what a DEL was answered for that is still to be done is marked for it, and so nobody will ask again.
 pub(super) fn all(records: &Records, dry_run: bool) -> io::Result<Vec<Record>> {
-    if !dry_run {
+    let mut all = if dry_run {
+        records.look()?.0
+    } else {
         records.sweep()?;
+        records.all()?.0
+    };
+    for note in put_off(&records.cni_dir()) {
+        match all.iter_mut().find(|record| record.container == note.container) {
+            // A container that was added after that DEL is another one under the same name.
+            Some(record) if record.since > note.when => {}
+            Some(record) => record.state = State::Undo,
+            None => {
+                let told = takeover::told(&records.cni_dir(), &note.container, None);
+                all.extend(told.map(|record| Record { state: State::Undo, ..record }));
+            }
+        }
     }
-    records.all().map(|(all, _torn)| all)
+    Ok(all)
+}
+
+/// The DELs that the plugin left to an agent.
+pub(super) fn put_off(cni_dir: &Path) -> Vec<Note> {
+    let notes = Spool::at(cni_dir).look().map(|(notes, _)| notes).unwrap_or_default();
+    notes.into_iter().map(|(_, note)| note).filter(|note| note.pending).collect()
 }
 
 /// Will the runtime still call for this container? Its namespace is there, or nobody knows where that is.
-fn needs_del(record: &Record) -> bool {
-    let is_there = record.netns.as_ref().is_none_or(|netns| netns.as_path().exists());
+fn needs_del(site: &Site, record: &Record) -> bool {
+    let is_there = record.netns.as_ref().is_none_or(|netns| look::may_be(&site.root, netns));
     record.state == State::Added && is_there && !record.due().is_empty()
 }
 
@@ -153,9 +174,11 @@ fn pod_places(record: &Record) -> Vec<PodPlace> {
 /// Notes of DELs that the plugin did: all that is left of them for us are device-info files.
 pub(super) fn notes(site: &Site, cni_dir: &Path, report: &mut Report) {
     let spool = Spool::at(cni_dir);
+    if site.dry_run {
+        return;
+    }
     let notes = match spool.notes() {
-        Ok(notes) if !site.dry_run => notes,
-        Ok(_) => return,
+        Ok(notes) => notes,
         Err(error) => return report.note(Kind::Warning, format!("read the spool: {error}")),
     };
     for (path, note) in notes {

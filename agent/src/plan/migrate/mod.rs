@@ -51,6 +51,8 @@ pub enum Step {
     ConfReplaced(String),
     /// The agent does that when it serves: nobody knows the cluster's own network yet.
     ConfLater,
+    /// The agent does that when it serves: ours would take the node from a running Multus, whose file this is, at once.
+    ConfAhead(String),
 }
 
 /// What has to be done so that we take over.
@@ -79,11 +81,15 @@ pub fn forth(seen: &Seen<'_>) -> Vec<Step> {
 /// their networks.
 fn conf(seen: &Seen<'_>, own: &str) -> Step {
     let standing = seen.confs.iter().find(|file| file.file == runtime_conf::FILE);
+    let is_multus = |file: &&Candidate| master::leads_to_multus(file.content.as_deref().unwrap_or_default(), own);
+    let first = seen.confs.iter().filter(is_multus).map(|file| file.file.as_str()).min();
     match standing.map(|file| &file.content) {
         Some(Ok(bytes)) if runtime_conf::is_generated(bytes, own) => Step::ConfStands,
         // Thin mode has the same name for its own: it works until the agent is there.
         Some(_) => Step::ConfReplaced(runtime_conf::FILE.to_owned()),
         None if seen.settings.generator.config_file.is_some() || seen.networks.is_empty() => Step::ConfLater,
+        // The runtime takes the first one by name.
+        None if let Some(file) = first.filter(|file| *file > runtime_conf::FILE) => Step::ConfAhead(file.to_owned()),
         None => Step::WriteConf(runtime_conf::compose(seen.settings, seen.networks)),
     }
 }
@@ -186,6 +192,30 @@ mod tests {
         ];
         assert_eq!(seen, wanted);
         assert_eq!(steps(config, None, &[], &[]).last(), Some(&Step::ConfLater));
+    }
+
+    #[test]
+    fn our_conf_does_not_go_ahead_of_a_multus_that_runs() {
+        let config = r#"{"cniConfigDir":"/c"}"#;
+        let master = NetworkConfig::parse(BRIDGE.as_bytes(), None).unwrap();
+        let table: [(&[&str], Option<&str>); 6] = [
+            (&[], None),
+            (&["00-multus.conf"], None),
+            (&["05-multus.conf"], Some("05-multus.conf")),
+            (&["multus.conf", "70-multus.conf"], Some("70-multus.conf")),
+            (&["70-multus.conf", "00-multus.conf"], None),
+            (&["70-multus.conf", "00-a-multus.conf"], None),
+        ];
+        for (files, wanted) in table {
+            let files: Vec<(&str, &str)> = files.iter().map(|file| (*file, MULTUS)).collect();
+            let seen = steps(config, None, &files, std::slice::from_ref(&master));
+            let ahead = seen.iter().find_map(|step| match step {
+                Step::ConfAhead(file) => Some(file.as_str()),
+                _ => None,
+            });
+            let is_written = seen.iter().any(|step| matches!(step, Step::WriteConf(_)));
+            assert_eq!((ahead, is_written), (wanted, wanted.is_none()), "{files:?}");
+        }
     }
 
     #[test]

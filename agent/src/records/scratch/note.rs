@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::Noted;
 use crate::cni::{NetworkConfig, PluginConfig, RawObject};
 use crate::names::ContainerId;
-use crate::sys::files::{private_folder, replace_for_good};
+use crate::sys::files::{private_folder, replace_for_good, sweep_beside};
 
 /// The keys of a plugin's configuration that Multus repeats beside the exact bytes.
 const REPEATED: [&str; 3] = ["cniVersion", "name", "type"];
@@ -25,7 +25,10 @@ const REPEATED: [&str; 3] = ["cniVersion", "name", "type"];
 pub fn write(cni_dir: &Path, container: &ContainerId, delegates: &[Noted]) -> io::Result<()> {
     private_folder(cni_dir)?;
     let list: Vec<Value> = delegates.iter().map(delegate).collect();
-    replace_for_good(&cni_dir.join(container.as_str()), &serde_json::to_vec(&list)?)
+    let path = cni_dir.join(container.as_str());
+    // Nobody else would ever remove what a kill in the middle of this left.
+    sweep_beside(&path);
+    replace_for_good(&path, &serde_json::to_vec(&list)?)
 }
 
 fn delegate(noted: &Noted) -> Value {
@@ -150,7 +153,12 @@ mod tests {
         lan.capabilities = RawObject::parse(br#"{"mac":"02:00:00:00:00:77","ips":["10.5.0.9/24"]}"#).unwrap();
         lan.extra_args = vec![("MAC".into(), "02:00:00:00:00:77".into()), ("IP".into(), "10.5.0.9/24".into())];
         let all = [Noted { label: "n".into(), ..noted(plugins, None, "{}") }, lan];
+        let half = cni_dir.join("c1.17-1.tmp");
+        std::fs::create_dir_all(&cni_dir).unwrap();
+        std::fs::write(&half, "[").unwrap();
+        assert_eq!(scratch::containers(&cni_dir), [], "half a note is no container");
         write(&cni_dir, &container, &all).unwrap();
+        assert!(!half.exists() && scratch::containers(&cni_dir) == std::slice::from_ref(&container));
         assert_eq!(scratch::read(&cni_dir, &container).unwrap().unwrap(), all);
         std::fs::remove_dir_all(cni_dir).unwrap();
     }

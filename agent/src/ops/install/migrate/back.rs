@@ -12,6 +12,10 @@ use crate::ops::takeover;
 use crate::plan::migrate::{Fortune, Held, back as decide};
 use crate::records::{Origin, Record, Records, State};
 
+/// What only the operator can know, said once.
+const CRI_O: &str = "CRI-O asks for a DEL with the conf that a pod was started with, ours, which Multus does not do: there \
+                     delete the pods with further networks before this";
+
 /// Gives the node back. `drained`: what came of asking the agent to end.
 ///
 /// # Errors
@@ -21,7 +25,9 @@ pub fn back(migration: &Migration, drained: &Drained) -> Result<Report, InstallE
     let mut report = Report::default();
     take::say_drained(drained, &mut report);
     let cni_dir = site.cni_dir()?;
-    let records = Records::open_if_any(&cni_dir).map_err(|error| InstallError::of("open", &cni_dir, error))?;
+    let has_waiting = !site.dry_run && !take::put_off(&cni_dir).is_empty();
+    let open = if has_waiting { Records::open(&cni_dir).map(Some) } else { Records::open_if_any(&cni_dir) };
+    let records = open.map_err(|error| InstallError::of("open", &cni_dir, error))?;
     let own = match (&records, site.dry_run) {
         (Some(records), false) => Some(take::own(records, &cni_dir)?),
         _ => None,
@@ -36,7 +42,7 @@ pub fn back(migration: &Migration, drained: &Drained) -> Result<Report, InstallE
         take::notes(site, &cni_dir, &mut report);
     }
     for record in told_by_results_alone(site, &cni_dir) {
-        left.extend(hand_over(site, record, Kind::Done, &mut report)?);
+        left.extend(hand_over(site, record, &mut report)?);
     }
     take::revert(site, &cni_dir, left.is_empty(), &mut report)?;
     take::socket(site, &mut report);
@@ -65,12 +71,30 @@ fn hand_over_all(
         match decide(Held { is_attached, may_live, is_due, is_noted }) {
             Fortune::Finish => gone.push(record),
             Fortune::Noted => report.note(Kind::Already, format!("{} has Multus's own note still", name(&record))),
-            Fortune::Note => left.extend(hand_over(site, record, Kind::Done, report)?),
+            Fortune::Note if site.dry_run => left.extend(hand_over(site, record, report)?),
+            Fortune::Note => {
+                // A plugin may be at its DEL, which needs no agent, and may have done it since we read.
+                let Ok(Some(_held)) = records.hold(&record.container) else {
+                    left.push(record);
+                    continue;
+                };
+                match records.load(&record.container) {
+                    Ok(Some(now)) if now.state == State::Added => left.extend(hand_over(site, now, report)?),
+                    Ok(Some(now)) => gone.push(now),
+                    Ok(None) => {}
+                    Err(_) => left.push(record),
+                }
+            }
         }
     }
     for record in remains::finish(site, records, gone, report) {
-        // Whoever asks for its DEL asks Multus from now on.
-        left.extend(hand_over(site, record, Kind::Left, report)?);
+        let text = format!(
+            "{} is gone and could not be detached from here: Multus does it only if the runtime asks once more; with \
+             host-exec, or run on the host, it is done now",
+            name(&record)
+        );
+        report.note(Kind::Warning, text);
+        left.extend(hand_over(site, record, report)?);
     }
     Ok(left)
 }
@@ -84,12 +108,15 @@ fn told_by_results_alone(site: &Site, cni_dir: &Path) -> Vec<Record> {
 }
 
 /// Gives one container; it comes back where that cannot be done.
-fn hand_over(site: &Site, record: Record, kind: Kind, report: &mut Report) -> Result<Option<Record>, InstallError> {
+fn hand_over(site: &Site, record: Record, report: &mut Report) -> Result<Option<Record>, InstallError> {
     let cni_dir = site.cni_dir()?;
     let done = if site.dry_run { Ok(()) } else { handing_over::hand_over(&cni_dir, &record) };
     match done {
         Ok(()) => {
-            report.note(kind, format!("{} is noted for Multus, whose DEL undoes its networks", name(&record)));
+            if record.origin == Origin::Agent && report.steps.iter().all(|step| step.text != CRI_O) {
+                report.note(Kind::Left, CRI_O);
+            }
+            report.note(Kind::Done, format!("{} is noted for Multus, whose DEL undoes its networks", name(&record)));
             Ok(None)
         }
         Err(error) => {

@@ -71,7 +71,7 @@ pub fn forth(migration: &Migration, shim: &Path) -> Result<Migrated, InstallErro
     if migration.translation.form == Form::Generated {
         let text =
             "Multus's daemon-config.json may say more than what it wrote for the runtime: name that, if there is one";
-        migrated.report.note(Kind::Warning, text);
+        migrated.report.note(Kind::Left, text);
     }
     say_who_is_attached(&mut migrated);
     say_what_is_next(&mut migrated.report, &migration.written);
@@ -145,6 +145,17 @@ impl Doing<'_> {
             Step::ConfReplaced(file) => {
                 let file = shown(&self.conf_dir.join(file));
                 self.say(Kind::Left, format!("{file} is Multus's and stays until the agent serves and writes its own"));
+                Ok(())
+            }
+            Step::ConfAhead(file) => {
+                let (file, ours) = (shown(&self.conf_dir.join(file)), runtime_conf::FILE);
+                self.say(
+                    Kind::Left,
+                    format!(
+                        "{file} of Multus sorts after {ours}, which would be taken at once: the agent writes it when it \
+                         serves; cordon the node from Multus's end until then"
+                    ),
+                );
                 Ok(())
             }
             Step::ConfLater => {

@@ -17,8 +17,18 @@ const ADDED: [&str; 2] = ["prevResult", "runtimeConfig"];
 
 /// Has Multus a note of its own that tells of everything `record` has?
 pub(super) fn is_noted(cni_dir: &Path, record: &Record) -> bool {
-    let noted = scratch::read(cni_dir, &record.container).ok().flatten();
-    record.origin == Origin::Multus && noted.is_some_and(|noted| noted.len() >= due(record).count())
+    let noted = scratch::read(cni_dir, &record.container).ok().flatten().unwrap_or_default();
+    let is_named = |attachment: &Attachment, (at, noted): (usize, &Noted)| {
+        let ifname = noted.ifname.clone().or_else(|| usual(record, at));
+        noted.config.name.as_str() == attachment.conf_name && ifname.as_ref() == Some(&attachment.ifname)
+    };
+    let has = |attachment: &Attachment| noted.iter().enumerate().any(|noted| is_named(attachment, noted));
+    record.origin == Origin::Multus && due(record).all(has)
+}
+
+/// Without a wish Multus calls the first one as the runtime says, and the others by their position.
+fn usual(record: &Record, at: usize) -> Option<IfName> {
+    if at == 0 { Some(record.ifname.clone()) } else { IfName::new(format!("net{at}")).ok() }
 }
 
 /// Leaves Multus a note of `record`, and libcni's entry of each network where that is missing.
@@ -94,15 +104,61 @@ fn note(record: &Record, at: usize, attachment: &Attachment, entry: &Entry) -> i
     let text = entry.config.as_deref().unwrap_or_default();
     let config = NetworkConfig::parse(text.as_bytes(), Some(&attachment.conf_name))
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", attachment.ifname)))?;
-    // Without a wish Multus calls the first one as the runtime says, and the others by their position.
-    let usual = if at == 0 { Some(record.ifname.clone()) } else { IfName::new(format!("net{at}")).ok() };
     let args = Args::parse_what_fits(&entry.args);
     let asked = args.iter().filter(|(key, _)| matches!(*key, "MAC" | "IP"));
     Ok(Noted {
         label: attachment.network.clone(),
-        ifname: Some(attachment.ifname.clone()).filter(|ifname| usual.as_ref() != Some(ifname)),
+        ifname: Some(attachment.ifname.clone()).filter(|ifname| usual(record, at).as_ref() != Some(ifname)),
         capabilities: entry.capabilities.clone(),
         extra_args: asked.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
         config,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::ContainerId;
+    use crate::ops::takeover;
+
+    fn noted(config: &str, ifname: Option<&str>) -> Noted {
+        let config = NetworkConfig::parse(config.as_bytes(), None).unwrap();
+        Noted {
+            label: config.name.to_string(),
+            ifname: ifname.map(|name| IfName::new(name).unwrap()),
+            capabilities: RawObject::default(),
+            extra_args: Vec::new(),
+            config,
+        }
+    }
+
+    #[test]
+    fn a_note_that_tells_of_other_networks_is_none() {
+        let cni_dir = std::env::temp_dir().join(format!("multus-handing-over-{}", std::process::id()));
+        let container = ContainerId::new("c1").unwrap();
+        let all = [
+            noted(r#"{"cniVersion":"1.0.0","name":"def","type":"bridge"}"#, None),
+            noted(r#"{"cniVersion":"1.0.0","name":"lan","type":"macvlan"}"#, None),
+            noted(r#"{"cniVersion":"1.0.0","name":"lan","type":"macvlan"}"#, Some("data")),
+        ];
+        scratch::write(&cni_dir, &container, &all).unwrap();
+        let record = takeover::told(&cni_dir, &container, None).unwrap();
+        let names: Vec<&str> = record.attachments.iter().map(|attachment| attachment.ifname.as_str()).collect();
+        assert_eq!(names, ["eth0", "net1", "data"]);
+        assert!(is_noted(&cni_dir, &record));
+        assert!(!is_noted(&cni_dir, &Record { origin: Origin::Agent, ..record.clone() }));
+
+        let mut unplugged = record.clone();
+        unplugged.attachments.remove(1);
+        assert!(is_noted(&cni_dir, &unplugged), "it tells of more than there is");
+        let swap = |conf_name: &str, ifname: &str| {
+            let mut swapped = record.clone();
+            swapped.attachments[1].conf_name = conf_name.to_owned();
+            swapped.attachments[1].ifname = IfName::new(ifname).unwrap();
+            is_noted(&cni_dir, &swapped)
+        };
+        // As many as before, but one went and another joined.
+        assert_eq!((swap("lan", "net1"), swap("lan", "net2"), swap("wan", "net1")), (true, false, false));
+        std::fs::remove_dir_all(cni_dir).unwrap();
+    }
 }

@@ -6,12 +6,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::super::Site;
+use super::super::{Site, look};
 use crate::kube::at_hand;
 use crate::ops::takeover;
 use crate::plan::migrate;
 use crate::records::{Origin, Record, Records};
-use crate::sys::rooted::Root;
 
 /// A container that is attached.
 #[derive(Debug, Clone, Serialize)]
@@ -53,7 +52,7 @@ pub struct Judged {
 
 /// Every container that somebody attached here.
 pub(super) fn containers(site: &Site, cni_dir: &Path) -> Vec<Container> {
-    let records = Records::at(cni_dir).all().map(|(all, _torn)| all).unwrap_or_default();
+    let records = Records::at(cni_dir).look().map(|(all, _torn)| all).unwrap_or_default();
     let is_recorded = |record: &Record| records.iter().any(|known| known.container == record.container);
     let told = takeover::candidates(cni_dir).into_iter().filter_map(|id| takeover::told(cni_dir, &id, None));
     let told: Vec<Record> = told.filter(|record| !is_recorded(record)).collect();
@@ -64,8 +63,7 @@ pub(super) fn containers(site: &Site, cni_dir: &Path) -> Vec<Container> {
 
 /// Is the container's namespace there, as far as we can see?
 pub(super) fn is_alive(site: &Site, record: &Record) -> bool {
-    let is_there = |path: &Path| path.exists() || Root::at(&site.root).resolve(path).is_ok_and(|path| path.exists());
-    record.netns.as_ref().is_some_and(|netns| is_there(netns.as_path()))
+    record.netns.as_ref().is_some_and(|netns| look::may_be(&site.root, netns))
 }
 
 fn container(site: &Site, record: &Record) -> Container {
