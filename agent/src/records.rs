@@ -47,6 +47,9 @@ pub struct Records {
     beside: &'static str,
 }
 
+/// A file that is no record, and why.
+pub type Torn = (PathBuf, io::Error);
+
 /// While a record is written by the agent, which is alone; and by a shim, which holds the container.
 const BESIDE: [&str; 2] = [".agent.tmp", ".shim.tmp"];
 
@@ -175,7 +178,7 @@ impl Records {
         for (path, _) in &torn {
             fs::rename(path, path.with_extension("torn"))?;
         }
-        let named = |(path, error): (PathBuf, io::Error)| format!("{}: {error}", quote(&path.to_string_lossy()));
+        let named = |(path, error): Torn| format!("{}: {error}", quote(&path.to_string_lossy()));
         Ok((records, torn.into_iter().map(named).collect()))
     }
 
@@ -183,7 +186,7 @@ impl Records {
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub fn look(&self) -> io::Result<(Vec<Record>, Vec<(PathBuf, io::Error)>)> {
+    pub fn look(&self) -> io::Result<(Vec<Record>, Vec<Torn>)> {
         let (mut records, mut torn) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();

@@ -46,6 +46,9 @@ impl Note {
     }
 }
 
+/// A note, and its file.
+pub type Left = (PathBuf, Note);
+
 /// The folder of notes.
 #[derive(Debug, Clone)]
 pub struct Spool {
@@ -68,7 +71,7 @@ impl Spool {
     }
 
     /// All notes, oldest first, each with its file; unreadable ones are set aside as `.bad`.
-    pub fn notes(&self) -> io::Result<Vec<(PathBuf, Note)>> {
+    pub fn notes(&self) -> io::Result<Vec<Left>> {
         let (notes, unreadable) = self.look()?;
         for path in &unreadable {
             fs::rename(path, path.with_extension("bad"))?;
@@ -83,7 +86,7 @@ impl Spool {
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub fn look(&self) -> io::Result<(Vec<(PathBuf, Note)>, Vec<PathBuf>)> {
+    pub fn look(&self) -> io::Result<(Vec<Left>, Vec<PathBuf>)> {
         let entries = match fs::read_dir(&self.folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),
