@@ -23,17 +23,15 @@ fn main() {
         "multus-ebpf/Cargo.toml",
         "multus-ebpf/Cargo.lock",
         "multus-ebpf-common/src",
+        "multus-ebpf-common/Cargo.toml",
         "xtask/src/ebpf.rs",
     ] {
         println!("cargo::rerun-if-changed={}", root.join(part).display());
     }
-    match ebpf::build(root, &cache(&out), &out) {
-        Ok(built) => println!("cargo::rustc-env=MULTUS_EBPF_TOOLCHAIN={}", built.toolchain),
-        Err(error) => {
-            println!("cargo::error={}", error.lines().next().unwrap_or_default());
-            eprintln!("{error}");
-            exit(1);
-        }
+    if let Err(error) = ebpf::build(root, &cache(&out), &out) {
+        println!("cargo::error={}", error.lines().next().unwrap_or_default());
+        eprintln!("{error}");
+        exit(1);
     }
 }
 

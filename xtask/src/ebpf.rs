@@ -242,3 +242,35 @@ fn text_of(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::project;
+
+    /// The agent embeds the objects, so its image has one digest only if they have.
+    #[test]
+    fn the_objects_are_the_same_wherever_the_sources_lie() -> Result<(), String> {
+        let elsewhere = env::temp_dir().join(format!("multus-ebpf-elsewhere-{}", std::process::id()));
+        let outcome = from_elsewhere(&elsewhere);
+        let _ = fs::remove_dir_all(&elsewhere);
+        outcome
+    }
+
+    fn from_elsewhere(elsewhere: &Path) -> Result<(), String> {
+        let (root, cache) = (project::root(), project::target()?.join("ebpf"));
+        fs::create_dir_all(elsewhere).map_err(|error| format!("make {}: {error}", elsewhere.display()))?;
+        for folder in [BIN, "multus-ebpf-common"] {
+            project::run(Command::new("cp").arg("--archive").arg(root.join(folder)).arg(elsewhere))?;
+        }
+        let toolchain = Toolchain::find()?;
+        // One cache for both, so only our own crates are compiled; here last, as the next build finds it.
+        let built = |root: &Path| {
+            let object = compile(&toolchain, root, (&cache, elsewhere), "silent", &[])?;
+            fs::read(&object).map_err(|error| format!("read {}: {error}", object.display()))
+        };
+        let (there, here) = (built(elsewhere)?, built(&root)?);
+        assert!(there == here, "{} bytes there, {} here, and not the same ones", there.len(), here.len());
+        Ok(())
+    }
+}
