@@ -74,7 +74,22 @@ pub fn place(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) ->
     if placed.is_err() {
         let _ = fs::remove_file(&beside);
     }
-    placed
+    placed.map_err(|error| whose_folder(path, error))
+}
+
+/// Why `path` could not be written, with whose folder it is where that is why: root in a container without
+/// `CAP_DAC_OVERRIDE` is a user like any other (capabilities(7)).
+#[cfg(feature = "daemon")]
+pub fn whose_folder(path: &Path, error: io::Error) -> io::Error {
+    use std::os::unix::fs::MetadataExt;
+    let owner = path.parent().and_then(|folder| fs::metadata(folder).ok()).map(|about| about.uid());
+    match owner {
+        Some(uid) if uid != 0 && error.kind() == io::ErrorKind::PermissionDenied => io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("{error}: its folder belongs to user {uid}; give it to root, or CAP_DAC_OVERRIDE to the container"),
+        ),
+        _ => error,
+    }
 }
 
 /// Removes the file at `path`; one that is not there is gone already.
