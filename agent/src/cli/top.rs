@@ -20,6 +20,13 @@ use keys::{Choice, HELP};
 use rates::Table;
 use screen::{Frame, Screen};
 
+/// Shown with the long help.
+pub const EXAMPLES: &str = "Examples:
+  multus-agent top                            interfaces of pods, the busiest first
+  multus-agent top networks --sort group      networks by their share of multicast and broadcast
+  multus-agent top delegates --interval 10s   which plugin is slow right now
+  multus-agent top relay --once -o json";
+
 /// What is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum What {
