@@ -4,6 +4,7 @@
 mod keys;
 mod rates;
 mod screen;
+mod table;
 #[cfg(feature = "tui")]
 mod tui;
 
@@ -17,8 +18,8 @@ use serde_json::{Value, json};
 use crate::cli::output::{self, Format};
 use crate::cli::{Agent, Ending, query};
 use keys::{Choice, HELP};
-use rates::Table;
 use screen::{Frame, Screen};
+use table::Table;
 
 /// Shown with the long help.
 pub const EXAMPLES: &str = "Examples:

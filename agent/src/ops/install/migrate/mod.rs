@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use thiserror::Error;
 
-use super::{Places, Report, Site, Wishes, look};
+use super::{Places, Preset, Report, Site, Wishes, look};
 use crate::cni::RawObject;
 use crate::config::{ConfigError, Settings};
 use crate::fault::CniError;
@@ -38,8 +38,12 @@ pub struct Asked {
     pub file: PathBuf,
     /// Where ours is written, if not beside it.
     pub to: Option<PathBuf>,
-    /// What is said about folders.
-    pub wishes: Wishes,
+    /// A distribution.
+    pub preset: Option<Preset>,
+    /// The folder of the runtime's confs.
+    pub conf_dir: Option<String>,
+    /// The folder of plugins.
+    pub bin_dir: Option<String>,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,
 }
@@ -77,9 +81,9 @@ impl Migration {
         let (settings, _) = Settings::parse(&usable)?;
         let configured = settings.origin.has("cniConfigDir").then(|| settings.generator.cni_config_dir.clone());
         let wishes = Wishes {
-            preset: asked.wishes.preset,
-            conf_dir: asked.wishes.conf_dir.clone().or(configured),
-            bin_dir: asked.wishes.bin_dir.clone().or_else(|| settings.delegation.bin_dir.clone()),
+            preset: asked.preset,
+            conf_dir: asked.conf_dir.clone().or(configured),
+            bin_dir: asked.bin_dir.clone().or_else(|| settings.delegation.bin_dir.clone()),
         };
         let places = look::found(&asked.root, &wishes);
         let configuration = translation.on_host(&places);
