@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use crate::fault::{CniError, code, escape, quote};
-use crate::names::NetnsPath;
+use crate::names::{NetnsId, NetnsPath};
 use crate::plan::{self, Attachment, Plan};
+use crate::sys::files::netns_id;
 use crate::sys::{self, netns};
 
 /// Longest part of a foreign path that an error repeats.
@@ -24,6 +25,22 @@ pub fn none_is_ours(own: &str, plan: &Plan) -> Result<(), CniError> {
         }
     }
     Ok(())
+}
+
+/// Under this path is for us what the runtime has there, which is called `its`.
+///
+/// # Errors
+/// Code 8: what we would look at, and clean, is somebody else's.
+pub fn is_the_runtimes(netns: &NetnsPath, its: Option<&NetnsId>) -> Result<(), CniError> {
+    match (its, netns_id(netns.as_path())) {
+        (Some(its), Some(seen)) if *its != seen => {
+            let path = quote(&netns.to_string());
+            let text = format!("CNI_NETNS {path} is another namespace for the agent than for the runtime");
+            Err(CniError::new(code::INVALID_NETNS, text)
+                .remedy("let the agent see the host's processes: add the host-exec component; nothing was changed"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The namespace is one, and the attachment's name is not taken in it; refused in upstream's words.
