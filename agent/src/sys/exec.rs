@@ -410,6 +410,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_inherited_is_repeated_in_a_result_alone() {
+        // Cargo runs tests with it.
+        let printed = |script: &str| outcome("tells", script, 5_000, "").stdout;
+        let result = printed(r#"printf '{"dns": {"domain": "%s"}}' "$CARGO_PKG_NAME""#);
+        assert_eq!(result, format!(r#"{{"dns": {{"domain": "{}"}}}}"#, env!("CARGO_PKG_NAME")));
+        let none = printed(r#"printf '{"dns": "%s"}' "$CARGO_PKG_NAME""#);
+        assert_eq!(none, r#"{"dns": "<value of CARGO_PKG_NAME>"}"#);
+    }
+
+    #[test]
     fn signals_and_absence_are_said() {
         assert_eq!(outcome("dies", "kill -9 $$", 5_000, "").problem, Some(Problem::Signal(9)));
         let nowhere = [PathBuf::from("/nonexistent")];
