@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn a_namespace_that_the_runtime_does_not_mean_is_refused() {
         let (own, nowhere) = ["/proc/self/ns/net", "/nowhere"].map(|path| NetnsPath::new(path).unwrap()).into();
-        let seen = crate::sys::files::netns_id(own.as_path());
+        let seen = sys::files::netns_id(own.as_path());
         assert!(is_the_runtimes(&own, seen.as_ref()).is_ok() && is_the_runtimes(&own, None).is_ok());
         assert!(is_the_runtimes(&nowhere, seen.as_ref()).is_ok(), "what is not there is refused later");
         let refused = is_the_runtimes(&own, Some(&NetnsId::of(0, 0))).unwrap_err();
