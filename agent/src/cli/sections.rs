@@ -206,7 +206,7 @@ mod tests {
             "receive": {"packets": 3, "bytes": 0, "k\u{1b}": 1, "protocols": {"arp": 2, "tcp": 0}},
             "routes": [{"dst": "0.0.0.0/0", "gw": null}], "plugins": [],
         });
-        let wanted = "Attachment a/b/net1\n  Attached by: t\\u{1b}cx\n\nReceive\n  K\\u{1b}:    1\n  Packets:   3\n  Protocols: arp 2\n\n\
+        let wanted = "Attachment a/b/net1\n  Attached by: t\\u{1b}cx\n\nReceive\n  K\\u{1b}:   1\n  Packets:   3\n  Protocols: arp 2\n\n\
                       Routes\n  DESTINATION  GATEWAY\n  0.0.0.0/0    -\n";
         assert_eq!(sections(&document, false), wanted);
     }
