@@ -9,6 +9,7 @@
 //! `reflect` and `parent`, which are replaced as a whole. A release that has to say something in another way writes the
 //! next number, but not before the release before it reads that number.
 
+mod netns;
 mod record;
 mod rest;
 pub mod results;

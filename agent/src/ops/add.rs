@@ -83,7 +83,7 @@ async fn clear_leftover<R: Runner>(
         );
     }
     let mut record = Record::clone(&record);
-    let netns = record.netns.clone().filter(|path| path.as_path().exists());
+    let netns = record.namespace_to_undo();
     let failed = undo::undo(context, &mut record, netns.as_ref(), runner, call.deadline).await;
     match failed.first() {
         None => Ok(()),

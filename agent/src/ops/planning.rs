@@ -23,6 +23,7 @@ pub(super) async fn feasible(
     sandbox: &Sandbox<'_>,
     pod: &pods::Facts,
 ) -> Result<Plan, CniError> {
+    preflight::is_the_runtimes(sandbox.netns, call.netns_id.as_ref())?;
     let plan = make_plan(context, call, sandbox, pod).await?;
     for attachment in &plan.attachments {
         let free = preflight::name_is_free(sandbox.netns, attachment).await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::fault::{CniError, code, escape, quote};
-use crate::names::NetnsPath;
+use crate::names::{NetnsId, NetnsPath};
 use crate::plan::{self, Attachment, Plan};
 use crate::sys::{self, netns};
 
@@ -24,6 +24,22 @@ pub fn none_is_ours(own: &str, plan: &Plan) -> Result<(), CniError> {
         }
     }
     Ok(())
+}
+
+/// Under this path is for us what the runtime has there, which is called `its`.
+///
+/// # Errors
+/// Code 8: what we would look at, and clean, is somebody else's.
+pub fn is_the_runtimes(netns: &NetnsPath, its: Option<&NetnsId>) -> Result<(), CniError> {
+    match (its, netns::identity(netns.as_path()).map(|(device, inode)| NetnsId::of(device, inode))) {
+        (Some(its), Some(seen)) if *its != seen => {
+            let path = quote(&netns.to_string());
+            let text = format!("CNI_NETNS {path} is another namespace for the agent than for the runtime");
+            Err(CniError::new(code::INVALID_NETNS, text)
+                .remedy("let the agent see the host's processes: add the host-exec component; nothing was changed"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The namespace is one, and the attachment's name is not taken in it; refused in upstream's words.
@@ -72,4 +88,19 @@ pub async fn parents_are_there(plan: &Plan) -> Result<(), CniError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_that_the_runtime_does_not_mean_is_refused() {
+        let (own, nowhere) = ["/proc/self/ns/net", "/nowhere"].map(|path| NetnsPath::new(path).unwrap()).into();
+        let seen = sys::files::netns_id(own.as_path());
+        assert!(is_the_runtimes(&own, seen.as_ref()).is_ok() && is_the_runtimes(&own, None).is_ok());
+        assert!(is_the_runtimes(&nowhere, seen.as_ref()).is_ok(), "what is not there is refused later");
+        let refused = is_the_runtimes(&own, Some(&NetnsId::of(0, 0))).unwrap_err();
+        assert!(refused.code == code::INVALID_NETNS && refused.details.contains("host-exec"), "{refused}");
+    }
 }

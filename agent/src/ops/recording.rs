@@ -10,6 +10,7 @@ use crate::fault::{CniError, code};
 use crate::names::ContainerId;
 use crate::ops::context::Context;
 use crate::ops::invocation::{Invocation, Sandbox};
+use crate::ops::runner;
 use crate::plan::{self, Attachment, Plan};
 use crate::records::{self, Origin, Record, Stage, State};
 
@@ -25,6 +26,7 @@ pub(super) fn begin(
     let record = Record {
         container: sandbox.container.clone(),
         netns: Some(sandbox.netns.clone()),
+        netns_id: call.netns_id.clone().or_else(|| runner::netns_of_the_host(sandbox.netns)),
         pod: call.request.pod.clone(),
         ifname: sandbox.ifname.clone(),
         state: State::Adding,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Rest;
-use crate::names::{ContainerId, IfName, NadRef, NetnsPath, PluginName, PodRef};
+use crate::names::{ContainerId, IfName, NadRef, NetnsId, NetnsPath, PluginName, PodRef};
 
 /// Everything attached to one container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,9 @@ pub struct Record {
     /// Its namespace as the runtime gave it at ADD.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<NetnsPath>,
+    /// Which namespace that was, for a path may lead elsewhere later; none: nobody looked, or a release that did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns_id: Option<NetnsId>,
     /// Its pod, where the runtime named one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodRef>,
@@ -261,6 +264,7 @@ pub(super) fn record(container: &str) -> Record {
     Record {
         container: ContainerId::new(container).unwrap(),
         netns: None,
+        netns_id: None,
         pod: None,
         ifname: IfName::new("eth0").unwrap(),
         state: State::Adding,

@@ -5,14 +5,21 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::names::NetnsId;
 
 /// A lock on one byte of a file; it ends with this value, or with the process.
 #[derive(Debug)]
 pub struct Held {
     _file: File,
+}
+
+/// Which namespace the file at `path` is, as we see it; `None`: there is no file. Opens nothing.
+pub fn netns_id(path: &Path) -> Option<NetnsId> {
+    fs::metadata(path).ok().map(|about| NetnsId::of(about.dev(), about.ino()))
 }
 
 /// Makes `folder` and its parents, itself 0700.
@@ -53,7 +60,7 @@ pub fn replace_for_good(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// It cannot be written; what was there is there still.
 #[cfg(feature = "daemon")]
 pub fn place(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<bool> {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+    use std::os::unix::fs::{PermissionsExt, fchown};
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.tmp", std::process::id()));
     let beside = path.with_file_name(name);
