@@ -1,5 +1,6 @@
 //! From Multus and back: a node's files and pods as Multus left them, taken over and given back with no interface touched.
 
+mod beside;
 mod hosts;
 
 use std::fs;
