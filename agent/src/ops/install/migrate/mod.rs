@@ -126,7 +126,8 @@ fn with_bin_dir(root: &Path, wishes: Wishes, configured: Option<&str>) -> Wishes
     let found = look::found(root, &wishes).bin_dir.path;
     let has = |folder: &str| look::has_multus(root, folder);
     let folder = plugins_folder(configured.map(|folder| (folder, has(folder))), (&found, has(&found)));
-    Wishes { bin_dir: Some(folder.to_owned()), ..wishes }
+    let is_configured = configured == Some(folder);
+    Wishes { bin_dir: is_configured.then(|| folder.to_owned()), ..wishes }
 }
 
 /// The place for ours: the file itself if it is ours, else beside it.
