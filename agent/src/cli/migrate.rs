@@ -14,7 +14,7 @@ use super::node::{Node, shim_beside_us};
 use super::output::{self, Ink, paint, safe};
 use crate::fault::quote;
 use crate::ops::install::migrate::{self, Asked, Container, Fate, Form, Key, Migrated, Migration};
-use crate::ops::install::{Drained, Report, Wishes};
+use crate::ops::install::{Drained, Report};
 
 /// Shown with the long help.
 pub const EXAMPLES: &str = "Examples:
@@ -63,14 +63,11 @@ pub fn migrate(asked: &Migrate) -> Ending {
     if is_piped && asked.to.is_none() && !asked.node.dry_run && !asked.back {
         return Ending::Usage("--config - has no folder beside which ours could be written: add --to FILE".to_owned());
     }
-    let Wishes { preset, conf_dir, bin_dir } = asked.node.wishes();
     let node = Asked {
         root: asked.node.root.clone(),
         file: asked.config.clone(),
         to: asked.to.clone(),
-        preset,
-        conf_dir,
-        bin_dir,
+        wishes: asked.node.wishes(),
         dry_run: asked.node.dry_run,
     };
     let migration = match Migration::of(&node, &text) {

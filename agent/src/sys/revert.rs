@@ -8,10 +8,9 @@ mod seen;
 mod written;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,6 +20,8 @@ use super::files::{self, Held};
 use seen::{Seen, is, look, remove_renamed};
 pub use written::{Before, Entry, Left};
 
+/// The log in its folder.
+const NAME: &str = "revert.log";
 /// How long another process that changes files is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Most states of one file that are remembered as ours: two neighbouring versions, and what a changing master makes of
@@ -225,10 +226,7 @@ impl RevertLog {
             },
             (Before::Nothing, _) => files::remove(path).map(|()| Reverted::Removed),
             (Before::Link { target }, _) => {
-                let beside = beside(path);
-                files::remove(&beside)?;
-                symlink(target, &beside)?;
-                fs::rename(&beside, path)?;
+                files::place_link(path, target)?;
                 Ok(Reverted::Restored { owner: true })
             }
             (Before::File { kept, sum, mode, uid, gid }, _) => {
@@ -247,8 +245,6 @@ impl RevertLog {
     }
 }
 
-const NAME: &str = "revert.log";
-
 fn hold(lock: &Path) -> io::Result<Held> {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -262,15 +258,9 @@ fn hold(lock: &Path) -> io::Result<Held> {
     }
 }
 
-fn beside(path: &Path) -> PathBuf {
-    let mut name: OsString = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.tmp", std::process::id()));
-    path.with_file_name(name)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::fs::{MetadataExt, symlink};
 
     use super::*;
 
