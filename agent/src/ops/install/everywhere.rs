@@ -88,7 +88,7 @@ async fn wait(set: &DaemonSet, patience: Duration, say: impl Fn(&str)) -> Result
             seen?;
             let (done, all) = last.map_or((0, 0), |now| (now.ready.min(now.updated), now.desired));
             let text = format!(
-                "{done} of {all} nodes are done after {} s; the log of container uninstall says why on each node",
+                "{done} of {all} nodes are done after {} s; the log of container install says why on each node",
                 patience.as_secs()
             );
             return Err(EverywhereError::Late(text));
