@@ -64,7 +64,7 @@ fn contain(lab: &Lab, tree: &Tree, pod: &Value, container: &Value, config: &Path
     }
     // Root without the rights that the manifest leaves out.
     let added = words(&container["securityContext"]["capabilities"]["add"]);
-    let rights: String = added.iter().map(|name| format!(",+{}", name.to_lowercase())).collect();
+    let rights = added.iter().fold(String::new(), |all, name| all + ",+" + &name.to_lowercase());
     let _ = write!(script, "mount -o remount,ro $r; exec chroot $r /usr/bin/setpriv --no-new-privs ");
     let _ = write!(script, "--bounding-set=-all{rights} --inh-caps=-all \"$@\"");
     let mut command = lab.node.command("unshare");
