@@ -117,9 +117,7 @@ async fn add<R: Runner>(
     let (attachment, warnings) = plan::hotplug::attachment(wish, &present, &request.call.conf.policy)?;
     let plan = Plan { attachments: vec![attachment], warnings };
     preflight::none_is_ours(&context.settings.generator.plugin, &plan)?;
-    for attachment in &plan.attachments {
-        preflight::name_is_free(&netns, attachment).await?;
-    }
+    preflight::names_are_free(&netns, &plan.attachments).await.map_err(|(_, error)| error)?;
     preflight::parents_are_there(&plan).await?;
     let at = record.attachments.len();
     match carry_out(context, &request.call, &plan, (&mut record, at), runner).await {

@@ -42,28 +42,38 @@ pub fn is_the_runtimes(netns: &NetnsPath, its: Option<&NetnsId>) -> Result<(), C
     }
 }
 
-/// The namespace is one, and the attachment's name is not taken in it; refused in upstream's words.
+/// The namespace is one, and the attachments' names are not taken in it; refused in upstream's words, with the attachment
+/// that it is about.
 ///
 /// # Errors
 /// Code 8 for the namespace, 4 for a name that is taken.
-pub async fn name_is_free(netns: &NetnsPath, attachment: &Attachment) -> Result<(), CniError> {
-    let (at, name) = (netns.as_path(), attachment.ifname.as_str());
-    let plugin = attachment.config.plugins.first().map_or("", |first| first.plugin.as_str());
-    let refused = |code, why: String| {
-        let text = format!("DelegateAdd: cannot set \"{plugin}\" interface name to \"{name}\": validateIfName: {why}");
-        CniError::new(code, text)
-    };
-    let no_namespace = |why: &dyn std::fmt::Display| {
+pub async fn names_are_free<'a>(
+    netns: &NetnsPath,
+    attachments: &'a [Attachment],
+) -> Result<(), (&'a Attachment, CniError)> {
+    let Some(first) = attachments.first() else { return Ok(()) };
+    let names = attachments.iter().map(|attachment| attachment.ifname.to_string()).collect();
+    let found = sys::links::find_all(netns.as_path(), names).await.map_err(|error| {
         let path: String = escape(&netns.to_string()).chars().take(MOST_PATH).collect();
-        refused(code::INVALID_NETNS, format!("no net namespace {path} found: {why}"))
-    };
-    netns::open(at).map_err(|error| no_namespace(&error))?;
-    match sys::links::find(Some(at), name).await {
-        Ok(None) => Ok(()),
-        Ok(Some(_)) => Err(refused(code::INVALID_ENVIRONMENT, format!("interface name {name} already exists"))
-            .remedy("ask for another interface name; nothing was changed")),
-        Err(error) => Err(no_namespace(&error)),
+        (first, unusable(first, code::INVALID_NETNS, &format!("no net namespace {path} found: {error}")))
+    })?;
+    match attachments.iter().zip(found).find(|(_, link)| link.is_some()) {
+        None => Ok(()),
+        Some((taken, _)) => {
+            let why = format!("interface name {} already exists", taken.ifname);
+            let remedy = "ask for another interface name; nothing was changed";
+            Err((taken, unusable(taken, code::INVALID_ENVIRONMENT, &why).remedy(remedy)))
+        }
     }
+}
+
+fn unusable(attachment: &Attachment, code: u32, why: &str) -> CniError {
+    let plugin = attachment.config.plugins.first().map_or("", |first| first.plugin.as_str());
+    let name = &attachment.ifname;
+    CniError::new(
+        code,
+        format!("DelegateAdd: cannot set \"{plugin}\" interface name to \"{name}\": validateIfName: {why}"),
+    )
 }
 
 /// The link an attachment is to sit on is there, or will be: the bridge of a network before it.

@@ -183,7 +183,7 @@ pub async fn one<R: Runner>(
 /// Undoes what earlier operations left over, on `runner`'s time, for `ride` at most. Whoever is busy is left alone.
 pub async fn leftovers<R: Runner>(context: &Context, runner: &mut R, ride: Duration) {
     let until = Instant::now() + ride;
-    for record in context.ledger.all() {
+    for record in context.ledger.all().into_iter().filter(|record| record.state == State::Undo) {
         if runner.is_gone() || Instant::now() >= until {
             return;
         }

@@ -228,11 +228,10 @@ impl Record {
         self.attachments.iter().position(|attachment| attachment.hotplug && attachment.result.is_none())
     }
 
-    /// Marks a delegate's stage.
-    pub fn mark(&mut self, (a, d): (usize, usize), stage: Stage) {
-        if let Some(delegate) = self.attachments.get_mut(a).and_then(|a| a.delegates.get_mut(d)) {
-            delegate.stage = stage;
-        }
+    /// Marks a delegate's stage; says whether that is another one.
+    pub fn mark(&mut self, (a, d): (usize, usize), stage: Stage) -> bool {
+        let delegate = self.attachments.get_mut(a).and_then(|a| a.delegates.get_mut(d));
+        delegate.is_some_and(|delegate| std::mem::replace(&mut delegate.stage, stage) != stage)
     }
 }
 
@@ -288,9 +287,9 @@ mod tests {
     fn what_was_called_is_due_newest_first() {
         let mut record = record("a");
         assert_eq!(record.due(), [(1, 0), (0, 1), (0, 0)]);
-        record.mark((0, 1), Stage::Deleted);
+        assert!(record.mark((0, 1), Stage::Deleted) && !record.mark((0, 1), Stage::Deleted));
         assert_eq!(record.due(), [(1, 0), (0, 0)]);
-        record.mark((9, 9), Stage::Called);
+        assert!(!record.mark((9, 9), Stage::Called));
         assert_eq!(record.due(), [(1, 0), (0, 0)]);
     }
 }

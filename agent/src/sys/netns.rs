@@ -84,6 +84,21 @@ pub fn inside_same<T: Send>(
     })
 }
 
+/// The same for whoever must not hold up others while `work` waits for the kernel.
+pub async fn away<T: Send + 'static>(path: &Path, work: impl FnOnce() -> T + Send + 'static) -> Result<T, NetnsError> {
+    let file = open(path)?;
+    let refused = |what, error| NetnsError::Refused(what, crate::fault::escape(&path.to_string_lossy()), error);
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let work = move || {
+        // Whoever asked may have gone.
+        let _unheard = tell.send(enter(&file).map(|()| work()));
+    };
+    let started = thread::Builder::new().name("netns".into()).spawn(work);
+    started.map_err(|error| refused("start a thread for", error))?;
+    let panicked = || io::Error::other("the thread panicked");
+    told.await.map_err(|_panic| refused("work in", panicked()))?.map_err(|error| refused("enter", error))
+}
+
 /// The name of interface `index` in the calling thread's namespace; `None`: there is no such interface.
 pub fn interface_name(index: u32) -> Option<String> {
     let mut name = [0u8; libc::IF_NAMESIZE];

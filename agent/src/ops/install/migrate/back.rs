@@ -105,8 +105,8 @@ fn hand_over_all(
 /// Running containers whose records were lost: libcni's results still say what they have.
 fn told_by_results_alone(site: &Site, cni_dir: &Path) -> Vec<Record> {
     let is_recorded = |id: &ContainerId| Records::at(cni_dir).load(id).is_ok_and(|record| record.is_some());
-    let candidates = takeover::candidates(cni_dir).into_iter().filter(|id| !is_recorded(id));
-    let told = candidates.filter_map(|id| takeover::told(cni_dir, &id, None));
+    let left = takeover::Left::below(cni_dir);
+    let told = left.containers().filter(|id| !is_recorded(id)).filter_map(|id| left.told(id));
     told.filter(|record| record.origin == Origin::Cache && seen::is_alive(site, record)).collect()
 }
 
