@@ -144,7 +144,7 @@ fn put_off(cni_dir: &Path) -> io::Result<Vec<Note>> {
 
 /// Will the runtime still call for this container? Its namespace is there, or nobody knows where that is.
 fn needs_del(site: &Site, record: &Record) -> bool {
-    let is_there = record.netns.as_ref().is_none_or(|netns| look::may_be(&site.root, netns));
+    let is_there = record.netns.as_ref().is_none_or(|netns| look::may_be(&site.root, netns, record.netns_id.as_ref()));
     record.state == State::Added && is_there && !record.due().is_empty()
 }
 
