@@ -47,7 +47,7 @@ struct News {
 
 /// Follows the kernel's news until `stop`, and looks at everything every `datapath.lookInterval`.
 pub async fn follow(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
-    if context.datapath.is_none() {
+    if !context.datapath.opens(&mut stop).await {
         return;
     }
     let interval = context.settings.datapath.look_interval;
@@ -120,7 +120,7 @@ async fn hear(watch: &mut Option<LinkWatch>, context: &Context) -> News {
 /// What of it matters: what happened to a parent, or a link that somebody may be waiting for.
 fn sift(changes: &[Change], context: &Context) -> Option<News> {
     let parents: BTreeSet<u32> =
-        context.datapath.iter().flat_map(|datapath| datapath.parents()).map(|parent| parent.ifindex).collect();
+        context.datapath.get().iter().flat_map(|datapath| datapath.parents()).map(|parent| parent.ifindex).collect();
     let all = changes.contains(&Change::Lost);
     let of_parent = changes.iter().any(|change| match change {
         Change::Link(ifindex) | Change::Gone(ifindex) | Change::Traffic(ifindex) => parents.contains(ifindex),
@@ -133,7 +133,7 @@ fn sift(changes: &[Change], context: &Context) -> Option<News> {
 
 /// Looks at every parent and puts right what is not; the answer is those that are gone.
 async fn parents(context: &Context) -> BTreeSet<u32> {
-    let Some(datapath) = &context.datapath else { return BTreeSet::new() };
+    let Some(datapath) = context.datapath.get() else { return BTreeSet::new() };
     let known = datapath.parents();
     let mut lost = BTreeSet::new();
     for parent in &known {

@@ -46,7 +46,7 @@ pub(super) async fn settle(context: &Context, lost: &BTreeSet<u32>, all: bool, t
 async fn settle_one(context: &Context, container: &ContainerId) -> bool {
     let Some(_turn) = context.turns.try_container(container) else { return false };
     let Some(record) = context.ledger.get(container).filter(|record| record.state == State::Added) else { return true };
-    let Some(datapath) = &context.datapath else { return true };
+    let Some(datapath) = context.datapath.get() else { return true };
     let mut record = Record::clone(&record);
     let (mut is_changed, mut done) = (false, Vec::new());
     for at in 0..record.attachments.len() {
@@ -194,7 +194,7 @@ async fn mend(
     let tries = context.troubles.tried(&place, Instant::now());
     match done {
         Ok(now) => {
-            note(&mut link, &now, context);
+            note(&mut link, &now, datapath);
             lost_parent(before, &mut link);
             tracing::warn!(container = %record.container, "{what}; followed");
             let counts = reasons(&presence).chain(change.map(Change::reason)).collect();

@@ -146,7 +146,7 @@ pub fn status(context: &Context) -> StatusView {
         health: subsystems.first().map_or(Health::Ok, |line| line.health),
         subsystems,
         runtime_conf,
-        datapath: context.datapath.as_ref().map(|datapath| datapath.facts().into()),
+        datapath: context.datapath.get().map(|datapath| datapath.facts().into()),
     }
 }
 
@@ -228,7 +228,7 @@ fn records(context: &Context) -> Line {
 
 fn datapath(context: &Context) -> Line {
     let name = "datapath";
-    match (&context.datapath, &context.datapath_fault) {
+    match (context.datapath.get(), context.datapath.fault()) {
         (Some(datapath), _) => {
             let facts = datapath.facts();
             let mut parts = vec![format!("{} of {} slots used", facts.slots_used, facts.slots)];
@@ -256,7 +256,7 @@ fn datapath(context: &Context) -> Line {
             let text = troubles.into_iter().chain(parts).collect::<Vec<_>>().join("; ");
             Line { name, health: if is_fine { Health::Ok } else { Health::Warning }, text }
         }
-        (None, Some(fault)) => Line { name, health: Health::Failed, text: fault.clone() },
+        (None, Some(fault)) => Line { name, health: Health::Failed, text: fault },
         (None, None) => Line { name, health: Health::Ok, text: "off".into() },
     }
 }
