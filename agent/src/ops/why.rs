@@ -322,7 +322,7 @@ async fn parent_programs(context: &Arc<Context>, ifindex: u32, until: Instant) -
     let datapath: Arc<Datapath> = context.datapath.get().cloned()?;
     let looking = tokio::task::spawn_blocking(move || datapath.look_at_parent(ifindex));
     match timeout(until.saturating_duration_since(Instant::now()), looking).await {
-        Ok(Ok(Ok(presence))) => (!presence.is_whole()).then(|| presence.to_string()),
+        Ok(Ok(Ok(presence))) => Some(presence.of_relay()).filter(|p| !p.is_whole()).map(|p| p.to_string()),
         Ok(Ok(Err(error))) => Some(error.to_string()),
         Ok(Err(_)) | Err(_) => Some("it took too long to look".to_owned()),
     }
