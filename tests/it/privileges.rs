@@ -16,6 +16,7 @@ fn world_without(name: &str, capability: &'static str) -> World {
     assert!(CAPABILITIES.iter().any(|(known, _)| *known == capability), "the agent does not have {capability} anyway");
     let builder = Builder::new(name).without_capability(capability);
     let macvlan = builder.lab.macvlan("bridge");
+    let builder = builder.configure(|config, _lab| config["datapath"]["lookInterval"] = "1s".into());
     builder.network("lan", &macvlan).start()
 }
 

@@ -78,13 +78,12 @@ fn what_was_taken_off_is_seen_and_put_back_with_its_counts() {
         if attach == AttachMode::Clsact {
             output("tc", &["-n", &bench.host(), "qdisc", "del", "dev", "eth0", "clsact"]);
         } else {
-            std::fs::remove_file(bench.bpffs.join(format!("v2/links/parent-{ifindex}-ingress"))).unwrap();
-            let pin = bench.bpffs.join(format!("v2/links/parent-{ifindex}-egress"));
-            output("bpftool", &["link", "detach", "pinned", &pin.to_string_lossy()]);
+            for direction in ["ingress", "egress"] {
+                let pin = bench.bpffs.join(format!("v2/links/parent-{ifindex}-{direction}"));
+                output("bpftool", &["link", "detach", "pinned", &pin.to_string_lossy()]);
+            }
         }
         let look = || bench.on_host(|| datapath.look_at_parent(ifindex)).unwrap();
-        // A link lasts a little longer than its pin.
-        wait_until("both are missed", || look().missing.len() == 2);
         let found = look();
         assert_eq!(found.missing, ["parent_ingress", "parent_egress"], "{attach:?}");
         output("tc", &["-n", &pod.netns, "qdisc", "del", "dev", "net1", "clsact"]);
