@@ -78,7 +78,7 @@ pub struct Uninstall {
     /// On every node of a cluster: patch this DaemonSet, and wait until each of its pods is ready
     #[arg(long, value_name = "NAMESPACE/NAME", help_heading = "In a cluster", requires = "patch")]
     everywhere: Option<String>,
-    /// The JSON patch that turns the DaemonSet around
+    /// The JSON patch that turns the DaemonSet around, in JSON or YAML
     #[arg(long, value_name = "FILE", help_heading = "In a cluster", requires = "everywhere")]
     patch: Option<PathBuf>,
     /// How to reach the API server; without it as a pod of the cluster does
