@@ -177,6 +177,15 @@ impl Datapath {
     /// # Errors
     /// As [`Datapath::attach`]; and another member of the parent has the MAC.
     pub fn refresh(&self, was: &Attached, now: &Attachment, found: &Presence) -> Result<Attached, DatapathError> {
+        let is_anothers = {
+            let mut state = self.state();
+            // Nobody's, where its container was busy when the datapath was opened; or somebody took it since.
+            let _taken = state.instances.claim(was.instance, (&was.attachment).into());
+            state.instances.is_elsewhere(was.instance, &(&was.attachment).into())
+        };
+        if is_anothers {
+            return self.attach(now);
+        }
         let described = Attached { slot: was.slot, ..self.describe(now, was.instance) };
         let parent = described.attachment.parent.as_ref();
         if let Some(parent) = parent {
@@ -185,12 +194,7 @@ impl Datapath {
         if was.attachment.parent.as_ref().is_some_and(|old| parent.is_none_or(|new| new.ifindex != old.ifindex)) {
             self.set_aside(was)?;
         }
-        {
-            let mut state = self.state();
-            // Nobody's, where its container was busy when the datapath was opened.
-            let _taken = state.instances.claim(was.instance, now.into());
-            state.instances.rename(was.instance, now.into());
-        }
+        self.state().instances.rename(was.instance, now.into());
         if !found.is_whole() {
             // Before anything is taken off that could not be put back.
             self.need_pins()?;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::datapath::{self, Attached, Datapath, Mac, ProtocolSet};
-use crate::names::{IfName, NetnsPath};
+use crate::names::{ContainerId, IfName, NetnsPath};
 use crate::objects::HostAccess;
 use crate::ops::context::Context;
 use crate::plan;
@@ -174,13 +174,14 @@ pub async fn forget(context: &Context, record: &Record) {
     }
 }
 
-/// What the records say is attached is taken over by a datapath that was just opened, everything else of ours is removed.
-pub async fn adopt(context: &Context, datapath: &Arc<Datapath>) {
+/// What the records say is attached is taken over by a datapath that was just opened, everything else of ours is removed,
+/// but for the containers that are `busy`.
+pub async fn adopt(context: &Context, datapath: &Arc<Datapath>, busy: &[ContainerId]) {
     let mut records: Vec<Record> = context
         .ledger
         .all()
         .into_iter()
-        .filter(|record| record.state == State::Added)
+        .filter(|record| record.state == State::Added && !busy.contains(&record.container))
         .map(|record| Record::clone(&record))
         .collect();
     let mut places = Vec::new();

@@ -128,16 +128,16 @@ async fn open(context: &Context) -> Result<(), Fault> {
     let Some(settings) = wanted else { return Ok(()) };
     let opened = tokio::task::spawn_blocking(move || Datapath::open(&settings)).await;
     let datapath = Arc::new(opened.map_err(|error| broken(error.to_string()))?.map_err(|error| Fault::of(&error))?);
-    let turns = hold(context).await;
-    links::adopt(context, &datapath).await;
+    let (turns, busy) = hold(context).await;
+    links::adopt(context, &datapath, &busy).await;
     context.datapath.publish(datapath);
-    tracing::info!("the datapath is open now; {} had programs before", many(turns.len(), "container"));
+    tracing::info!("the datapath is open now; {} had programs before", many(turns.len() + busy.len(), "container"));
     Ok(())
 }
 
-/// The turns of the containers whose attachments had programs of an earlier agent. One that somebody is at work for all
-/// the time is left out: it is looked at like the others when it is free.
-async fn hold(context: &Context) -> Vec<OwnedMutexGuard<()>> {
+/// The turns of the containers whose attachments had programs of an earlier agent; and those that somebody is at work for
+/// all the time. They are left out, and looked at like others when they are free.
+async fn hold(context: &Context) -> (Vec<OwnedMutexGuard<()>>, Vec<ContainerId>) {
     let until = Instant::now() + BUSY.0;
     let had_programs = |record: &Record| {
         let mut links = record.attachments.iter().filter_map(|each| each.link.as_ref());
@@ -156,7 +156,7 @@ async fn hold(context: &Context) -> Vec<OwnedMutexGuard<()>> {
             None => true,
         });
         if waiting.is_empty() || Instant::now() >= until {
-            return held;
+            return (held, waiting);
         }
         sleep(BUSY.1).await;
     }

@@ -25,7 +25,7 @@ pub async fn at_start(context: &Context) {
         }
     }
     if let Some(datapath) = context.datapath.get() {
-        links::adopt(context, datapath).await;
+        links::adopt(context, datapath, &[]).await;
     }
     takeover::follow(context).await;
 }
