@@ -29,6 +29,7 @@ pub mod metrics;
 pub mod mounts;
 pub mod multus;
 pub mod netns;
+pub mod original;
 pub mod peer;
 pub mod place;
 pub mod plot;

@@ -6,7 +6,9 @@
 pub mod asking;
 #[cfg(feature = "daemon")]
 pub mod bpf;
+#[cfg(feature = "daemon")]
 pub mod bpf_links;
+pub mod checksum;
 #[cfg(feature = "daemon")]
 pub mod clock;
 #[cfg(feature = "daemon")]
@@ -45,5 +47,6 @@ pub mod routes;
 pub mod survey;
 #[cfg(feature = "daemon")]
 pub mod terminal;
+pub mod unix_socket;
 #[cfg(feature = "daemon")]
 pub mod watch;
