@@ -11,8 +11,7 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::config::{ConfigError, DatapathMode, DatapathSettings, Origin, Settings};
-use crate::datapath::{self, Datapath, DatapathError, ProtocolSet};
+use crate::config::{ConfigError, Origin, Settings};
 use crate::kube::{Cluster, ClusterError, ClusterSettings, Source};
 use crate::kubelet::Kubelet;
 use crate::metrics::Metrics;
@@ -25,6 +24,7 @@ use crate::ops::discovery::{self, Discovery};
 use crate::ops::gate::Gate;
 use crate::ops::host_access;
 use crate::ops::ledger::Ledger;
+use crate::ops::opening::{self, Standing};
 use crate::ops::owed_status;
 use crate::ops::probe::Probes;
 use crate::ops::reconcile;
@@ -120,6 +120,7 @@ async fn serve(settings: Settings, dial: log::Dial) -> Result<(), StartError> {
     reconcile::at_start(&context).await;
     let host = HostRunner::new(context.settings.plugin_folders(), &context.settings.host_exec);
     let work = tokio::spawn(now_and_then(Arc::clone(&context), host.clone(), stop.clone()));
+    let openings = tokio::spawn(opening::follow(Arc::clone(&context), stop.clone()));
     let access = tokio::spawn(host_access::follow(Arc::clone(&context), stop.clone()));
     let ears = tokio::spawn(discovery::follow(Arc::clone(&context), stop.clone()));
     let reflection = tokio::spawn(reflect::follow(Arc::clone(&context), stop.clone()));
@@ -153,6 +154,7 @@ async fn serve(settings: Settings, dial: log::Dial) -> Result<(), StartError> {
         socket.close(LAST_WORDS).await;
     }
     work.abort();
+    openings.abort();
     access.abort();
     ears.abort();
     let _ = tokio::time::timeout(LAST_WORDS, reflection).await;
@@ -174,9 +176,9 @@ async fn build(settings: Settings, stop: watch::Receiver<bool>) -> Result<Contex
     for record in torn {
         tracing::error!("a record was set aside: {record}");
     }
-    let (datapath, datapath_fault) = open_datapath(&settings.datapath);
+    let datapath = Standing::begin(&settings.datapath);
     let cluster = Cluster::connect(cluster_settings(&settings, &cni_dir), stop).await?;
-    Ok(context(settings, &cni_dir, ledger, cluster, (datapath, datapath_fault)))
+    Ok(context(settings, &cni_dir, ledger, cluster, datapath))
 }
 
 /// Everything an operation may use, put together.
@@ -185,7 +187,7 @@ pub(crate) fn context(
     cni_dir: &Path,
     ledger: Ledger,
     cluster: Cluster,
-    (datapath, datapath_fault): (Option<Arc<Datapath>>, Option<String>),
+    datapath: Standing,
 ) -> Context {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let metrics = Arc::new(Metrics::default());
@@ -193,7 +195,6 @@ pub(crate) fn context(
         cluster,
         kubelet: Kubelet::at(Path::new(&settings.kubelet_dir)),
         datapath,
-        datapath_fault,
         discovery: Discovery::default(),
         gate: Arc::new(Gate::default()),
         ledger,
@@ -233,41 +234,6 @@ pub(crate) fn cluster_settings(settings: &Settings, cni_dir: &Path) -> ClusterSe
         quiet: crate::kube::QUIET,
         once: false,
     }
-}
-
-/// The datapath, or why there is none: without it the agent is still a complete Multus.
-fn open_datapath(settings: &DatapathSettings) -> (Option<Arc<Datapath>>, Option<String>) {
-    crate::sys::memory::lock_as_needed();
-    match datapath_settings(settings).and_then(|settings| settings.map(|s| Datapath::open(&s)).transpose()) {
-        Ok(datapath) => (datapath.map(Arc::new), None),
-        Err(error) => {
-            tracing::error!("the datapath is off: {error}");
-            (None, Some(error.to_string()))
-        }
-    }
-}
-
-fn datapath_settings(settings: &DatapathSettings) -> Result<Option<datapath::Settings>, DatapathError> {
-    let mode = match settings.mode {
-        DatapathMode::Off => return Ok(None),
-        DatapathMode::Account => datapath::Mode::Account,
-        DatapathMode::Full => datapath::Mode::Full,
-    };
-    // What annotations may ask for at most; each attachment's own list narrows it.
-    let allowed = settings.relay.allowed.as_ref().unwrap_or(&settings.relay.known);
-    let built_in: Vec<&String> =
-        allowed.iter().filter(|name| crate::config::PROTOCOLS.contains(&name.as_str())).collect();
-    Ok(Some(datapath::Settings {
-        mode,
-        bpffs: PathBuf::from(&settings.bpffs),
-        attach: settings.attach,
-        slots: settings.slots,
-        log: settings.log,
-        mark: settings.mark,
-        protocols: ProtocolSet::of(&built_in)?,
-        custom: settings.custom.iter().filter(|custom| allowed.contains(&custom.name)).cloned().collect(),
-        guard: settings.guard,
-    }))
 }
 
 async fn now_and_then(context: Arc<Context>, mut host: Option<HostRunner>, mut stop: watch::Receiver<bool>) {

@@ -26,9 +26,10 @@ use catalogue as all;
 pub type Times<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// What is put right, or followed, on what; every pair exists at 0.
-const REPAIRS: [(&str, &[&str]); 2] = [
+const REPAIRS: [(&str, &[&str]); 3] = [
     ("parent", &["programs", "order", "mac", "name"]),
-    ("pod", &["programs", "order", "mac", "parent", "interface", "gone"]),
+    ("pod", &["programs", "order", "mac", "parent", "interface", "gone", "late"]),
+    ("datapath", &["pins"]),
 ];
 
 /// Verbs of the runtime.

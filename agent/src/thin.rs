@@ -21,6 +21,7 @@ use crate::kube::{Cluster, ClusterSettings, Source};
 use crate::names::ContainerId;
 use crate::ops;
 use crate::ops::ledger::Ledger;
+use crate::ops::opening::Standing;
 use crate::ops::runner::HostRunner;
 use crate::records::Records;
 use crate::spool::{Note, Spool};
@@ -170,7 +171,7 @@ async fn perform(
         }
     }
     let timeout_ms = u64::try_from(settings.request_timeout.as_millis()).unwrap_or(u64::MAX);
-    let context = Arc::new(daemon::context(settings, &cni_dir, ledger, cluster.clone(), (None, None)));
+    let context = Arc::new(daemon::context(settings, &cni_dir, ledger, cluster.clone(), Standing::default()));
     let env = environment.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
     let call = Call {
         protocol: PROTOCOL,

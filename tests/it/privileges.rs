@@ -16,6 +16,7 @@ fn world_without(name: &str, capability: &'static str) -> World {
     assert!(CAPABILITIES.iter().any(|(known, _)| *known == capability), "the agent does not have {capability} anyway");
     let builder = Builder::new(name).without_capability(capability);
     let macvlan = builder.lab.macvlan("bridge");
+    let builder = builder.configure(|config, _lab| config["datapath"]["lookInterval"] = "1s".into());
     builder.network("lan", &macvlan).start()
 }
 
@@ -50,6 +51,12 @@ fn without_net_admin_pods_are_attached_and_not_counted() {
     let items = attachments["items"].as_array().expect("items");
     let lan = items.iter().find(|item| item["interface"] == "net1").expect("net1");
     assert!(lan["note"].as_str().is_some_and(|note| note.contains("not permitted")), "{lan:#}");
+    // It is tried again, with longer and longer pauses, and told as long as it is so; not with every try.
+    let status = || document(&world, &["status", "-o", "json"]).to_string();
+    let tried = wait_until(Duration::from_secs(20), || status().contains("(put back 3 times"));
+    assert!(tried && status().contains("pod default/cam net1: attach pod_ingress"), "{}", status());
+    let told = world.agent.log_text().matches("pod default/cam net1: attach pod_ingress").count();
+    assert!(told <= 1, "told {told} times:\n{}", world.agent.log_text());
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //!
 //! Everything is looked at every second here; what the kernel tells by itself is noticed at once all the same.
 
+mod late;
+
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -138,8 +140,8 @@ fn links_taken_off_a_parent_are_put_back() {
     assert_ne!(after["id"], before["id"], "on a new link");
     relays(&world, "eth0", &pod, "after the link was detached");
     std::fs::remove_file(&pin).unwrap();
-    repaired(&world, "parent", "programs", 2);
-    assert_ne!(link()["id"], after["id"]);
+    repaired(&world, "datapath", "pins", 1);
+    assert_eq!(link()["id"], after["id"], "the agent holds it as well: nothing but the pin was gone");
     relays(&world, "eth0", &pod, "after the pin was removed");
     world.del(&pod).expect_ok();
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);

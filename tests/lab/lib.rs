@@ -26,6 +26,7 @@ pub mod frame;
 pub mod http;
 pub mod manifest;
 pub mod metrics;
+pub mod mounts;
 pub mod multus;
 pub mod netns;
 pub mod original;

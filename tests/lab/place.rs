@@ -13,7 +13,7 @@ use std::sync::{Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde_json::{Value, json};
 
 use crate::netns::{FOLDER, Netns};
-use crate::{bundle, plugins, pod, sys};
+use crate::{bundle, mounts, plugins, pod, sys};
 
 /// File in a lab's folder that holds its agent's process id.
 pub const AGENT_PID: &str = "agent.pid";
@@ -239,6 +239,7 @@ impl Drop for Lab {
         if std::thread::panicking() && std::env::var_os("MULTUS_LAB_KEEP").is_some() {
             eprintln!("lab: kept {}", self.dir.display());
         } else {
+            mounts::sweep(&self.dir);
             let _ = fs::remove_dir_all(&self.dir);
         }
         let _ = fs::remove_dir_all(&self.bpffs);
@@ -298,6 +299,7 @@ fn remove_all_of(of: (&str, &str)) {
     for name in orphans(&temp, PREFIX).iter().filter(|name| number(name, PREFIX) == Some(of)) {
         bundle::sweep(&temp.join(name));
         end_agent_of(&temp.join(name));
+        mounts::sweep(&temp.join(name));
         let _ = fs::remove_dir_all(temp.join(name));
     }
 }

@@ -97,7 +97,7 @@ impl Datapath {
         let kept: Vec<u32> = state.sharers.keys().copied().collect();
         let mut strays = state.maps.fanout_parents();
         strays.extend(state.maps.mac_parents());
-        strays.extend(hooks::known_parents(&self.links));
+        strays.extend(hooks::known_parents(self.links.folder()));
         strays.sort_unstable();
         strays.dedup();
         for stray in strays.into_iter().filter(|parent| !kept.contains(parent)) {
@@ -105,9 +105,9 @@ impl Datapath {
             state.maps.remove_fanout(stray)?;
             state.maps.set_macs(stray, &[])?;
         }
-        for number in hooks::marked_pods(&self.links) {
+        for number in hooks::marked_pods(self.links.folder()) {
             if !state.instances.is_used(number) {
-                hooks::forget_pod(number, &self.links);
+                hooks::forget_pod(number, self.links.folder());
             }
         }
         for slot in state.instances.free_slots() {

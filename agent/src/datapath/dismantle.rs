@@ -15,6 +15,7 @@ use aya::programs::loaded_programs;
 use multus_ebpf_common::LAYOUT;
 
 use super::error::DatapathError;
+use super::held::Links;
 use super::hooks;
 use super::object::{COUNT, GUARD, PARENT, POD, REPLAY};
 use crate::names::NetnsId;
@@ -79,7 +80,7 @@ pub fn dismantle(bpffs: &Path, pods: &[PodPlace], dry_run: bool) -> Result<Disma
         parents.dedup();
         done.parents += parents.len();
         for parent in parents.into_iter().filter(|_| !dry_run) {
-            hooks::detach_parent(parent, netns::interface_name(parent).as_deref(), links);
+            hooks::detach_parent(parent, netns::interface_name(parent).as_deref(), &Links::at(links.clone()));
         }
     }
     for layout in layouts {

@@ -21,7 +21,7 @@ pub enum DatapathError {
     },
     /// What is pinned needs a bpffs.
     #[error(
-        "datapath.bpffs {0:?} is not on a bpffs: mount one (mount -t bpf bpf /sys/fs/bpf), share it with the agent, and start the agent again"
+        "datapath.bpffs {0:?} is not on a bpffs: mount one (mount -t bpf bpf /sys/fs/bpf) and share it with the agent, which looks for it now and then"
     )]
     NoBpffs(PathBuf),
     /// A pinned map of another layout lies where ours belongs; it was not touched.

@@ -3,10 +3,6 @@
 //! In TC it is part of `parent_ingress`, and nothing is to be done. As an XDP program it is on a pinned link whose name
 //! says how the driver took it: a link outlives its agent, and the kernel does not say that of a link.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
-
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{Xdp, XdpMode};
 use multus_ebpf_common::guard::{CUSTOM_RATE, GUARD_OFF, GUARD_TC, GUARD_XDP, GuardLimit};
@@ -14,6 +10,7 @@ use multus_ebpf_common::protocols::{MOST_PROTOCOLS, PROTOCOLS};
 
 use super::attachment::Parent;
 use super::error::{DatapathError, chain};
+use super::held::Links;
 use super::object::{GUARD as PROGRAM, Objects};
 use super::report::ProgramFacts;
 use crate::config::Guard;
@@ -67,12 +64,12 @@ const WAYS: [(Guarded, XdpMode, &str); 2] =
     [(Guarded::XdpNative, XdpMode::Driver, "native"), (Guarded::XdpGeneric, XdpMode::Skb, "generic")];
 
 /// Puts the guard on a parent, or takes an earlier one off; says how it is then. Where it cannot be had the parent works
-/// without.
+/// without, until it is tried again.
 pub(super) fn attach(
     objects: &Objects,
     guard: Guard,
     parent: &Parent,
-    links: &Path,
+    links: &Links,
 ) -> Option<(Guarded, Option<ProgramFacts>)> {
     if guard != Guard::Xdp {
         remove(parent.ifindex, links);
@@ -80,47 +77,38 @@ pub(super) fn attach(
     }
     match attach_xdp(objects, parent, links) {
         Ok((guarded, facts)) => Some((guarded, facts)),
-        Err(error) => {
-            tracing::warn!(parent = parent.name, "a parent has no storm guard: {error}");
-            Some((Guarded::Failed(error.to_string()), None))
-        }
+        Err(error) => Some((Guarded::Failed(error.to_string()), None)),
     }
 }
 
 /// Takes the XDP program off a parent. What is not there needs no taking.
-pub(super) fn remove(ifindex: u32, links: &Path) {
-    for (.., way) in WAYS {
-        let pin = pin_path(links, ifindex, way);
-        match fs::remove_file(&pin) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(?pin, %error, "a pinned link could not be removed");
-            }
-            _ => {}
-        }
-    }
+pub(super) fn remove(ifindex: u32, links: &Links) {
+    link_names(ifindex).for_each(|name| links.take_off(&name));
 }
 
 /// The names that the links of a parent's guard can have.
 pub(super) fn link_names(ifindex: u32) -> impl Iterator<Item = String> {
-    WAYS.into_iter().map(move |(.., way)| format!("parent-{ifindex}-guard-{way}"))
+    WAYS.into_iter().map(move |(.., way)| link_name(ifindex, way))
 }
 
-fn pin_path(links: &Path, ifindex: u32, way: &str) -> PathBuf {
-    links.join(format!("parent-{ifindex}-guard-{way}"))
+fn link_name(ifindex: u32, way: &str) -> String {
+    format!("parent-{ifindex}-guard-{way}")
 }
 
 fn attach_xdp(
     objects: &Objects,
     parent: &Parent,
-    links: &Path,
+    links: &Links,
 ) -> Result<(Guarded, Option<ProgramFacts>), DatapathError> {
     let mut object = objects.guard(parent.ifindex)?;
     let program = xdp(&mut object)?;
     let facts = program.info().ok().map(|info| ProgramFacts::of(PROGRAM, &info));
     for (guarded, _, way) in WAYS {
-        let pin = pin_path(links, parent.ifindex, way);
-        let Ok(present) = PinnedLink::from_pin(&pin) else { continue };
+        let name = link_name(parent.ifindex, way);
+        links.pin_again(&name);
+        let Ok(present) = PinnedLink::from_pin(links.pin(&name)) else { continue };
         if update(program, present).is_ok() {
+            links.hold(&name);
             return Ok((guarded, facts));
         }
         // Its interface is gone, and this is another one with the same number.
@@ -128,7 +116,7 @@ fn attach_xdp(
     }
     let mut reasons = Vec::new();
     for (guarded, mode, way) in WAYS {
-        match attach_link(program, &parent.name, mode, &pin_path(links, parent.ifindex, way)) {
+        match attach_link(program, &parent.name, mode, links, &link_name(parent.ifindex, way)) {
             Ok(()) => return Ok((guarded, facts)),
             Err(reason) => reasons.push(format!("{way}: {reason}")),
         }
@@ -150,11 +138,13 @@ fn update(program: &mut Xdp, present: PinnedLink) -> Result<(), Box<dyn std::err
     Ok(())
 }
 
-fn attach_link(program: &mut Xdp, ifname: &str, mode: XdpMode, pin: &Path) -> Result<(), String> {
+fn attach_link(program: &mut Xdp, ifname: &str, mode: XdpMode, links: &Links, name: &str) -> Result<(), String> {
     let id = program.attach(ifname, mode).map_err(|error| chain(&error))?;
     let link = program.take_link(id).map_err(|error| chain(&error))?;
     let link = FdLink::try_from(link).map_err(|error| chain(&error))?;
-    link.pin(pin).map_err(|error| format!("pin the link at {}: {}", pin.display(), chain(&error)))?;
+    let pin = links.pin(name);
+    link.pin(&pin).map_err(|error| format!("pin the link at {}: {}", pin.display(), chain(&error)))?;
+    links.hold(name);
     Ok(())
 }
 

@@ -22,6 +22,7 @@ use aya::programs::{LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAtt
 use super::attachment::Parent;
 use super::error::{DatapathError, chain};
 use super::guard;
+use super::held::Links;
 use super::look::Presence;
 use super::object::{PARENT, POD, classifier};
 use crate::config::AttachMode;
@@ -79,9 +80,9 @@ pub(super) fn attach_parent(
     object: &mut Ebpf,
     parent: &Parent,
     mode: AttachMode,
-    links: &Path,
+    links: &Links,
 ) -> Result<Method, DatapathError> {
-    let mark = QdiscMark::of_parent(links, parent.ifindex);
+    let mark = QdiscMark::of_parent(links.folder(), parent.ifindex);
     if mode != AttachMode::Clsact {
         match attach_links(object, parent, links) {
             Ok(()) => {
@@ -89,21 +90,21 @@ pub(super) fn attach_parent(
                 return Ok(Method::Tcx);
             }
             Err(error) if mode == AttachMode::Tcx => return Err(error),
-            Err(_) => remove_pins(parent.ifindex, links),
+            Err(_) => take_links_off(parent.ifindex, links),
         }
     }
     attach_filters(object, PARENT, &parent.name, &mark)?;
-    remove_pins(parent.ifindex, links);
+    take_links_off(parent.ifindex, links);
     Ok(Method::Clsact)
 }
 
 /// Takes one of the parent's programs off it, or what is in its place, so that it can be put at the head again. Frames pass
 /// meanwhile as they do without us.
-pub(super) fn lift(parent: &Parent, program: &str, method: Method, links: &Path) {
+pub(super) fn lift(parent: &Parent, program: &str, method: Method, links: &Links) {
     for (name, direction) in PARENT.into_iter().zip(DIRECTIONS) {
         match method {
             _ if name != program => {}
-            Method::Tcx => remove_pin(parent.ifindex, direction, links),
+            Method::Tcx => links.take_off(&link_name(parent.ifindex, direction)),
             Method::Clsact => delete_filter(&parent.name, direction),
         }
     }
@@ -153,10 +154,10 @@ pub(super) fn links(parent: &Parent, ours: &[(String, u32)]) -> Result<Presence,
 }
 
 /// Takes our programs off a parent, whichever way they got there. A parent that is gone has nothing left to take off.
-pub(super) fn detach_parent(ifindex: u32, name: Option<&str>, links: &Path) {
-    remove_pins(ifindex, links);
+pub(super) fn detach_parent(ifindex: u32, name: Option<&str>, links: &Links) {
+    take_links_off(ifindex, links);
     guard::remove(ifindex, links);
-    let mark = QdiscMark::of_parent(links, ifindex);
+    let mark = QdiscMark::of_parent(links.folder(), ifindex);
     match name {
         Some(name) => remove_filters(name, &mark),
         None => mark.clear(),
@@ -289,10 +290,9 @@ fn replace_filter(
     program.attach_to_link(present)
 }
 
-fn attach_links(object: &mut Ebpf, parent: &Parent, links: &Path) -> Result<(), DatapathError> {
+fn attach_links(object: &mut Ebpf, parent: &Parent, links: &Links) -> Result<(), DatapathError> {
     for (name, direction) in PARENT.into_iter().zip(DIRECTIONS) {
-        let pin = pin_path(links, parent.ifindex, direction);
-        attach_link(classifier(object, name)?, &parent.name, direction, &pin).map_err(|reason| {
+        attach_link(classifier(object, name)?, parent, direction, links).map_err(|reason| {
             let (interface, method) = (parent.name.clone(), Method::Tcx.as_str());
             DatapathError::Attach { program: name, interface, method, reason }
         })?;
@@ -301,18 +301,28 @@ fn attach_links(object: &mut Ebpf, parent: &Parent, links: &Path) -> Result<(), 
 }
 
 /// Updates the pinned link to this program, or makes a link at the head of the chain and pins it.
-fn attach_link(program: &mut SchedClassifier, ifname: &str, direction: TcAttachType, pin: &Path) -> Result<(), String> {
-    if let Ok(present) = PinnedLink::from_pin(pin) {
+fn attach_link(
+    program: &mut SchedClassifier,
+    parent: &Parent,
+    direction: TcAttachType,
+    links: &Links,
+) -> Result<(), String> {
+    let name = link_name(parent.ifindex, direction);
+    let pin = links.pin(&name);
+    links.pin_again(&name);
+    if let Ok(present) = PinnedLink::from_pin(&pin) {
         if update_link(program, present).is_ok() {
+            links.hold(&name);
             return Ok(());
         }
         // Its interface is gone, and this is another one with the same number.
-        fs::remove_file(pin).map_err(|error| format!("remove stale pin {}: {error}", pin.display()))?;
+        links.take_off(&name);
     }
-    let id = attach_first(program, ifname, direction).map_err(|error| chain(&error))?;
+    let id = attach_first(program, &parent.name, direction).map_err(|error| chain(&error))?;
     let link = program.take_link(id).map_err(|error| chain(&error))?;
     let link = FdLink::try_from(link).map_err(|error| chain(&error))?;
-    link.pin(pin).map_err(|error| format!("pin the link at {}: {}", pin.display(), chain(&error)))?;
+    link.pin(&pin).map_err(|error| format!("pin the link at {}: {}", pin.display(), chain(&error)))?;
+    links.hold(&name);
     Ok(())
 }
 
@@ -344,21 +354,13 @@ fn update_link(program: &mut SchedClassifier, present: PinnedLink) -> Result<(),
     Ok(())
 }
 
-fn remove_pins(ifindex: u32, links: &Path) {
+fn take_links_off(ifindex: u32, links: &Links) {
     for direction in DIRECTIONS {
-        remove_pin(ifindex, direction, links);
+        links.take_off(&link_name(ifindex, direction));
     }
 }
 
-fn remove_pin(ifindex: u32, direction: TcAttachType, links: &Path) {
-    match fs::remove_file(pin_path(links, ifindex, direction)) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => tracing::warn!(ifindex, %error, "a pinned link could not be removed"),
-    }
-}
-
-fn pin_path(links: &Path, ifindex: u32, direction: TcAttachType) -> PathBuf {
+fn link_name(ifindex: u32, direction: TcAttachType) -> String {
     let direction = if direction == TcAttachType::Ingress { "ingress" } else { "egress" };
-    links.join(format!("parent-{ifindex}-{direction}"))
+    format!("parent-{ifindex}-{direction}")
 }

@@ -5,11 +5,8 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use aya::maps::MapInfo;
 use aya::programs::loaded_programs;
-use multus_ebpf_common::LAYOUT;
 
-use super::maps::NAMES;
 use super::object::{COUNT, GUARD, PARENT, POD, REPLAY};
 use super::{Attached, Datapath, DatapathError, ProgramFacts, program_ids};
 use crate::sys::netns::NetnsError;
@@ -66,7 +63,9 @@ impl Datapath {
         let parents = self.parents.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let Some(method) = parents.methods.get(&ifindex) else { return Ok(Vec::new()) };
         let ids = program_ids(&parents.object);
-        let guard = parents.guards.get(&ifindex).and_then(|(_, program)| program.as_ref());
+        let (guarded, guard) = parents.guards.get(&ifindex).map_or((None, None), |(g, p)| (Some(g), p.as_ref()));
+        let refused = guarded.and_then(|guarded| guarded.fault()).map(str::to_owned);
+        let refused = refused.map(|why| Placed { name: GUARD, id: None, method: "xdp", problem: Some(why) });
         let expected = PARENT
             .into_iter()
             .map(|name| (name, ids.iter().find(|(own, _)| own == name).map(|(_, id)| *id), method.as_str()))
@@ -81,7 +80,7 @@ impl Datapath {
             };
             Placed { name, id: id.filter(|_| !is_missing), method, problem }
         });
-        Ok(placed.collect())
+        Ok(placed.chain(refused).collect())
     }
 
     /// The programs that are on no interface: those that all pods' go on in, and the one the agent runs itself.
@@ -93,9 +92,7 @@ impl Datapath {
     /// Programs in the kernel that use our maps and have our names, and are none of `known`: of an agent before us, or in
     /// a namespace that nobody has a record of.
     pub fn strays(&self, known: &[u32]) -> Vec<ProgramFacts> {
-        let folder = self.settings.bpffs.join(format!("v{LAYOUT}/maps"));
-        let map = |name: &&str| MapInfo::from_pin(folder.join(name)).ok().map(|info| info.id());
-        let ours: BTreeSet<u32> = NAMES.iter().filter_map(map).collect();
+        let ours: BTreeSet<u32> = self.maps.iter().map(|(_, number)| *number).collect();
         let names = [&POD[..], &COUNT, &PARENT, &[GUARD, REPLAY]].concat();
         let mut strays = Vec::new();
         for info in loaded_programs().filter_map(Result::ok) {

@@ -20,12 +20,22 @@ pub struct Presence {
     pub missing: Vec<&'static str>,
     /// Programs that another one comes before, and which that is.
     pub behind: Vec<(&'static str, String)>,
+    /// Programs that the interface did not take when it was last tried, and why.
+    pub refused: Vec<(&'static str, String)>,
 }
 
 impl Presence {
     /// Whether everything is there and in front.
     pub fn is_whole(&self) -> bool {
-        self.missing.is_empty() && self.behind.is_empty()
+        self.missing.is_empty() && self.behind.is_empty() && self.refused.is_empty()
+    }
+
+    /// Without what is said about the storm guard, which nothing that is relayed needs.
+    #[must_use]
+    pub fn of_relay(mut self) -> Self {
+        self.missing.retain(|name| *name != GUARD);
+        self.refused.retain(|(name, _)| *name != GUARD);
+        self
     }
 }
 
@@ -33,7 +43,8 @@ impl std::fmt::Display for Presence {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let gone = self.missing.iter().map(|name| format!("{name} was removed"));
         let behind = self.behind.iter().map(|(name, other)| format!("{name} comes after {other}"));
-        out.write_str(&gone.chain(behind).collect::<Vec<_>>().join(", "))
+        let refused = self.refused.iter().map(|(_, reason)| reason.clone());
+        out.write_str(&gone.chain(behind).chain(refused).collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -79,12 +90,16 @@ impl Datapath {
             }
             Method::Clsact => hooks::filters(&parent.name, PARENT).map_err(|error| unseen(&parent.name, error))?,
         };
-        // One that is part of `parent_ingress`, or that could not be attached, has no program.
-        if let Some((_, Some(guard))) = parents.guards.get(&ifindex) {
-            let there = links::xdp_programs_here(ifindex).map_err(|error| unseen(&parent.name, error))?;
-            if !there.contains(&guard.id) {
-                presence.missing.push(GUARD);
+        match parents.guards.get(&ifindex) {
+            Some((_, Some(guard))) => {
+                let there = links::xdp_programs_here(ifindex).map_err(|error| unseen(&parent.name, error))?;
+                if !there.contains(&guard.id) {
+                    presence.missing.push(GUARD);
+                }
             }
+            Some((Guarded::Failed(fault), None)) => presence.refused.push((GUARD, fault.clone())),
+            // It is part of `parent_ingress`, or there is to be none.
+            _ => {}
         }
         Ok(presence)
     }
@@ -92,27 +107,24 @@ impl Datapath {
     /// Puts a parent's programs back where `found` says that they are not, or not in front.
     ///
     /// # Errors
-    /// They cannot be attached; what was there still is.
+    /// They cannot be attached; what was there still is. A storm guard that is refused is not an error: the next look says
+    /// so.
     pub fn restore_parent(&self, ifindex: u32, found: &Presence) -> Result<(), DatapathError> {
         let mut parents = self.parents.lock().unwrap_or_else(PoisonError::into_inner);
         let (Some(method), Some(parent)) = (parents.methods.get(&ifindex).copied(), self.known_parent(ifindex)) else {
             return Ok(());
         };
-        // A filter of somebody else may be in the place of one that is missing.
-        let usurped = found.missing.iter().filter(|_| method == Method::Clsact);
-        for program in found.behind.iter().map(|(program, _other)| program).chain(usurped) {
-            hooks::lift(&parent, program, method, &self.links);
-        }
-        let method = hooks::attach_parent(&mut parents.object, &parent, self.settings.attach, &self.links)?;
-        parents.methods.insert(ifindex, method);
-        self.guard(&mut parents, &parent);
-        match parents.guards.get(&ifindex) {
-            Some((Guarded::Failed(fault), _)) if found.missing.contains(&GUARD) => {
-                let interface = parent.name.clone();
-                Err(DatapathError::Attach { program: GUARD, interface, method: "xdp", reason: fault.clone() })
+        if !found.clone().of_relay().is_whole() {
+            // A filter of somebody else may be in the place of one that is missing.
+            let usurped = found.missing.iter().filter(|_| method == Method::Clsact);
+            for program in found.behind.iter().map(|(program, _other)| program).chain(usurped) {
+                hooks::lift(&parent, program, method, &self.links);
             }
-            _ => Ok(()),
+            let method = hooks::attach_parent(&mut parents.object, &parent, self.settings.attach, &self.links)?;
+            parents.methods.insert(ifindex, method);
         }
+        self.guard(&mut parents, &parent);
+        Ok(())
     }
 
     /// Looks at a pod's interface and its programs, in one visit of its namespace.
@@ -165,6 +177,15 @@ impl Datapath {
     /// # Errors
     /// As [`Datapath::attach`]; and another member of the parent has the MAC.
     pub fn refresh(&self, was: &Attached, now: &Attachment, found: &Presence) -> Result<Attached, DatapathError> {
+        let is_anothers = {
+            let mut state = self.state();
+            // Nobody's, where its container was busy when the datapath was opened; or somebody took it since.
+            let _taken = state.instances.claim(was.instance, (&was.attachment).into());
+            state.instances.is_elsewhere(was.instance, &(&was.attachment).into())
+        };
+        if is_anothers {
+            return self.attach(now);
+        }
         let described = Attached { slot: was.slot, ..self.describe(now, was.instance) };
         let parent = described.attachment.parent.as_ref();
         if let Some(parent) = parent {
@@ -175,6 +196,8 @@ impl Datapath {
         }
         self.state().instances.rename(was.instance, now.into());
         if !found.is_whole() {
+            // Before anything is taken off that could not be put back.
+            self.need_pins()?;
             now.inside(|| hooks::lift_pod(&now.ifname))?;
         }
         let joined = self.join_if_there_is_room(&described)?;

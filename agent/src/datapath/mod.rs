@@ -11,6 +11,7 @@ mod counters;
 mod dismantle;
 mod error;
 mod guard;
+mod held;
 mod hooks;
 mod instances;
 mod inventory;
@@ -22,6 +23,7 @@ mod members;
 mod numbers;
 mod object;
 mod parents;
+mod pins;
 mod protocols;
 mod replay;
 mod report;
@@ -30,7 +32,7 @@ mod watching;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::Ebpf;
@@ -55,6 +57,7 @@ pub use watching::{Decision, Watching};
 pub use crate::config::{AttachMode, CustomProtocol as Custom, Guard, Mark};
 use crate::sys::mounts;
 use crate::sys::netns::{self, NetnsError};
+use held::Links;
 use instances::Instances;
 use lines::Lines;
 use maps::Maps;
@@ -73,7 +76,11 @@ pub struct Datapath {
     table: Table,
     /// Those that attachments may relay.
     allowed: ProtocolSet,
-    links: PathBuf,
+    /// The maps in use, by name and by the kernel's number.
+    maps: Vec<(&'static str, u32)>,
+    /// The numbers of the operator's own protocols.
+    numbers: numbers::Numbered,
+    links: Links,
     objects: Objects,
     /// The parents' programs and on which parents they are.
     parents: Mutex<Parents>,
@@ -105,10 +112,8 @@ impl Datapath {
             return Err(DatapathError::NoBpffs(settings.bpffs.clone()));
         }
         let root = settings.bpffs.join(format!("v{LAYOUT}"));
-        let (pins, links, numbers) = (root.join("maps"), root.join("links"), root.join("protocols"));
-        for folder in [&root, &pins, &root.join("progs"), &links, &numbers] {
-            make_private(folder)?;
-        }
+        let (pins, numbers) = (root.join("maps"), root.join("protocols"));
+        pins::make_folders(&root)?;
         let names: Vec<&str> = settings.custom.iter().map(|custom| custom.name.as_str()).collect();
         let (given, gone) = numbers::assign(&numbers::remembered(&numbers), &names, Table::free_numbers());
         let table = Table::new(&settings.custom, &given)?;
@@ -117,6 +122,7 @@ impl Datapath {
         let objects = Objects::new(&pins, settings.slots, limit, settings.mark, settings.guard);
         let mut object = objects.parents(settings.log)?;
         let mut maps = Maps::take(&mut object, &pins)?;
+        let pinned = pins::pinned_maps(&pins)?;
         gone.iter().try_for_each(|(number, _)| maps.forget_protocol(*number))?;
         maps.keep_guard_counters(|key| !gone.iter().any(|(number, _)| *number == key.protocol))?;
         guard::limits().try_for_each(|(number, limit)| maps.set_guard_limit(number, limit))?;
@@ -148,7 +154,9 @@ impl Datapath {
             settings: settings.clone(),
             table,
             allowed,
-            links,
+            maps: pinned,
+            numbers: given,
+            links: Links::at(root.join("links")),
             objects,
             parents: Mutex::new(Parents { object, methods: BTreeMap::new(), guards: BTreeMap::new() }),
             state: Mutex::new(State { maps, instances, sharers: BTreeMap::new(), refused: BTreeMap::new() }),
@@ -162,7 +170,7 @@ impl Datapath {
             let mut state = self.state();
             let limit = state.instances.limit();
             let number = state.instances.take(attachment.into()).ok_or(DatapathError::NoInstance(limit))?;
-            hooks::forget_pod(number, &self.links);
+            hooks::forget_pod(number, self.links.folder());
             if let Some(slot) = state.instances.slot(number) {
                 state.maps.counters.zero(slot)?;
             }
@@ -190,7 +198,7 @@ impl Datapath {
         };
         let number = (!anothers).then_some(*instance);
         let ifname = &attachment.ifname;
-        let filters = match attachment.inside(|| hooks::detach_pod(ifname, number, &self.links)) {
+        let filters = match attachment.inside(|| hooks::detach_pod(ifname, number, self.links.folder())) {
             Err(NetnsError::Gone(_) | NetnsError::NotNetns(_)) | Ok(()) => Ok(()),
             Err(error) => Err(error),
         };
@@ -200,7 +208,7 @@ impl Datapath {
         if let Some(parent) = &attachment.parent {
             self.leave(parent, *instance)?;
         }
-        hooks::forget_pod(*instance, &self.links);
+        hooks::forget_pod(*instance, self.links.folder());
         let mut state = self.state();
         state.instances.release(*instance);
         state.refused.remove(instance);
@@ -240,12 +248,13 @@ impl Datapath {
 
     fn attach_pod(&self, attached: &Attached) -> Result<(), DatapathError> {
         let Attachment { netns, ifname, .. } = &attached.attachment;
+        self.need_pins()?;
         let mut object = self.objects.pod(attached.instance, attached.attachment.plain_copy)?;
         attached.attachment.inside(|| {
             if netns::interface_index(ifname).is_none() {
                 return Err(DatapathError::NoInterface { interface: ifname.clone(), netns: netns.clone() });
             }
-            hooks::attach_pod(&mut object, ifname, attached.instance, &self.links)
+            hooks::attach_pod(&mut object, ifname, attached.instance, self.links.folder())
         })?
     }
 

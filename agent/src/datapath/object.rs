@@ -1,8 +1,9 @@
 //! How do programs get into the kernel? The embedded objects, and one loader that is kept.
 //!
 //! Making a loader parses the kernel's BTF (35 ms, 11 MB) unless told not to, so there is one; what it borrows must
-//! live as long, which is why the slot table is leaked, once per opened datapath.
+//! live as long, which is why numbers are lent for good, each of them once.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -30,31 +31,36 @@ pub(super) const GUARD: &str = "parent_guard";
 /// The program that is on no interface and gives a frame of the agent's to one member.
 pub(super) const REPLAY: &str = "parent_replay";
 
-static NO: u32 = 0;
-static YES: u32 = 1;
+/// The numbers that were lent to loaders.
+static LENT: Mutex<BTreeMap<u32, &'static u32>> = Mutex::new(BTreeMap::new());
+
+/// `number`, for as long as the process lives. There are as many as attachments at one time and parents ever were.
+fn lend(number: u32) -> &'static u32 {
+    let mut lent = LENT.lock().unwrap_or_else(PoisonError::into_inner);
+    lent.entry(number).or_insert_with(|| Box::leak(Box::new(number)))
+}
 
 /// The loader with everything it lends to the objects.
 pub(super) struct Objects {
     loader: Mutex<EbpfLoader<'static>>,
-    instances: &'static [u32],
+    /// Numbers of instances are below this.
+    limit: u32,
 }
 
 impl Objects {
     /// A loader that creates or reuses the maps pinned in `maps`, with `slots` counter slots.
     pub(super) fn new(maps: &Path, slots: u32, limit: u32, mark: Mark, guard: Guard) -> Self {
-        let instances: &'static [u32] = Box::leak((0..limit.max(1)).collect());
-        let mark: &'static Mark = Box::leak(Box::new(mark));
         let mut loader = EbpfLoader::new();
         loader
             .btf(None)
             .map_max_entries("if_counters", slots.saturating_mul(2).max(2))
-            .override_global("MARK_VALUE", &mark.value, true)
-            .override_global("MARK_MASK", &mark.mask, true)
+            .override_global("MARK_VALUE", lend(mark.value), true)
+            .override_global("MARK_MASK", lend(mark.mask), true)
             .override_global("GUARD", guard.number(), true);
         for name in NAMES {
             loader.map_pin_path(name, maps.join(name));
         }
-        Self { loader: Mutex::new(loader), instances }
+        Self { loader: Mutex::new(loader), limit: limit.max(1) }
     }
 
     /// The object with the parents' programs; the maps come into being with it. No program is loaded yet.
@@ -74,9 +80,7 @@ impl Objects {
 
     /// The storm guard of one parent as an XDP program, loaded. Dropping the result unloads it where it is not attached.
     pub(super) fn guard(&self, parent: u32) -> Result<Ebpf, DatapathError> {
-        // What is lent to the loader must live as long; a parent's number is four bytes, once for each that is guarded.
-        let parent: &'static u32 = Box::leak(Box::new(parent));
-        self.loader.lock().unwrap_or_else(PoisonError::into_inner).override_global("PARENT", parent, true);
+        self.loader.lock().unwrap_or_else(PoisonError::into_inner).override_global("PARENT", lend(parent), true);
         let mut object = self.open(SILENT, "object for a storm guard", 0, false)?;
         guard::xdp(&mut object)?.load().map_err(|error| DatapathError::Load { what: GUARD, reason: brief(&error) })?;
         Ok(object)
@@ -85,10 +89,11 @@ impl Objects {
     fn open(&self, bytes: &[u8], what: &'static str, number: u32, plain: bool) -> Result<Ebpf, DatapathError> {
         let mut loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
         let refused = |reason: String| DatapathError::Load { what, reason };
-        let number = usize::try_from(number).ok().and_then(|index| self.instances.get(index));
-        let number = number.ok_or_else(|| refused("instance number out of range".to_owned()))?;
-        loader.override_global("SLOT", number, true);
-        loader.override_global("PLAIN", if plain { &YES } else { &NO }, true);
+        if number >= self.limit {
+            return Err(refused("instance number out of range".to_owned()));
+        }
+        loader.override_global("SLOT", lend(number), true);
+        loader.override_global("PLAIN", lend(u32::from(plain)), true);
         loader.load(bytes).map_err(|error| refused(brief(&error)))
     }
 }

@@ -55,7 +55,7 @@ impl Datapath {
         if parents.methods.contains_key(&parent.ifindex) {
             return Ok(());
         }
-        layouts::take_over_parent(&self.settings.bpffs, &self.links, parent.ifindex);
+        layouts::take_over_parent(&self.settings.bpffs, self.links.folder(), parent.ifindex);
         let method = hooks::attach_parent(&mut parents.object, parent, self.settings.attach, &self.links)?;
         parents.methods.insert(parent.ifindex, method);
         self.guard(&mut parents, parent);
@@ -64,10 +64,22 @@ impl Datapath {
 
     /// Gives a parent its storm guard, or takes one of an earlier configuration away.
     pub(super) fn guard(&self, parents: &mut Parents, parent: &Parent) {
-        match guard::attach(&self.objects, self.settings.guard, parent, &self.links) {
-            Some(guarded) => parents.guards.insert(parent.ifindex, guarded),
-            None => parents.guards.remove(&parent.ifindex),
-        };
+        let before = parents.guards.remove(&parent.ifindex).and_then(|(guarded, _)| guarded.fault().map(str::to_owned));
+        let Some((guarded, program)) = self.attach_guard(parent) else { return };
+        // Tried again and again, it is said again when it is for another reason.
+        if let Some(fault) = guarded.fault().filter(|fault| before.as_deref() != Some(fault)) {
+            tracing::warn!(parent = parent.name, "a parent has no storm guard: {fault}");
+        }
+        parents.guards.insert(parent.ifindex, (guarded, program));
+    }
+
+    fn attach_guard(&self, parent: &Parent) -> Option<(Guarded, Option<ProgramFacts>)> {
+        if self.settings.guard == Guard::Xdp
+            && let Err(error) = self.need_pins()
+        {
+            return Some((Guarded::Failed(error.to_string()), None));
+        }
+        guard::attach(&self.objects, self.settings.guard, parent, &self.links)
     }
 
     /// False: it has no parent, or a map is full, which is remembered; then it is counted and not relayed.

@@ -45,7 +45,7 @@ pub struct ServerLabels {
 /// `multus_datapath_repairs_total` labels.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RepairLabels {
-    /// `parent` or `pod`.
+    /// `parent`, `pod` or `datapath`.
     pub object: &'static str,
     /// What somebody did to it.
     pub reason: &'static str,

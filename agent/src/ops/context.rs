@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Settings;
-use crate::datapath::Datapath;
 use crate::fault::{CniError, code};
 use crate::kube::Cluster;
 use crate::kubelet::Kubelet;
@@ -20,6 +19,7 @@ use crate::ops::delegate_tally::DelegateTally;
 use crate::ops::discovery::Discovery;
 use crate::ops::gate::Gate;
 use crate::ops::ledger::Ledger;
+use crate::ops::opening::Standing;
 use crate::ops::probe::Probes;
 use crate::ops::reflect::Reflection;
 use crate::ops::refusals::Refusals;
@@ -37,10 +37,8 @@ pub struct Context {
     pub cluster: Cluster,
     /// Who knows which devices a pod was given.
     pub kubelet: Kubelet,
-    /// The eBPF side; none with `datapath.mode: off`, or where it could not be opened.
-    pub datapath: Option<Arc<Datapath>>,
-    /// Why there is no datapath although there should be.
-    pub datapath_fault: Option<String>,
+    /// The eBPF side, or why there is none.
+    pub datapath: Standing,
     /// Why nobody can scrape, where somebody should.
     pub metrics_fault: Mutex<Option<String>>,
     /// Why nobody can see the web page, where somebody should.

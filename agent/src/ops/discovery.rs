@@ -122,7 +122,7 @@ impl Discovery {
 
 /// Hears every parent that has pods with mdns, until `stop`.
 pub async fn follow(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
-    if context.datapath.is_none() {
+    if !context.datapath.opens(&mut stop).await {
         return;
     }
     let mut changes = context.ledger.changes();

@@ -38,7 +38,7 @@ pub async fn follow(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
 
 /// Makes every attachment have what its network gives now. One whose container is busy is left for the next time.
 pub async fn settle(context: &Context) {
-    if context.datapath.is_none() {
+    if context.datapath.get().is_none() {
         return;
     }
     let differs = |record: &Arc<Record>| record.attachments.iter().any(|each| change(context, each).is_some());

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::datapath::{self, Attached, Datapath, Mac, ProtocolSet};
-use crate::names::{IfName, NetnsId, NetnsPath};
+use crate::names::{ContainerId, IfName, NetnsId, NetnsPath};
 use crate::objects::HostAccess;
 use crate::ops::context::Context;
 use crate::plan;
@@ -60,15 +60,15 @@ pub async fn parent_now(facts: &Facts) -> Result<Option<Parent>, LinkError> {
 }
 
 async fn attach(context: &Context, netns: &NetnsPath, ifname: &IfName, link: &mut Link) {
-    let Some(datapath) = &context.datapath else {
-        link.note.clone_from(&context.datapath_fault);
+    let Some(datapath) = context.datapath.get() else {
+        link.note = context.datapath.fault();
         return;
     };
     let wanted = describe(datapath, (netns, None), ifname, link);
-    let datapath = Arc::clone(datapath);
-    let attached = tokio::task::spawn_blocking(move || datapath.attach(&wanted)).await;
+    let attaching = Arc::clone(datapath);
+    let attached = tokio::task::spawn_blocking(move || attaching.attach(&wanted)).await;
     match attached.map_err(|error| error.to_string()).and_then(|attached| attached.map_err(|error| error.to_string())) {
-        Ok(attached) => note(link, &attached, context),
+        Ok(attached) => note(link, &attached, datapath),
         Err(error) => {
             tracing::warn!(interface = %ifname, "an attachment works uncounted: {error}");
             link.note = Some(error);
@@ -77,8 +77,8 @@ async fn attach(context: &Context, netns: &NetnsPath, ifname: &IfName, link: &mu
 }
 
 /// Writes into the record what became of an attachment, and why it is less than was asked for.
-pub fn note(link: &mut Link, attached: &Attached, context: &Context) {
-    let refusal = context.datapath.as_ref().and_then(|datapath| datapath.refusal(attached));
+pub fn note(link: &mut Link, attached: &Attached, datapath: &Datapath) {
+    let refusal = datapath.refusal(attached);
     link.instance = Some(attached.instance);
     link.slot = attached.slot;
     let wants = attached.attachment.parent.is_some() && (link.host_access || !link.relay.is_empty());
@@ -112,7 +112,7 @@ pub fn note_host_access(link: &mut Link, access: Option<&HostAccess>) {
 /// # Errors
 /// What the datapath said.
 pub async fn set_host_access(context: &Context, attached: Attached, access: Option<HostAccess>) -> Result<(), String> {
-    let Some(datapath) = &context.datapath else { return Ok(()) };
+    let Some(datapath) = context.datapath.get() else { return Ok(()) };
     let datapath = Arc::clone(datapath);
     let done = tokio::task::spawn_blocking(move || datapath.set_host_access(&attached, access)).await;
     done.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
@@ -149,7 +149,10 @@ pub fn describe(
 
 /// The datapath's own description of a recorded attachment.
 pub fn attached(context: &Context, record: &Record, attachment: &Attachment) -> Option<Attached> {
-    let datapath = context.datapath.as_ref()?;
+    attached_to(context.datapath.get()?, record, attachment)
+}
+
+fn attached_to(datapath: &Datapath, record: &Record, attachment: &Attachment) -> Option<Attached> {
     let link = attachment.link.as_ref()?;
     let netns = record.netns.as_ref()?;
     Some(Attached {
@@ -163,7 +166,7 @@ pub fn attached(context: &Context, record: &Record, attachment: &Attachment) -> 
 /// Takes the datapath off everything in `record`.
 pub async fn forget(context: &Context, record: &Record) {
     context.troubles.forget(&record.container);
-    let Some(datapath) = &context.datapath else { return };
+    let Some(datapath) = context.datapath.get() else { return };
     let all: Vec<Attached> = record.attachments.iter().filter_map(|a| attached(context, record, a)).collect();
     if all.is_empty() {
         return;
@@ -177,28 +180,28 @@ pub async fn forget(context: &Context, record: &Record) {
     }
 }
 
-/// After a restart: what the records say is attached is taken over, everything else of ours is removed.
-pub async fn adopt(context: &Context) {
-    let Some(datapath) = &context.datapath else { return };
+/// What the records say is attached is taken over by a datapath that was just opened, everything else of ours is removed,
+/// but for the containers that are `busy`.
+pub async fn adopt(context: &Context, datapath: &Arc<Datapath>, busy: &[ContainerId]) {
     let mut records: Vec<Record> = context
         .ledger
         .all()
         .into_iter()
-        .filter(|record| record.state == State::Added)
+        .filter(|record| record.state == State::Added && !busy.contains(&record.container))
         .map(|record| Record::clone(&record))
         .collect();
     let mut places = Vec::new();
     let mut all = Vec::new();
     for (r, record) in records.iter().enumerate() {
         for (a, attachment) in record.attachments.iter().enumerate() {
-            if let Some(attached) = attached(context, record, attachment) {
+            if let Some(attached) = attached_to(datapath, record, attachment) {
                 places.push((r, a));
                 all.push(attached);
             }
         }
     }
-    let datapath = Arc::clone(datapath);
-    let adopted = tokio::task::spawn_blocking(move || datapath.adopt(&all)).await;
+    let adopting = Arc::clone(datapath);
+    let adopted = tokio::task::spawn_blocking(move || adopting.adopt(&all)).await;
     let adopted = match adopted.map_err(|e| e.to_string()).and_then(|adopted| adopted.map_err(|e| e.to_string())) {
         Ok(adopted) => adopted,
         Err(error) => return tracing::error!("take over the datapath: {error}"),
@@ -211,7 +214,7 @@ pub async fn adopt(context: &Context) {
         };
         let before = link.clone();
         match outcome {
-            Ok(attached) => note(link, &attached, context),
+            Ok(attached) => note(link, &attached, datapath),
             Err(error) => {
                 tracing::warn!(%container, "take over an attachment: {error}");
                 link.note = Some(error.to_string());

@@ -29,6 +29,7 @@ pub mod invocation;
 pub mod ledger;
 pub mod links;
 pub mod lint;
+pub mod opening;
 pub mod owed_status;
 mod planning;
 pub mod pods;

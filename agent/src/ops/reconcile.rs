@@ -24,7 +24,9 @@ pub async fn at_start(context: &Context) {
             tracing::error!(container = %record.container, "mark a half ADD for undo: {error}");
         }
     }
-    links::adopt(context).await;
+    if let Some(datapath) = context.datapath.get() {
+        links::adopt(context, datapath, &[]).await;
+    }
     takeover::follow(context).await;
 }
 

@@ -148,11 +148,11 @@ struct Node {
 
 impl Node {
     fn look(context: &Context, question: &Question) -> Self {
-        let datapath = context.datapath.as_ref();
+        let datapath = context.datapath.get();
         let fault = match datapath {
             Some(_) if context.settings.datapath.mode == DatapathMode::Full => None,
             Some(_) => Some("datapath.mode is account, which relays nothing".to_owned()),
-            None => Some(context.datapath_fault.clone().unwrap_or_else(|| "datapath.mode is off".to_owned())),
+            None => Some(context.datapath.fault().unwrap_or_else(|| "datapath.mode is off".to_owned())),
         };
         let of_protocol = |name: &str| name == question.protocol;
         let mut relayed = datapath.and_then(|datapath| datapath.relay_counters().ok()).unwrap_or_default();
@@ -277,7 +277,7 @@ async fn switch(context: &Context, question: &Question, place: &Place<'_>, until
 
 /// Why an attachment that has the protocol relayed is no member of its parent.
 fn no_place(context: &Context, place: &Place<'_>) -> Option<String> {
-    let datapath = context.datapath.as_ref()?;
+    let datapath = context.datapath.get()?;
     let attached = links::attached(context, place.record, place.attachment);
     if attached.is_some_and(|attached| datapath.is_relayed(&attached)) {
         return None;
@@ -295,7 +295,7 @@ struct Seen {
 
 async fn look(context: &Arc<Context>, place: &Place<'_>, until: Instant) -> Seen {
     let attached = links::attached(context, place.record, place.attachment);
-    let (Some(datapath), Some(attached)) = (context.datapath.clone(), attached) else { return Seen::default() };
+    let (Some(datapath), Some(attached)) = (context.datapath.get().cloned(), attached) else { return Seen::default() };
     let looking = tokio::task::spawn_blocking(move || datapath.look_at_pod(&attached));
     match timeout(until.saturating_duration_since(Instant::now()), looking).await {
         Ok(Ok(Ok(look))) => seen(look),
@@ -319,10 +319,10 @@ fn seen(look: PodLook) -> Seen {
 }
 
 async fn parent_programs(context: &Arc<Context>, ifindex: u32, until: Instant) -> Option<String> {
-    let datapath: Arc<Datapath> = context.datapath.clone()?;
+    let datapath: Arc<Datapath> = context.datapath.get().cloned()?;
     let looking = tokio::task::spawn_blocking(move || datapath.look_at_parent(ifindex));
     match timeout(until.saturating_duration_since(Instant::now()), looking).await {
-        Ok(Ok(Ok(presence))) => (!presence.is_whole()).then(|| presence.to_string()),
+        Ok(Ok(Ok(presence))) => Some(presence.of_relay()).filter(|p| !p.is_whole()).map(|p| p.to_string()),
         Ok(Ok(Err(error))) => Some(error.to_string()),
         Ok(Err(_)) | Err(_) => Some("it took too long to look".to_owned()),
     }

@@ -57,7 +57,9 @@ pub struct Page {
 pub async fn decisions(context: &Arc<Context>, since: Option<u64>) -> Result<Page, DatapathError> {
     let witness = &context.witness;
     let since = since.unwrap_or_else(|| witness.kept().next);
-    let Some(datapath) = &context.datapath else { return Ok(Page { decisions: Vec::new(), first: since, lost: 0 }) };
+    let Some(datapath) = context.datapath.get() else {
+        return Ok(Page { decisions: Vec::new(), first: since, lost: 0 });
+    };
     if witness.kept().asked.replace(Instant::now()).is_none() {
         begin(context, datapath).inspect_err(|_error| witness.kept().asked = None)?;
     }

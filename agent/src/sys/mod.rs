@@ -6,6 +6,8 @@
 pub mod asking;
 #[cfg(feature = "daemon")]
 pub mod bpf;
+#[cfg(feature = "daemon")]
+pub mod bpf_links;
 pub mod checksum;
 #[cfg(feature = "daemon")]
 pub mod clock;

@@ -58,7 +58,7 @@ fn programs_that_are_lifted_and_put_back_at_once_are_on_links_again() {
     let datapath = bench.open();
     let _attached = bench.attach(&datapath, &pod);
     let behind = ["parent_ingress", "parent_egress"].map(|name| (name, "another".to_owned()));
-    let found = Presence { missing: Vec::new(), behind: behind.into() };
+    let found = Presence { behind: behind.into(), ..Presence::default() };
     for turn in 0..20 {
         bench.on_host(|| datapath.restore_parent(bench.parent().ifindex, &found)).unwrap();
         assert_eq!(datapath.facts().parents[0].method, Some(Method::Tcx), "turn {turn}: the old link was still dying");
@@ -79,13 +79,12 @@ fn what_was_taken_off_is_seen_and_put_back_with_its_counts() {
         if attach == AttachMode::Clsact {
             output("tc", &["-n", &bench.host(), "qdisc", "del", "dev", "eth0", "clsact"]);
         } else {
-            std::fs::remove_file(bench.bpffs.join(format!("v2/links/parent-{ifindex}-ingress"))).unwrap();
-            let pin = bench.bpffs.join(format!("v2/links/parent-{ifindex}-egress"));
-            output("bpftool", &["link", "detach", "pinned", &pin.to_string_lossy()]);
+            for direction in ["ingress", "egress"] {
+                let pin = bench.bpffs.join(format!("v2/links/parent-{ifindex}-{direction}"));
+                output("bpftool", &["link", "detach", "pinned", &pin.to_string_lossy()]);
+            }
         }
         let look = || bench.on_host(|| datapath.look_at_parent(ifindex)).unwrap();
-        // A link lasts a little longer than its pin.
-        wait_until("both are missed", || look().missing.len() == 2);
         let found = look();
         assert_eq!(found.missing, ["parent_ingress", "parent_egress"], "{attach:?}");
         output("tc", &["-n", &pod.netns, "qdisc", "del", "dev", "net1", "clsact"]);
@@ -161,21 +160,59 @@ fn a_storm_guard_that_was_taken_off_is_seen_and_put_back() {
     let pin = bench.bpffs.join(format!("v2/links/parent-{ifindex}-guard-native"));
     let look = || bench.on_host(|| datapath.look_at_parent(ifindex)).unwrap();
     assert!(look().is_whole(), "{}", look());
-    for detach in [true, false] {
-        if detach {
-            output("bpftool", &["link", "detach", "pinned", &pin.to_string_lossy()]);
-        } else {
-            std::fs::remove_file(&pin).unwrap();
-        }
-        // A link lasts a little longer than its pin.
+    for _ in 0..2 {
+        output("bpftool", &["link", "detach", "pinned", &pin.to_string_lossy()]);
         wait_until("the guard's absence is seen", || !look().is_whole());
         let found = look();
-        assert_eq!(found.missing, ["parent_guard"], "detach {detach}");
+        assert_eq!(found.missing, ["parent_guard"]);
         bench.on_host(|| datapath.restore_parent(ifindex, &found)).unwrap();
         assert!(look().is_whole() && pin.exists(), "{}", look());
         assert_eq!(datapath.facts().parents[0].guard, Some(Guarded::XdpNative));
         relays(&bench, &pod, "under guard again");
     }
+}
+
+#[test]
+fn what_lost_its_pin_works_on_and_is_pinned_again() {
+    let mut bench = Bench::new();
+    let (pod, other) = (bench.pod("private"), bench.pod("private"));
+    let settings = Settings { guard: Guard::Xdp, ..bench.settings() };
+    let datapath = bench.on_host(|| Datapath::open(&settings)).unwrap();
+    let attached = bench.attach(&datapath, &pod);
+    let numbers = |folder: &str| -> Vec<(String, String)> {
+        let entries = std::fs::read_dir(bench.bpffs.join("v2").join(folder)).unwrap().flatten();
+        let number = |path: std::path::PathBuf| {
+            let kind = if folder == "maps" { "map" } else { "link" };
+            let shown = output("bpftool", &["-j", kind, "show", "pinned", &path.to_string_lossy()]);
+            serde_json::from_str::<serde_json::Value>(&shown).unwrap()["id"].to_string()
+        };
+        let mut all: Vec<_> = entries
+            .filter(|entry| entry.file_type().unwrap().is_file())
+            .map(|entry| (entry.file_name().to_string_lossy().into_owned(), number(entry.path())))
+            .collect();
+        all.sort();
+        all
+    };
+    let before = [numbers("maps"), numbers("links")];
+    assert_eq!((datapath.look_at_pins(), before[0].len()), (None, 13));
+    let folders = std::fs::read_dir(bench.bpffs.join("v2")).unwrap().count();
+    std::fs::remove_dir_all(bench.bpffs.join("v2")).unwrap();
+    relays(&bench, &pod, "without any pin");
+    let counted = datapath.interface_counters(&attached).unwrap().unwrap();
+    assert!(datapath.look_at_pins().unwrap().contains("is gone from"), "{:?}", datapath.look_at_pins());
+    // Whatever is loaded next must find the maps that are in use, and not make its own.
+    let late = bench.attach(&datapath, &other);
+    assert_eq!([numbers("maps"), numbers("links")], [before[0].clone(), before[1].clone()], "the same maps and links");
+    assert_eq!((datapath.look_at_pins(), std::fs::read_dir(bench.bpffs.join("v2")).unwrap().count()), (None, folders));
+    relays(&bench, &other, "attached without pins");
+    relays(&bench, &pod, "with its pins again");
+    let now = datapath.interface_counters(&attached).unwrap().unwrap();
+    assert!(now.transmit.packets > counted.transmit.packets, "counts go on");
+    assert!(datapath.interface_counters(&late).unwrap().unwrap().transmit.packets > 0);
+    for one in [&attached, &late] {
+        bench.on_host(|| datapath.detach(one)).unwrap();
+    }
+    assert_eq!(bench.leftovers(), Vec::<String>::new());
 }
 
 /// Fills a pinned map with entries of parents that do not exist; `keys` and `value` are sizes in bytes.

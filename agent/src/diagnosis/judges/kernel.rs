@@ -72,8 +72,8 @@ pub(in crate::diagnosis) fn bpffs(facts: &Facts) -> Verdict {
         None => Verdict::Skipped("the folder cannot be looked at from here"),
         Some(true) => Verdict::Fine(folder.clone()),
         Some(false) => Verdict::wrong(
-            format!("{folder} is not on a bpffs: counters would end with the agent, and the datapath stays off"),
-            "mount one on the host (mount -t bpf bpf /sys/fs/bpf) and mount it into the agent's pod with HostToContainer",
+            format!("{folder} is not on a bpffs: counters would end with the agent, and nothing can be attached"),
+            "mount one on the host (mount -t bpf bpf /sys/fs/bpf), which the agent's pod sees with HostToContainer; it is taken up within datapath.lookInterval",
         ),
     }
 }

@@ -111,7 +111,7 @@ pub(in crate::diagnosis) fn open(facts: &Facts) -> Verdict {
         None => Vec::new(),
         Some(why) => vec![Problem::new(
             format!("the datapath is off: {why}"),
-            "see kernel-bpffs and privileges-capabilities; pods are attached, and nothing is counted or relayed",
+            "it is tried again by itself; see kernel-bpffs and privileges-capabilities. Pods are attached, and nothing is counted or relayed",
         )],
     })
 }

@@ -22,8 +22,8 @@ const RELAY: &str = "relay";
 /// # Errors
 /// Nothing is relayed here.
 pub(super) fn begin(context: &Arc<Context>, which: Decisions, snap: usize, film: Film) -> Result<(), CaptureError> {
-    if context.datapath.is_none() {
-        let why = context.datapath_fault.clone().unwrap_or_else(|| "datapath.mode is off".to_owned());
+    if context.datapath.get().is_none() {
+        let why = context.datapath.fault().unwrap_or_else(|| "datapath.mode is off".to_owned());
         return Err(CaptureError::Unknown(format!("nothing is relayed on this node: {why}")));
     }
     tokio::spawn(follow(Arc::clone(context), which, snap, film));

@@ -243,14 +243,14 @@ fn datapath(context: &Context, records: &[std::sync::Arc<Record>]) -> Datapath {
     let notes = attachments()
         .filter_map(|(record, each)| Some((format!("pod {}", named(record, each)), each.link.as_ref()?.note.clone()?)));
     let mut told = Datapath {
-        fault: context.datapath_fault.clone(),
-        open: context.datapath.is_some(),
+        fault: context.datapath.fault(),
+        open: context.datapath.get().is_some(),
         troubles: context.troubles.told(Instant::now()),
         interfaces,
         notes: notes.take(MOST.1).collect(),
         ..Datapath::default()
     };
-    if let Some(datapath) = &context.datapath {
+    if let Some(datapath) = context.datapath.get() {
         let facts = datapath.facts();
         told.slots = (facts.slots_used, facts.slots, facts.uncounted);
         let parent = |parent: crate::datapath::ParentFacts| Parent {

@@ -108,7 +108,7 @@ fn frame(said: &Said, to: Mac) -> Option<Vec<u8>> {
 
 /// Gives frames to their receiver; says how many arrived.
 async fn deliver(context: &Context, link: u32, frames: Vec<Vec<u8>>) -> usize {
-    let Some(datapath) = context.datapath.clone() else { return 0 };
+    let Some(datapath) = context.datapath.get().cloned() else { return 0 };
     let all = tokio::task::spawn_blocking(move || {
         let delivered = |frame: &Vec<u8>| match datapath.replay(link, frame) {
             Ok(delivered) => delivered,

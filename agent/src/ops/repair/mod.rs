@@ -47,7 +47,7 @@ struct News {
 
 /// Follows the kernel's news until `stop`, and looks at everything every `datapath.lookInterval`.
 pub async fn follow(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
-    if context.datapath.is_none() {
+    if !context.datapath.opens(&mut stop).await {
         return;
     }
     let interval = context.settings.datapath.look_interval;
@@ -59,6 +59,9 @@ pub async fn follow(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
         let is_heard = news.is_some();
         let told = news.take().unwrap_or_default();
         let all = told.all || began >= next;
+        if all {
+            pins(&context).await;
+        }
         let lost = parents(&context).await;
         let all_done = pods::settle(&context, &lost, all, told.links).await;
         if all {
@@ -120,7 +123,7 @@ async fn hear(watch: &mut Option<LinkWatch>, context: &Context) -> News {
 /// What of it matters: what happened to a parent, or a link that somebody may be waiting for.
 fn sift(changes: &[Change], context: &Context) -> Option<News> {
     let parents: BTreeSet<u32> =
-        context.datapath.iter().flat_map(|datapath| datapath.parents()).map(|parent| parent.ifindex).collect();
+        context.datapath.get().iter().flat_map(|datapath| datapath.parents()).map(|parent| parent.ifindex).collect();
     let all = changes.contains(&Change::Lost);
     let of_parent = changes.iter().any(|change| match change {
         Change::Link(ifindex) | Change::Gone(ifindex) | Change::Traffic(ifindex) => parents.contains(ifindex),
@@ -131,9 +134,41 @@ fn sift(changes: &[Change], context: &Context) -> Option<News> {
     (of_parent || links).then_some(News { all, links })
 }
 
+/// Looks at the pins, and writes those again that are gone. Where there is no bpffs for them it is looked again each time:
+/// that costs next to nothing, and what others wait for comes with it.
+async fn pins(context: &Context) {
+    let Some(datapath) = context.datapath.get() else { return };
+    let place = Place::Pins;
+    let (what, done) = match blocking(datapath, |datapath| Ok(datapath.look_at_pins())).await {
+        Ok(None) => return context.troubles.whole(&place, Instant::now()),
+        Ok(Some(what)) => (what, blocking(datapath, Datapath::restore_pins).await),
+        Err(error) => return tracing::warn!("look at the pins: {error}"),
+    };
+    let text = match done {
+        Ok(()) => {
+            tracing::warn!("{what}; written again");
+            count(context, "datapath", "pins");
+            context.troubles.keep(|other| *other != place);
+            return context.troubles.hurry(Instant::now());
+        }
+        Err(error) if what.contains(&error) => what,
+        Err(error) => format!("{what}; {error}"),
+    };
+    say(context, &place, &text);
+    context.troubles.found(&place, text, Instant::now());
+    context.troubles.waits(&place, Instant::now());
+}
+
+/// What is wrong goes to the log when it is another thing than before.
+fn say(context: &Context, place: &Place, text: &str) {
+    if context.troubles.text(place).as_deref() != Some(text) {
+        tracing::warn!("{text}");
+    }
+}
+
 /// Looks at every parent and puts right what is not; the answer is those that are gone.
 async fn parents(context: &Context) -> BTreeSet<u32> {
-    let Some(datapath) = &context.datapath else { return BTreeSet::new() };
+    let Some(datapath) = context.datapath.get() else { return BTreeSet::new() };
     let known = datapath.parents();
     let mut lost = BTreeSet::new();
     for parent in &known {
@@ -154,7 +189,7 @@ async fn parents(context: &Context) -> BTreeSet<u32> {
     }
     context.troubles.keep(|place| match place {
         Place::Parent(ifindex) => known.iter().any(|parent| parent.ifindex == *ifindex),
-        Place::Pod(..) => true,
+        Place::Pins | Place::Pod(..) => true,
     });
     lost
 }
@@ -205,6 +240,7 @@ async fn programs(context: &Context, datapath: &Arc<Datapath>, parent: &Parent) 
         return context.troubles.whole(&place, Instant::now());
     }
     let what = format!("parent {}: {found}", parent.name);
+    let before = context.troubles.text(&place);
     if !context.troubles.found(&place, what.clone(), Instant::now()) {
         return;
     }
@@ -221,7 +257,14 @@ async fn programs(context: &Context, datapath: &Arc<Datapath>, parent: &Parent) 
             reasons(&found).for_each(|reason| count(context, "parent", reason));
             context.troubles.whole(&place, Instant::now());
         }
-        Ok(now) => tracing::warn!("{what}; after putting it back: {now}"),
+        Ok(now) => {
+            let text = format!("parent {}: {now}", parent.name);
+            // Tried again and again, it is said again when it is for another reason.
+            if before.as_ref() != Some(&text) {
+                tracing::warn!("{what}; after putting it back: {now}");
+            }
+            context.troubles.found(&place, text, Instant::now());
+        }
         Err(error) => {
             tracing::warn!("{what}; putting it back failed: {error}");
             context.troubles.found(&place, format!("{what}; {error}"), Instant::now());
@@ -231,7 +274,7 @@ async fn programs(context: &Context, datapath: &Arc<Datapath>, parent: &Parent) 
 
 /// The label values for what was wrong with programs.
 fn reasons(found: &crate::datapath::Presence) -> impl Iterator<Item = &'static str> {
-    let missing = (!found.missing.is_empty()).then_some("programs");
+    let missing = (!found.missing.is_empty() || !found.refused.is_empty()).then_some("programs");
     missing.into_iter().chain((!found.behind.is_empty()).then_some("order"))
 }
 

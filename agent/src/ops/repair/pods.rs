@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tokio::time::timeout;
 
-use super::{ANSWER, Place, blocking, count, parent_of, reasons};
+use super::{ANSWER, Place, blocking, count, parent_of, reasons, say};
 use crate::datapath::{Attached, Datapath, PodLook, Presence};
 use crate::kube::EventKind;
 use crate::names::ContainerId;
@@ -35,7 +35,7 @@ pub(super) async fn settle(context: &Context, lost: &BTreeSet<u32>, all: bool, t
             containers.push(record.container.clone());
         }
     }
-    context.troubles.keep(|place| matches!(place, Place::Parent(_)) || places.contains(place));
+    context.troubles.keep(|place| !matches!(place, Place::Pod(..)) || places.contains(place));
     let mut is_done = true;
     for container in containers {
         is_done &= settle_one(context, &container).await;
@@ -46,7 +46,7 @@ pub(super) async fn settle(context: &Context, lost: &BTreeSet<u32>, all: bool, t
 async fn settle_one(context: &Context, container: &ContainerId) -> bool {
     let Some(_turn) = context.turns.try_container(container) else { return false };
     let Some(record) = context.ledger.get(container).filter(|record| record.state == State::Added) else { return true };
-    let Some(datapath) = &context.datapath else { return true };
+    let Some(datapath) = context.datapath.get() else { return true };
     if record.namespace().is_none() {
         // Its DEL is on its way.
         return true;
@@ -55,8 +55,11 @@ async fn settle_one(context: &Context, container: &ContainerId) -> bool {
     let (mut is_changed, mut done) = (false, Vec::new());
     for at in 0..record.attachments.len() {
         let Some(attachment) = record.attachments.get(at) else { continue };
-        let Some(was) = attached(context, &record, attachment) else { continue };
-        let Some(settled) = look(context, datapath, &record, attachment, was).await else { continue };
+        let settled = match attached(context, &record, attachment) {
+            Some(was) => look(context, datapath, &record, attachment, was).await,
+            None => late(context, datapath, &record, attachment).await,
+        };
+        let Some(settled) = settled else { continue };
         let Some(place) = record.attachments.get_mut(at) else { continue };
         is_changed |= place.link.as_ref() != Some(&settled.link);
         place.link = Some(settled.link);
@@ -92,6 +95,46 @@ struct Settled {
 impl Settled {
     fn quietly(link: Link) -> Self {
         Self { link, counts: Vec::new(), event: None }
+    }
+}
+
+/// Gives an attachment its programs that could not have them at its ADD: there was no datapath, or the kernel refused.
+async fn late(
+    context: &Context,
+    datapath: &Arc<Datapath>,
+    record: &Record,
+    attachment: &Attachment,
+) -> Option<Settled> {
+    let (before, netns) = (attachment.link.as_ref()?, record.netns.as_ref()?);
+    let place = Place::Pod(record.container.clone(), attachment.ifname.clone());
+    let lacks = before.note.as_deref().unwrap_or("it has no programs");
+    if !context.troubles.found(&place, format!("{}: {lacks}", named(record, attachment)), Instant::now()) {
+        return None;
+    }
+    let found = timeout(ANSWER, crate::sys::links::find(Some(netns.as_path()), attachment.ifname.as_str())).await;
+    // Without its namespace, or the interface, there is nothing to wait for but the DEL.
+    let Ok(Ok(Some(facts))) = found else {
+        context.troubles.waits(&place, Instant::now());
+        return None;
+    };
+    let Ok(Ok(parent)) = timeout(ANSWER, parent_now(&facts)).await else { return None };
+    let mut link = Link { ifindex: facts.ifindex, mac: facts.mac, kind: facts.kind, parent, ..before.clone() };
+    let wanted = describe(datapath, (netns, record.netns_id.as_ref()), &attachment.ifname, &link);
+    let done = blocking(datapath, move |datapath| datapath.attach(&wanted)).await;
+    context.troubles.tried(&place, Instant::now());
+    match done {
+        Ok(attached) => {
+            note(&mut link, &attached, datapath);
+            tracing::info!(container = %record.container, interface = %attachment.ifname, "an attachment got its programs late");
+            context.troubles.whole(&place, Instant::now());
+            Some(Settled { link, counts: vec!["late"], event: None })
+        }
+        Err(error) => {
+            let text = format!("{}: {error}", named(record, attachment));
+            say(context, &place, &text);
+            context.troubles.found(&place, text, Instant::now());
+            Some(Settled::quietly(Link { note: Some(error), ..before.clone() }))
+        }
     }
 }
 
@@ -198,7 +241,7 @@ async fn mend(
     let tries = context.troubles.tried(&place, Instant::now());
     match done {
         Ok(now) => {
-            note(&mut link, &now, context);
+            note(&mut link, &now, datapath);
             lost_parent(before, &mut link);
             tracing::warn!(container = %record.container, "{what}; followed");
             let counts = reasons(&presence).chain(change.map(Change::reason)).collect();

@@ -19,6 +19,8 @@ const MOST_TOLD: usize = 4;
 /// Where something can be wrong.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
+    /// The pins that everything is found again by.
+    Pins,
     /// A macvlan parent, by its interface index.
     Parent(u32),
     /// An interface of a pod.
@@ -63,6 +65,16 @@ impl Troubles {
     pub fn waits(&self, place: &Place, now: Instant) {
         self.tried(place, now);
         self.all().entry(place.clone()).and_modify(|trouble| trouble.tries = 0);
+    }
+
+    /// What stood in the way of all is gone: whatever is wrong may be put right now.
+    pub fn hurry(&self, now: Instant) {
+        self.all().values_mut().for_each(|trouble| trouble.again = now);
+    }
+
+    /// What is wrong there.
+    pub fn text(&self, place: &Place) -> Option<String> {
+        self.all().get(place)?.text.clone()
     }
 
     /// Nothing is wrong there.
@@ -175,6 +187,17 @@ mod tests {
         assert_eq!((troubles.found(&place, text(), after(5001)), troubles.tried(&place, after(5001))), (true, 1));
         troubles.keep(|_| false);
         assert!(!troubles.any());
+    }
+
+    #[test]
+    fn what_is_in_the_way_of_all_puts_off_nothing_once_it_is_gone() {
+        let (troubles, place, now) = (Troubles::default(), Place::Parent(7), Instant::now());
+        troubles.found(&place, text(), now);
+        (0..9).for_each(|_| assert!(troubles.tried(&place, now) > 0));
+        assert!(!troubles.found(&place, text(), now));
+        troubles.hurry(now);
+        assert_eq!((troubles.next(), troubles.found(&place, text(), now)), (Some(now), true));
+        assert_eq!((troubles.text(&place), troubles.text(&Place::Pins)), (Some(text()), None));
     }
 
     #[test]

@@ -148,7 +148,7 @@ pub fn counted(context: &Context) -> Vec<CountedView> {
 
 /// Every slot's counts, or none where they cannot be read.
 fn counts(context: &Context) -> InterfaceCounts {
-    let read = context.datapath.as_ref().map(|datapath| datapath.all_interface_counters());
+    let read = context.datapath.get().map(|datapath| datapath.all_interface_counters());
     read.transpose()
         .unwrap_or_else(|error| {
             tracing::warn!("read the counters of all attachments: {error}");

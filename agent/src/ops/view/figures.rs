@@ -82,8 +82,8 @@ struct Known {
 
 /// The numbers now.
 pub fn figures(context: &Context, looks: &mut Looks) -> Figures {
-    let is_measured = context.datapath.is_some() && datapath::is_measured();
-    if let (true, Some(datapath)) = (is_measured, &context.datapath) {
+    let is_measured = context.datapath.get().is_some() && datapath::is_measured();
+    if let (true, Some(datapath)) = (is_measured, context.datapath.get()) {
         datapath.look_at_costs(&mut looks.costs);
     }
     let conf = context.default_network.now();
@@ -94,8 +94,8 @@ pub fn figures(context: &Context, looks: &mut Looks) -> Figures {
         cluster: context.cluster.health(),
         networks: networks(context, looks).counts,
         ranges: ranges(context, &networks(context, looks).pools),
-        datapath_wanted: context.datapath.is_some() || context.datapath_fault.is_some(),
-        datapath: context.datapath.as_ref().map(|datapath| datapath.facts()),
+        datapath_wanted: context.datapath.fault().is_some() || context.datapath.get().is_some(),
+        datapath: context.datapath.get().map(|datapath| datapath.facts()),
         is_measured,
         costs: looks.costs.sums().to_vec(),
         conf_ready: conf.file.is_some() && conf.problem.is_none() && !conf.bypassed,

@@ -28,7 +28,7 @@ pub struct ParentListView {
 
 /// Every parent that an attachment is recorded on.
 pub fn parents(context: &Context) -> List<ParentListView> {
-    let facts = context.datapath.as_ref().map(|datapath| datapath.facts().parents).unwrap_or_default();
+    let facts = context.datapath.get().map(|datapath| datapath.facts().parents).unwrap_or_default();
     let mut items = BTreeMap::new();
     for record in context.ledger.all() {
         let pod = record

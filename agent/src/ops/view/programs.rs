@@ -36,7 +36,7 @@ struct Place {
 /// # Errors
 /// The look at the kernel did not end.
 pub async fn programs(context: &Context) -> Result<List<PlacedProgramView>, String> {
-    let Some(datapath) = &context.datapath else { return Ok(List::of("ProgramList", Vec::new())) };
+    let Some(datapath) = context.datapath.get() else { return Ok(List::of("ProgramList", Vec::new())) };
     let pods = expected(context);
     let datapath = Arc::clone(datapath);
     let items = tokio::task::spawn_blocking(move || look(&datapath, pods)).await.map_err(|error| error.to_string())?;

@@ -85,7 +85,7 @@ pub fn relay(context: &Context) -> List<RelayView> {
 }
 
 fn relayed(context: &Context) -> Vec<RelayView> {
-    let Some(datapath) = &context.datapath else { return Vec::new() };
+    let Some(datapath) = context.datapath.get() else { return Vec::new() };
     let counts = datapath.relay_counters().unwrap_or_default();
     let guarded = datapath.guard_counters().unwrap_or_default();
     let records = context.ledger.all();

@@ -146,7 +146,7 @@ pub fn status(context: &Context) -> StatusView {
         health: subsystems.first().map_or(Health::Ok, |line| line.health),
         subsystems,
         runtime_conf,
-        datapath: context.datapath.as_ref().map(|datapath| datapath.facts().into()),
+        datapath: context.datapath.get().map(|datapath| datapath.facts().into()),
     }
 }
 
@@ -228,9 +228,9 @@ fn records(context: &Context) -> Line {
 
 fn datapath(context: &Context) -> Line {
     let name = "datapath";
-    match (&context.datapath, &context.datapath_fault) {
+    match (context.datapath.get(), context.datapath.fault()) {
         (Some(datapath), _) => {
-            let facts = datapath.facts();
+            let (facts, troubles) = (datapath.facts(), context.troubles.told(Instant::now()));
             let mut parts = vec![format!("{} of {} slots used", facts.slots_used, facts.slots)];
             if facts.reading == Reading::Single {
                 parts.push("counters are read one by one, as the kernel has no batches for them".to_owned());
@@ -240,6 +240,9 @@ fn datapath(context: &Context) -> Line {
                 parts.push(format!("parent {} by {by}, {}", parent.name, many(parent.members, "member")));
                 match parent.guard.as_ref().map(|guard| (guard.method(), guard.fault())) {
                     Some((Some(method), _)) => parts.push(format!("storm guard by {method}")),
+                    Some((None, Some(fault))) if troubles.iter().any(|text| text.contains(fault)) => {
+                        parts.push("without its storm guard".to_owned());
+                    }
                     Some((None, Some(fault))) => parts.push(format!("without its storm guard: {fault}")),
                     _ => {}
                 }
@@ -250,13 +253,12 @@ fn datapath(context: &Context) -> Line {
             if facts.uncounted > 0 {
                 parts.push(format!("not counted: {}; raise datapath.slots", many(facts.uncounted, "attachment")));
             }
-            let troubles = context.troubles.told(Instant::now());
             let unguarded = facts.parents.iter().any(|p| p.guard.as_ref().and_then(Guarded::fault).is_some());
             let is_fine = facts.uncounted == 0 && !unguarded && troubles.is_empty();
             let text = troubles.into_iter().chain(parts).collect::<Vec<_>>().join("; ");
             Line { name, health: if is_fine { Health::Ok } else { Health::Warning }, text }
         }
-        (None, Some(fault)) => Line { name, health: Health::Failed, text: fault.clone() },
+        (None, Some(fault)) => Line { name, health: Health::Failed, text: fault },
         (None, None) => Line { name, health: Health::Ok, text: "off".into() },
     }
 }
