@@ -254,6 +254,31 @@ fn dels_that_are_still_to_be_done_or_under_way_are_not_left_to_multus() {
 }
 
 #[test]
+fn who_was_to_be_detached_and_lives_is_not_called_gone() {
+    needs_programs!();
+    let node = Node::new("migrate-lives");
+    document(&node.migrate(&["-o", "json"]));
+    let (world, (_, ours), _) = node.swap();
+    let (late, gone) = (world.attached("late", "lan"), world.attached("gone", "lan"));
+    let World { mut agent, lab, .. } = world;
+    agent.kill9();
+    let id = ContainerId::new(late.id.as_str()).expect("an id");
+    Spool::at(&lab.cni_dir).leave(&Note::put_off(id, "nobody serves".to_owned())).expect("leave a note");
+    gone.netns.remove();
+    let bridge = lab.bin_dir.join("bridge");
+    fs::rename(&bridge, lab.dir.join("bridge")).expect("take a plugin away");
+    let back = migrate(&lab, &ours, &["--back"]);
+    fs::rename(lab.dir.join("bridge"), &bridge).expect("put it back");
+    assert_eq!(back.code, Some(1), "{}\n{}", back.out(), back.err());
+    let says = |words: &str| back.out().contains(words);
+    assert!(says("pod default/late was to be detached") && says("pod default/gone is gone"), "{}", back.out());
+    for pod in [&late, &gone] {
+        multus::detach(&lab, pod);
+    }
+    assert_eq!(plugins::allocations(&lab.ipam_dir), [""; 0]);
+}
+
+#[test]
 fn uninstall_puts_back_what_migrate_changed_too_also_in_two_runs() {
     needs_programs!();
     let node = Node::new("migrate-off");

@@ -146,6 +146,7 @@ fn record(container: &ContainerId, traces: Vec<Trace>, origin: Origin) -> Option
     Some(Record {
         container: container.clone(),
         netns,
+        netns_id: None,
         pod,
         ifname,
         state: State::Added,
@@ -238,7 +239,7 @@ pub async fn follow(context: &Context) {
         let (Origin::Multus | Origin::Cache, State::Added, true) = (record.origin, record.state, is_new) else {
             continue;
         };
-        let Some(netns) = record.netns.clone().filter(|path| path.as_path().exists()) else { continue };
+        let Some(netns) = record.namespace() else { continue };
         let Some(_turn) = context.turns.try_container(&record.container) else { continue };
         let Some(record) = context.ledger.get(&record.container).filter(|now| now.state == State::Added) else {
             continue;

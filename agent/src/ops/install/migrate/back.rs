@@ -25,9 +25,7 @@ pub fn back(migration: &Migration, drained: &Drained) -> Result<Report, InstallE
     let mut report = Report::default();
     take::say_drained(drained, &mut report);
     let cni_dir = site.cni_dir()?;
-    let has_waiting = !site.dry_run && !take::put_off(&cni_dir).is_empty();
-    let open = if has_waiting { Records::open(&cni_dir).map(Some) } else { Records::open_if_any(&cni_dir) };
-    let records = open.map_err(|error| InstallError::of("open", &cni_dir, error))?;
+    let records = take::open(&cni_dir, site.dry_run)?;
     let own = match (&records, site.dry_run) {
         (Some(records), false) => Some(take::own(records, &cni_dir)?),
         _ => None,
@@ -88,9 +86,14 @@ fn hand_over_all(
         }
     }
     for record in remains::finish(site, records, gone, report) {
+        let what = if seen::is_alive(site, &record) {
+            "was to be detached, which could not be finished from here"
+        } else {
+            "is gone and could not be detached from here"
+        };
         let text = format!(
-            "{} is gone and could not be detached from here: Multus does it only if the runtime asks once more; with \
-             host-exec, or run on the host, it is done now",
+            "{} {what}: Multus does it only if the runtime asks once more; with host-exec, or run on the host, it is \
+             done now",
             name(&record)
         );
         report.note(Kind::Warning, text);
