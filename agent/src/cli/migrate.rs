@@ -2,6 +2,7 @@
 //!
 //! Here are options and words; what is done, and in which order, is `ops::install::migrate`'s.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -156,7 +157,7 @@ fn told(migrated: &Migrated, asked: &Migrate) -> String {
             shown.into_iter().flat_map(rows).collect(),
         );
         if more > 0 {
-            text += &format!("… and {more} more that are gone: -o json has all\n");
+            let _ = writeln!(text, "… and {more} more that are gone: -o json has all");
         }
     }
     text + "\n" + &asked.node.told(&migrated.report)
