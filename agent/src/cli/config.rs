@@ -12,6 +12,11 @@ use crate::cli::{Agent, Ending, Show, query};
 use crate::config::{Settings, schema};
 use crate::fault::quote;
 
+/// Shown with the long help.
+pub const EXAMPLES: &str = "Examples:
+  multus-agent config view --changed                 what differs from the defaults, and why
+  multus-agent config validate daemon-config.json    before the agent is restarted with it";
+
 /// Most bytes of a file that is validated.
 const MOST: u64 = 16 << 20;
 

@@ -17,6 +17,14 @@ use crate::config::Settings;
 use crate::fault::many;
 use crate::ops::lint::{self, Given, Source};
 
+/// Shown with the long help.
+pub const EXAMPLES: &str = "Examples:
+  multus-agent lint manifests/
+  multus-agent lint --config daemon-config.json --partial web.yaml
+  kubectl get net-attach-def,pods -A -o yaml | multus-agent lint -
+
+Every finding has a code, explained in docs/reference/lint.md. Exit code 1: an ADD would fail.";
+
 /// Most bytes of one file.
 const MOST_BYTES: u64 = 4 << 20;
 /// Most files of one run.

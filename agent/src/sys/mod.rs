@@ -6,6 +6,7 @@
 pub mod asking;
 #[cfg(feature = "daemon")]
 pub mod bpf;
+pub mod checksum;
 #[cfg(feature = "daemon")]
 pub mod clock;
 #[cfg(feature = "daemon")]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lab::agent;
 use lab::process::{self, Finished};
-use lab::sys::{Killed, kill_at_change};
+use lab::sys::traced::{Killed, kill_at_change};
 use serde_json::{Value, json};
 
 use crate::install::tree::{FLANNEL, SHIM, Tree, sentences};

@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::keys::{self, Key};
-use super::rates::Table;
+use super::table::Table;
 use crate::cli::Ending;
 use crate::cli::output;
 use crate::sys::terminal;

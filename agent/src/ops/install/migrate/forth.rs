@@ -15,7 +15,7 @@ use crate::plan::master::{self, Candidate, Rules};
 use crate::plan::migrate::{Form, Seen, Step, forth as decide};
 use crate::plan::runtime_conf;
 use crate::sys::files;
-use crate::sys::revert::{Left, RevertLog, checksum};
+use crate::sys::revert::{Left, RevertLog};
 
 /// Changes the node over as far as that goes beside a Multus that runs. `shim` is our CNI plugin.
 ///
@@ -186,7 +186,7 @@ impl Doing<'_> {
                 log.make_folder(folder).map_err(failed)?;
             }
             let path = real(self.written).map_err(failed)?;
-            log.about_to(&path, Left::File { sum: checksum(bytes) }, |_| false).map_err(failed)?;
+            log.about_to(&path, Left::file(bytes), |_| false).map_err(failed)?;
             files::place(&path, bytes, 0o600, None).map_err(failed)?;
         }
         self.say(Kind::Done, format!("our configuration is written to {}", shown(self.written)));
@@ -211,7 +211,7 @@ impl Doing<'_> {
         if let Some(log) = self.log.as_mut() {
             let path = real(path).map_err(failed)?;
             let is_ours = |bytes: &[u8]| runtime_conf::is_generated(bytes, own);
-            log.about_to(&path, Left::File { sum: checksum(bytes) }, is_ours).map_err(failed)?;
+            log.about_to(&path, Left::file(bytes), is_ours).map_err(failed)?;
             files::replace_for_good(&path, bytes).map_err(failed)?;
         }
         let path = shown(path);
