@@ -57,7 +57,7 @@ pub fn everywhere(
                 return Ok(());
             }
             // An earlier run has done it already.
-            Patched::DoesNotFit(_) if set.roll_out().await?.is_some_and(|now| now.first_is_uninstall) => {
+            Patched::DoesNotFit(_) if set.roll_out().await?.is_some_and(|now| now.is_turned_around) => {
                 say("every node was told before");
             }
             Patched::DoesNotFit(why) => return Err(EverywhereError::DoesNotFit(shown, escape(&why))),
@@ -88,7 +88,8 @@ async fn wait(set: &DaemonSet, patience: Duration, say: impl Fn(&str)) -> Result
             seen?;
             let (done, all) = last.map_or((0, 0), |now| (now.ready.min(now.updated), now.desired));
             let text = format!(
-                "{done} of {all} nodes are done after {} s; the log of container uninstall says why on each node",
+                "{done} of {all} nodes are done after {} s; the logs of its pods' first init container say why on \
+                 each node",
                 patience.as_secs()
             );
             return Err(EverywhereError::Late(text));
