@@ -2,7 +2,8 @@
 //! are put back byte for byte.
 //!
 //! Written before each change, so that a change without an entry does not exist, whenever somebody is killed. Does not
-//! know what the files are for. Paths in it are resolved: no link leads elsewhere afterwards.
+//! know what the files are for. Paths in it are resolved: no link leads elsewhere afterwards. They are those of the host,
+//! wherever its root is seen.
 
 mod seen;
 mod written;
@@ -31,6 +32,7 @@ const MOST_STATES: usize = 16;
 #[derive(Debug)]
 pub struct RevertLog {
     folder: PathBuf,
+    root: PathBuf,
     entries: BTreeMap<PathBuf, Entry>,
     _held: Held,
 }
@@ -57,35 +59,43 @@ impl RevertLog {
         cni_dir.join("install")
     }
 
-    /// Opens the log below `cni_dir`, and makes it if there is none. Waits for others who change files.
+    /// Opens the log below `cni_dir`, and makes it if there is none. Waits for others who change files. The host's files
+    /// are seen below `root`.
     ///
     /// # Errors
     /// The folder cannot be made, the log is torn or another version's, or somebody else has held it for too long.
-    pub fn open(cni_dir: &Path) -> io::Result<Self> {
+    pub fn open(root: &Path, cni_dir: &Path) -> io::Result<Self> {
         files::private_folder(cni_dir)?;
         let folder = Self::folder(cni_dir);
         files::private_folder(&folder)?;
         let held = hold(&folder.join(".lock"))?;
         files::sweep_beside(&folder.join(NAME));
         let entries = match fs::read(folder.join(NAME)) {
-            Ok(text) => written::read(&text)?,
+            Ok(text) => written::read(&text, root)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(error),
         };
-        Ok(Self { folder, entries, _held: held })
+        Ok(Self { folder, root: root.to_owned(), entries, _held: held })
     }
 
     /// Opens the log if there is one.
     ///
     /// # Errors
     /// As [`RevertLog::open`].
-    pub fn if_any(cni_dir: &Path) -> io::Result<Option<Self>> {
-        if Self::folder(cni_dir).is_dir() { Self::open(cni_dir).map(Some) } else { Ok(None) }
+    pub fn if_any(root: &Path, cni_dir: &Path) -> io::Result<Option<Self>> {
+        if Self::folder(cni_dir).is_dir() { Self::open(root, cni_dir).map(Some) } else { Ok(None) }
     }
 
     /// Every path, with what is known about it.
     pub fn entries(&self) -> impl DoubleEndedIterator<Item = (&Path, &Entry)> {
         self.entries.iter().map(|(path, entry)| (path.as_path(), entry))
+    }
+
+    /// Where the content is kept that was at `path`, and the content; `None`: there was no file.
+    pub fn kept(&self, path: &Path) -> Option<(PathBuf, Vec<u8>)> {
+        let Before::File { kept, .. } = &self.entries.get(path)?.before else { return None };
+        let kept = self.folder.join(kept);
+        fs::read(&kept).ok().map(|bytes| (kept, bytes))
     }
 
     /// Notes that `path` is about to become `left`, and keeps what is there now, unless that was noted before. What is
@@ -171,9 +181,13 @@ impl RevertLog {
     /// Puts back what was at `path` before us, if it is still as we left it; its entry is gone then.
     ///
     /// # Errors
-    /// It could not be put back; the entry stays.
+    /// It could not be put back, or not be judged; the entry stays. `NotFound`: the folder above it is not to be seen.
     pub fn revert(&mut self, path: &Path) -> io::Result<Reverted> {
         let Some(entry) = self.entries.get(path).cloned() else { return Ok(Reverted::AsBefore) };
+        if entry.before != Before::Nothing && !path.parent().is_some_and(Path::is_dir) {
+            // Seen from elsewhere it may be there as we left it, and this is all that is left of what was there before.
+            return Err(io::Error::new(io::ErrorKind::NotFound, "its folder is not to be seen from here"));
+        }
         files::sweep_beside(path);
         let has_renamed = remove_renamed(path, &entry.left);
         let done = self.put_back(path, &entry, has_renamed)?;
@@ -243,7 +257,7 @@ impl RevertLog {
     }
 
     fn save(&self) -> io::Result<()> {
-        files::replace_for_good(&self.folder.join(NAME), &written::print(&self.entries)?)
+        files::replace_for_good(&self.folder.join(NAME), &written::print(&self.entries, &self.root)?)
     }
 }
 
@@ -285,7 +299,7 @@ mod tests {
         }
 
         fn log(&self) -> RevertLog {
-            RevertLog::open(&self.0.join("state")).unwrap()
+            RevertLog::open(Path::new("/"), &self.0.join("state")).unwrap()
         }
     }
 
@@ -398,7 +412,7 @@ mod tests {
         let text = fs::read(&path).unwrap();
         for damaged in [&text[..text.len() - 1], b"multus-ebpf revert 2 0\n{}", b""] {
             fs::write(&path, damaged).unwrap();
-            assert_eq!(RevertLog::open(&place.0.join("state")).unwrap_err().kind(), io::ErrorKind::InvalidData);
+            assert_eq!(RevertLog::open(Path::new("/"), &place.0.join("state")).unwrap_err().kind(), io::ErrorKind::InvalidData);
         }
     }
 }
