@@ -21,6 +21,12 @@ fn check(outcome: libc::c_int) -> io::Result<libc::c_int> {
     if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(outcome) }
 }
 
+/// Lets one connection wait to be accepted, and no more.
+pub fn shorten_queue(listener: &std::os::unix::net::UnixListener) -> io::Result<()> {
+    // SAFETY: listen takes no pointers; a second call changes the length of the queue alone (listen(2)).
+    check(unsafe { libc::listen(listener.as_raw_fd(), 0) }).map(drop)
+}
+
 /// Runs `work` on a thread of its own inside the network namespace `netns`; the thread ends with it.
 pub fn in_netns<T: Send>(netns: &File, work: impl FnOnce() -> T + Send) -> T {
     let fd = netns.as_raw_fd();

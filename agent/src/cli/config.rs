@@ -71,7 +71,7 @@ fn view(socket: &Path, format: Format, changed: bool) -> Ending {
     let text = match format {
         Format::Json => output::json(&document),
         Format::Yaml => output::yaml(&document),
-        Format::Name => settings.iter().map(|setting| cell(setting, "/key") + "\n").collect(),
+        Format::Name => settings.iter().map(|setting| safe(&cell(setting, "/key")) + "\n").collect(),
         Format::Table | Format::Wide => {
             let mut heads = vec!["KEY", "VALUE", "FROM"];
             let mut pointers = vec!["/key", "/value", "/from"];
@@ -109,7 +109,7 @@ fn validate(file: &Path, format: Format) -> Ending {
     let text = match format {
         Format::Json => output::json(&document),
         Format::Yaml => output::yaml(&document),
-        Format::Name => shown + "\n",
+        Format::Name => safe(&shown) + "\n",
         Format::Table | Format::Wide => verdict(&document),
     };
     match output::print(&text) {

@@ -30,6 +30,9 @@ runs: the last two steps, ending Multus and starting the agent, are yours.";
 /// The most that a configuration may have.
 const MOST_BYTES: u64 = 1 << 20;
 
+/// Most containers that are gone and are shown in a table; a node may have thousands.
+const MOST_GONE: usize = 20;
+
 /// What to change over.
 #[derive(Debug, Args)]
 pub struct Migrate {
@@ -146,8 +149,18 @@ fn told(migrated: &Migrated, asked: &Migrate) -> String {
     }
     if !migrated.containers.is_empty() {
         text += "\n";
-        let rows = migrated.containers.iter().flat_map(rows).collect();
-        text += &output::table(&["POD", "INTERFACE", "NETWORK", "PLUGINS", "BY"], rows);
+        let mut room = MOST_GONE;
+        let mut is_shown =
+            |container: &&Container| container.alive || room.checked_sub(1).map(|less| room = less).is_some();
+        let shown: Vec<&Container> = migrated.containers.iter().filter(|container| is_shown(container)).collect();
+        let more = migrated.containers.len() - shown.len();
+        text += &output::table(
+            &["POD", "INTERFACE", "NETWORK", "PLUGINS", "BY"],
+            shown.into_iter().flat_map(rows).collect(),
+        );
+        if more > 0 {
+            text += &format!("… and {more} more that are gone: -o json has all\n");
+        }
     }
     text + "\n" + &asked.node.told(&migrated.report)
 }

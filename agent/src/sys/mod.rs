@@ -45,5 +45,6 @@ pub mod routes;
 pub mod survey;
 #[cfg(feature = "daemon")]
 pub mod terminal;
+pub mod unix_socket;
 #[cfg(feature = "daemon")]
 pub mod watch;

@@ -63,6 +63,13 @@ fn every_overlay_can_be_turned_around() {
         let writable = |mount: &&Value| mount["name"] == "cni-bin" && mount["readOnly"] != true;
         let mounts = pod["initContainers"][0]["volumeMounts"].as_array().expect("mounts");
         assert!(mounts.iter().any(|mount| writable(&mount)), "{name}: the shim cannot be removed");
+        // The API server refuses an annotation for a container that is not there.
+        let template = &rendered::ours(&objects, "DaemonSet", "multus-ebpf")["spec"]["template"]["metadata"];
+        let names: Vec<&str> = rendered::containers(pod).filter_map(|container| container["name"].as_str()).collect();
+        for key in template["annotations"].as_object().expect("annotations").keys() {
+            let of = key.strip_prefix("container.apparmor.security.beta.kubernetes.io/");
+            assert!(of.is_none_or(|of| names.contains(&of)), "{name}: {key}: {names:?}");
+        }
     }
 }
 

@@ -51,8 +51,8 @@ fn contain(lab: &Lab, tree: &Tree, pod: &Value, container: &Value, config: &Path
         let _ = write!(script, "[ -e {folder} ] && {{ mkdir -p $r{folder}; mount --bind {folder} $r{folder}; }}; ");
     }
     script += "mount -t proc none $r/proc; ";
-    for name in ["multus-agent", "multus-shim"] {
-        let program = agent::program(name);
+    let programs = ["multus-agent", "multus-shim"].map(|name| (name, agent::program(name)));
+    for (name, program) in programs.into_iter().chain([("setpriv", "/usr/bin/setpriv".into())]) {
         let _ = write!(script, "touch $r/usr/bin/{name}; mount --bind {} $r/usr/bin/{name}; ", program.display());
     }
     for (host, at, is_read_only) in mounts(pod, container) {
@@ -62,7 +62,11 @@ fn contain(lab: &Lab, tree: &Tree, pod: &Value, container: &Value, config: &Path
             let _ = write!(script, "mount -o remount,bind,ro $r{at}; ");
         }
     }
-    script += "mount -o remount,ro $r; exec chroot $r \"$@\"";
+    // Root without the rights that the manifest leaves out.
+    let added = words(&container["securityContext"]["capabilities"]["add"]);
+    let rights: String = added.iter().map(|name| format!(",+{}", name.to_lowercase())).collect();
+    let _ = write!(script, "mount -o remount,ro $r; exec chroot $r /usr/bin/setpriv --no-new-privs ");
+    let _ = write!(script, "--bounding-set=-all{rights} --inh-caps=-all \"$@\"");
     let mut command = lab.node.command("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]);
     command.args(words(&container["command"])).args(words(&container["args"]));
@@ -95,6 +99,10 @@ fn the_manifests_own_commands_put_it_on_a_host_and_take_it_off_again() {
             "a plugin",
             0o755,
         );
+        // As archives of the plugins and some installers leave them.
+        for folder in [confs, plugins] {
+            std::os::unix::fs::chown(tree.path(folder), Some(1001), Some(127)).expect("give a folder away");
+        }
         // What the kubelet makes for a mount of any pod is no trace of ours; what is ours alone is.
         for (host, ..) in mounts(off, &off["initContainers"][0]) {
             tree.folders(&[host.unwrap_or("/run")]);
@@ -189,6 +197,30 @@ fn the_job_turns_every_overlay_around_and_may_do_no_more() {
         let there = daemons.pointer(first["path"].as_str().expect("a path"));
         assert!(first["op"] == "test" && there != Some(&first["value"]), "{name}");
     }
+}
+
+/// The tutorial changes one word of the manifest, so that every node is given back to Multus.
+#[test]
+fn the_way_back_to_multus_is_the_manifest_but_for_one_word() {
+    needs_programs!();
+    needs_kubernetes!();
+    let tutorial = rendered::read("docs/tutorials/from-multus.md");
+    let (_, rest) = tutorial.split_once("| sed '").expect("a sed in the tutorial");
+    let (expression, _) = rest.split_once('\'').expect("its end");
+    let manifest = rendered::root().join("deploy/manifests/uninstall.yaml");
+    let changed = process::tool(Command::new("sed").arg(expression).arg(manifest));
+    let scratch = rendered::Scratch::new();
+    scratch.put("all.yaml", &String::from_utf8(changed).expect("UTF-8"));
+    scratch.put("kustomization.yaml", "resources: [all.yaml]\n");
+    let objects = rendered::kustomization(scratch.path());
+    let patch = rendered::ours(&objects, "ConfigMap", "multus-ebpf-uninstall")["data"]["patch.yaml"].clone();
+    let line = patch.as_str().expect("text").lines().find(|line| line.contains("initContainers/0/args")).expect("args");
+    let (_, args) = line.split_once("value: [").expect("a list");
+    let args: Vec<&str> = args.trim_end_matches(['}', ' ', ']']).split(", ").collect();
+    assert_eq!(args, ["migrate", "--back", "--config=/etc/multus-ebpf/daemon-config.json"]);
+    // Such words the agent understands: what it misses is the file.
+    let done = process::run(Command::new(agent::program("multus-agent")).args(&args).arg("--dry-run"), b"", LIMIT);
+    assert!(done.code == Some(1) && done.err().contains("daemon-config.json"), "{:?} {}", done.code, done.err());
 }
 
 /// JSON patch (RFC 6902), as much of it as the patch uses.

@@ -28,7 +28,7 @@ fn thin() -> String {
 }
 
 /// `migrate` of a file of this host.
-fn command(tree: &Tree, file: &str, more: &[&str]) -> Command {
+pub(super) fn command(tree: &Tree, file: &str, more: &[&str]) -> Command {
     let shim = tree.root.with_extension("shim");
     fs::write(&shim, SHIM).expect("write a plugin");
     let mut command = Command::new(agent::program("multus-agent"));
@@ -39,15 +39,15 @@ fn command(tree: &Tree, file: &str, more: &[&str]) -> Command {
     command
 }
 
-fn migrate(tree: &Tree, file: &str, more: &[&str]) -> Finished {
+pub(super) fn migrate(tree: &Tree, file: &str, more: &[&str]) -> Finished {
     process::run(&mut command(tree, file, more), b"", Duration::from_secs(20))
 }
 
-fn document(done: &Finished) -> Value {
+pub(super) fn document(done: &Finished) -> Value {
     document_of(done, 0)
 }
 
-fn document_of(done: &Finished, code: i32) -> Value {
+pub(super) fn document_of(done: &Finished, code: i32) -> Value {
     assert_eq!(done.code, Some(code), "{}\n{}", done.out(), done.err());
     serde_json::from_slice(&done.stdout).expect("JSON")
 }

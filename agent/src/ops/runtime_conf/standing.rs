@@ -109,6 +109,7 @@ impl Standing {
         let left = Left::file(&target.bytes);
         self.remember(&target.file, left, own)
             .and_then(|()| files::replace_for_good(path, &target.bytes))
+            .map_err(|error| files::whose_folder(path, error))
             .map_err(|error| format!("write {shown}: {error}"))?;
         tracing::info!("wrote {shown} for the container runtime");
         Ok(())

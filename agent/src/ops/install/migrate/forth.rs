@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::super::{InstallError, Kind, Report, Site, is_our_shim, put, shown};
 use super::{Migrated, Migration, seen};
 use crate::cni::NetworkConfig;
+use crate::fault::quote;
 use crate::ops::cluster_network;
 use crate::plan::master::{self, Candidate, Rules};
 use crate::plan::migrate::{Form, Seen, Step, forth as decide};
@@ -27,6 +28,18 @@ pub fn forth(migration: &Migration, shim: &Path) -> Result<Migrated, InstallErro
     let report = &mut migrated.report;
     for doubt in &places.doubts {
         report.note(Kind::Warning, doubt.clone());
+    }
+    if let Some(delegates) = site.settings.delegation.bin_dir.as_deref()
+        && delegates != places.bin_dir.path
+    {
+        let (delegates, runtimes) = (quote(delegates), quote(&places.bin_dir.path));
+        report.note(
+            Kind::Left,
+            format!(
+                "binDir {delegates} is where delegates are, and the runtime finds the plugin in {runtimes}: have \
+                 multus-agent install put it there, too, with --cni-bin-dir"
+            ),
+        );
     }
     let plugin = match fs::read(shim) {
         // Whoever only wants to know what would be done has to have no plugin.
@@ -62,6 +75,7 @@ pub fn forth(migration: &Migration, shim: &Path) -> Result<Migrated, InstallErro
         standing: standing.as_deref(),
         confs: &confs,
         networks: &networks,
+        has_config_file: has_config_file(site),
     };
     for step in decide(&seen) {
         doing.perform(step, site.settings.generator.plugin.as_str())?;
@@ -76,6 +90,12 @@ pub fn forth(migration: &Migration, shim: &Path) -> Result<Migrated, InstallErro
     say_who_is_attached(&mut migrated);
     say_what_is_next(&mut migrated.report, &migration.written);
     Ok(migrated)
+}
+
+/// Is the file that is to be copied for the runtime on this host?
+fn has_config_file(site: &Site) -> bool {
+    let source = site.settings.generator.config_file.as_deref();
+    source.and_then(|source| site.ours("find multusConfigFile", source).ok()).is_some_and(|source| source.is_file())
 }
 
 /// The networks that every pod gets, where that can be known from here; the runtime's conf declares what they can.
@@ -154,6 +174,31 @@ impl Doing<'_> {
                     format!(
                         "{file} of Multus sorts after {ours}, which would be taken at once: the agent writes it when it \
                          serves; cordon the node from Multus's end until then"
+                    ),
+                );
+                Ok(())
+            }
+            Step::ConfCopied { file, stands } => {
+                let file = shown(&self.conf_dir.join(file));
+                let (kind, what) = if stands {
+                    (Kind::Already, "is there already as the copy of multusConfigFile, and the runtime goes on with it")
+                } else {
+                    (
+                        Kind::Left,
+                        "is written by the agent when it serves, as the copy of multusConfigFile; cordon the node from \
+                         Multus's end until then",
+                    )
+                };
+                self.say(kind, format!("{file} {what}"));
+                Ok(())
+            }
+            Step::NothingToCopy(source) => {
+                let (source, written) = (quote(&source), shown(self.written));
+                self.say(
+                    Kind::Warning,
+                    format!(
+                        "multusConfigFile {source} is not on this host: it was in Multus's pod; give it to the agent's, or \
+                         take the key out of {written}, and the agent makes a conf itself"
                     ),
                 );
                 Ok(())

@@ -17,7 +17,7 @@ use super::{Places, Preset, Report, Site, Wishes, look};
 use crate::cni::RawObject;
 use crate::config::{ConfigError, Settings};
 use crate::fault::CniError;
-use crate::plan::migrate::{Translation, translate};
+use crate::plan::migrate::{Translation, plugins_folder, translate};
 
 pub use crate::plan::migrate::{Fate, Form, Key};
 pub use back::back;
@@ -80,11 +80,9 @@ impl Migration {
         let usable = if translation.is_refused() { "{}".to_owned() } else { translation.text() };
         let (settings, _) = Settings::parse(&usable)?;
         let configured = settings.origin.has("cniConfigDir").then(|| settings.generator.cni_config_dir.clone());
-        let wishes = Wishes {
-            preset: asked.preset,
-            conf_dir: asked.conf_dir.clone().or(configured),
-            bin_dir: asked.bin_dir.clone().or_else(|| settings.delegation.bin_dir.clone()),
-        };
+        let conf_dir = asked.conf_dir.clone().or(configured);
+        let wishes = Wishes { preset: asked.preset, conf_dir, bin_dir: asked.bin_dir.clone() };
+        let wishes = with_bin_dir(&asked.root, wishes, settings.delegation.bin_dir.as_deref());
         let places = look::found(&asked.root, &wishes);
         let configuration = translation.on_host(&places);
         let settings = if translation.is_refused() { settings } else { Settings::parse(&configuration)?.0 };
@@ -118,6 +116,18 @@ impl Migration {
             report: Report { places: Some(self.places.clone()), steps: Vec::new() },
         }
     }
+}
+
+/// With Multus's `binDir` as the folder of plugins, unless Multus's own plugin is seen to be elsewhere.
+fn with_bin_dir(root: &Path, wishes: Wishes, configured: Option<&str>) -> Wishes {
+    if wishes.bin_dir.is_some() || configured.is_none() {
+        return wishes;
+    }
+    let found = look::found(root, &wishes).bin_dir.path;
+    let has = |folder: &str| look::has_multus(root, folder);
+    let folder = plugins_folder(configured.map(|folder| (folder, has(folder))), (&found, has(&found)));
+    let is_configured = configured == Some(folder);
+    Wishes { bin_dir: is_configured.then(|| folder.to_owned()), ..wishes }
 }
 
 /// The place for ours: the file itself if it is ours, else beside it.
