@@ -103,6 +103,9 @@ fn here(host: &Host) -> Ending {
         Ok(site) => site,
         Err(ending) => return ending,
     };
+    if let Err(error) = install::is_all_seen(&site) {
+        return Ending::Failed(error.to_string());
+    }
     let drained = if host.node.dry_run { Drained::NoAgent } else { drain_agent(&site) };
     match install::uninstall(&site, &drained) {
         Ok(report) => match print(&report, host, "Uninstallation") {

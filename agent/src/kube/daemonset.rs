@@ -128,7 +128,8 @@ fn read(object: &Value) -> RollOut {
         updated: number("/status/updatedNumberScheduled"),
         ready: number("/status/numberReady"),
         // An older patch gave it this name, too.
-        is_turned_around: matches!(first("args/0"), Some("uninstall" | "migrate")) || first("name") == Some("uninstall"),
+        is_turned_around: matches!(first("args/0"), Some("uninstall" | "migrate"))
+            || first("name") == Some("uninstall"),
     }
 }
 

@@ -412,7 +412,10 @@ mod tests {
         let text = fs::read(&path).unwrap();
         for damaged in [&text[..text.len() - 1], b"multus-ebpf revert 2 0\n{}", b""] {
             fs::write(&path, damaged).unwrap();
-            assert_eq!(RevertLog::open(Path::new("/"), &place.0.join("state")).unwrap_err().kind(), io::ErrorKind::InvalidData);
+            assert_eq!(
+                RevertLog::open(Path::new("/"), &place.0.join("state")).unwrap_err().kind(),
+                io::ErrorKind::InvalidData
+            );
         }
     }
 }

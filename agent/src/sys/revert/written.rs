@@ -111,7 +111,7 @@ pub(super) fn read(text: &[u8], root: &Path) -> io::Result<BTreeMap<PathBuf, Ent
         match entries.entry(root.join(path)) {
             Place::Vacant(place) => {
                 place.insert(entry);
-            },
+            }
             Place::Occupied(mut place) => Entry::join(place.get_mut(), entry),
         }
     }
