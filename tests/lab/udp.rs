@@ -242,11 +242,6 @@ impl Ear {
         self.heard.datagrams.load(Ordering::Relaxed)
     }
 
-    /// Distinct tags heard so far.
-    pub fn distinct(&self) -> usize {
-        self.heard.copies.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
     /// Copies beyond the first of any tag.
     pub fn duplicates(&self) -> u64 {
         self.heard.copies.lock().unwrap_or_else(PoisonError::into_inner).values().map(|copies| copies - 1).sum()

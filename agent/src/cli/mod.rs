@@ -8,6 +8,7 @@ pub mod config;
 pub mod describe;
 pub mod drain;
 pub mod explain;
+pub mod explanation;
 pub mod get;
 pub mod help;
 pub mod install;
@@ -119,7 +120,7 @@ pub enum Command {
     Lint {
         /// The manifests.
         #[command(flatten)]
-        files: explain::Files,
+        files: lint::Files,
         /// Print for each pod what would be attached, too
         #[arg(long)]
         plan: bool,
