@@ -56,7 +56,8 @@ impl Flow {
         let heard_by =
             to.enter(|| UdpSocket::bind((address, 0))).unwrap_or_else(|e| panic!("listen on {address}: {e}"));
         let descriptor: OwnedFd = heard_by.try_clone().expect("a second handle").into();
-        sys::sockets::set_option(&descriptor, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 16_i32 << 20).expect("a long queue");
+        sys::sockets::set_option(&descriptor, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 16_i32 << 20)
+            .expect("a long queue");
         heard_by.set_read_timeout(Some(Duration::from_millis(50))).expect("set a deadline");
         let said_by = from.enter(|| UdpSocket::bind(("0.0.0.0", 0))).expect("bind a socket to send from");
         let target = heard_by.local_addr().expect("its port");

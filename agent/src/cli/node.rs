@@ -57,6 +57,11 @@ impl Node {
         Wishes { preset: self.preset, conf_dir: self.cni_conf_dir.clone(), bin_dir: self.cni_bin_dir.clone() }
     }
 
+    /// Is what is printed read by a person, who can be told how far it is?
+    pub(super) fn is_for_people(&self) -> bool {
+        matches!(self.show.output, Format::Table | Format::Wide)
+    }
+
     /// Prints what was done as a document of this kind, or as `told` has it.
     pub(super) fn print<T: Serialize>(
         &self,

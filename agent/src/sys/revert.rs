@@ -404,6 +404,57 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_is_seen_elsewhere_finds_what_was_kept() {
+        let place = Place::new("moves");
+        let (root, other) = (place.0.join("h"), place.0.join("m"));
+        let outside = place.0.join("outside");
+        fs::create_dir_all(root.join("bin")).unwrap();
+        fs::write(root.join("bin/x"), "before").unwrap();
+        fs::write(&outside, "before").unwrap();
+        let mut log = RevertLog::open(&root, &root.join("state")).unwrap();
+        for path in [&root.join("bin/x"), &outside] {
+            log.about_to(path, file(b"ours"), |_| false).unwrap();
+            fs::write(path, "ours").unwrap();
+        }
+        drop(log);
+        fs::rename(&root, &other).unwrap();
+        let mut log = RevertLog::open(&other, &other.join("state")).unwrap();
+        for path in [&other.join("bin/x"), &outside] {
+            assert_eq!(log.revert(path).unwrap(), Reverted::Restored { owner: true }, "{}", path.display());
+            assert_eq!(fs::read_to_string(path).unwrap(), "before");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_not_judged_and_older_logs_are_read() {
+        let place = Place::new("unseen");
+        let (root, elsewhere) = (place.0.join("h"), place.0.join("m"));
+        fs::create_dir_all(root.join("bin")).unwrap();
+        fs::write(root.join("bin/x"), "before").unwrap();
+        // As older versions wrote it: with paths as they were seen.
+        let mut log = RevertLog::open(Path::new("/elsewhere"), &root.join("state")).unwrap();
+        log.about_to(&root.join("bin/x"), file(b"ours"), |_| false).unwrap();
+        drop(log);
+        fs::write(root.join("bin/x"), "ours").unwrap();
+        fs::rename(&root, &elsewhere).unwrap();
+        let mut log = RevertLog::open(&elsewhere, &elsewhere.join("state")).unwrap();
+        let error = log.revert(&root.join("bin/x")).unwrap_err();
+        assert!(error.kind() == io::ErrorKind::NotFound && error.to_string().contains("folder"), "{error}");
+        let (kept, bytes) = log.kept(&root.join("bin/x")).unwrap();
+        assert!(kept.is_file() && bytes == b"before");
+        // The same path under both names is one.
+        log.about_to(&elsewhere.join("bin/x"), file(b"ours"), |bytes| bytes == b"ours").unwrap();
+        drop(log);
+        fs::rename(&elsewhere, &root).unwrap();
+        let mut log = RevertLog::open(&root, &root.join("state")).unwrap();
+        assert_eq!(log.entries().count(), 1);
+        assert_eq!(log.revert(&root.join("bin/x")).unwrap(), Reverted::Restored { owner: true });
+        log.close().unwrap();
+        assert_eq!(fs::read_to_string(root.join("bin/x")).unwrap(), "before");
+        assert!(!root.join("state/install").exists());
+    }
+
+    #[test]
     fn a_damaged_log_is_told() {
         let place = Place::new("torn");
         place.log().about_to(&place.0.join("x"), Left::Nothing, |_| false).unwrap();

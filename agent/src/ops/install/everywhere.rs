@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::fault::{escape, quote};
 use crate::kube::ClusterError;
@@ -96,21 +95,4 @@ async fn wait(set: &DaemonSet, patience: Duration, say: impl Fn(&str)) -> Result
         }
         tokio::time::sleep(LOOK).await;
     }
-}
-
-/// Waits for SIGTERM or SIGINT.
-///
-/// # Errors
-/// Signals cannot be heard.
-pub fn wait_for_a_signal() -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        tokio::select! {
-            _ = terminate.recv() => {},
-            _ = interrupt.recv() => {},
-        }
-        Ok(())
-    })
 }

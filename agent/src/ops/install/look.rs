@@ -35,7 +35,9 @@ fn facts(root: &Root, wishes: &Wishes) -> Facts {
     facts.equipped = host::plugin_dirs(&facts, wishes).into_iter().filter(has_plugins).collect();
     let is_configured = |folder: &&str| has_networks(root, folder);
     let mut folders = host::conf_dirs();
+    let likely = host::places(&facts, wishes).conf_dir.path;
     folders.extend(wishes.conf_dir.as_deref().filter(|wished| !folders.contains(wished)));
+    folders.extend(Some(likely.as_str()).filter(|likely| !folders.contains(likely)));
     facts.configured = folders.into_iter().filter(is_configured).map(str::to_owned).collect();
     facts
 }

@@ -9,6 +9,7 @@ mod orphaned;
 mod ours;
 mod put;
 mod remains;
+mod signals;
 mod take;
 
 use std::path::{Path, PathBuf};
@@ -22,10 +23,11 @@ use crate::sys::revert::RevertLog;
 use crate::sys::rooted::Root;
 
 pub use crate::plan::host::{Place, Places, Preset, Wishes};
-pub use everywhere::{EverywhereError, everywhere, wait_for_a_signal};
+pub use everywhere::{EverywhereError, everywhere};
 pub use look::found;
 pub use ours::is_all_seen;
 pub use put::install;
+pub use signals::Signals;
 pub use take::{Drained, uninstall};
 
 /// Where something is to be installed, or taken off.
@@ -128,6 +130,9 @@ pub struct Report {
     pub places: Option<Places>,
     /// What, in order.
     pub steps: Vec<Step>,
+    /// Pods, or containers, for which something stays.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<String>,
 }
 
 impl Report {

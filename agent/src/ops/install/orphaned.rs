@@ -3,6 +3,7 @@
 //!
 //! Changes nothing.
 
+use std::fs;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -18,11 +19,11 @@ use crate::wire;
 /// How long somebody who listens at a socket may take to show it.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// The copy of what was at `path`, if that is to stay away.
+/// The copy of what was at `path`, if that is to stay away. What stands there is nobody's to judge.
 pub(super) fn kept_away(site: &Site, drained: &Drained, log: &RevertLog, path: &Path) -> Option<PathBuf> {
     let is_path = |(known, _): &(&Path, _)| *known == path;
     let (_, entry) = log.entries().find(is_path)?;
-    if entry.left != [Left::Nothing] {
+    if entry.left != [Left::Nothing] || fs::symlink_metadata(path).is_ok() {
         return None;
     }
     let (kept, bytes) = log.kept(path)?;

@@ -355,6 +355,8 @@ pub(super) fn own_files(site: &Site, cni_dir: &Path, report: &mut Report) -> Res
 }
 
 pub(super) fn say_what_stays(left: &[Record], report: &mut Report) {
+    report.waits_for = left.iter().map(name).collect();
+    report.waits_for.sort();
     let (undone, waiting): (Vec<&Record>, Vec<&Record>) = left.iter().partition(|record| record.state == State::Undo);
     if !waiting.is_empty() {
         let text = format!(
@@ -374,12 +376,12 @@ pub(super) fn say_what_stays(left: &[Record], report: &mut Report) {
     }
 }
 
+fn name(record: &Record) -> String {
+    record.pod.as_ref().map_or_else(|| record.container.to_string(), ToString::to_string)
+}
+
 fn names(of: &[&Record]) -> String {
-    let name = |record: &&Record| {
-        let pod = record.pod.as_ref().map(ToString::to_string);
-        quote(&pod.unwrap_or_else(|| record.container.to_string()))
-    };
-    let mut names: Vec<String> = of.iter().take(MOST_NAMED).map(name).collect();
+    let mut names: Vec<String> = of.iter().take(MOST_NAMED).map(|record| quote(&name(record))).collect();
     let more = of.len().saturating_sub(MOST_NAMED);
     names.extend((more > 0).then(|| format!("{more} more")));
     names.join(", ")
