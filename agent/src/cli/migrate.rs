@@ -15,7 +15,7 @@ use super::node::{Node, shim_beside_us};
 use super::output::{self, Ink, paint, safe};
 use crate::fault::quote;
 use crate::ops::install::migrate::{self, Asked, Container, Fate, Form, Key, Migrated, Migration};
-use crate::ops::install::{Drained, Report};
+use crate::ops::install::{Drained, Report, is_all_seen};
 
 /// Shown with the long help.
 pub const EXAMPLES: &str = "Examples:
@@ -91,6 +91,9 @@ pub fn migrate(asked: &Migrate) -> Ending {
 }
 
 fn back(migration: &Migration, asked: &Migrate) -> Ending {
+    if let Err(error) = is_all_seen(migration.site()) {
+        return Ending::Failed(error.to_string());
+    }
     let drained = if asked.node.dry_run { Drained::NoAgent } else { drain_agent(migration.site()) };
     match migrate::back(migration, &drained) {
         Ok(report) => ended(print_back(&report, asked), warned(&report)),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::names::{NetnsId, NetnsPath};
-use crate::plan::host::{self, Facts, Places, Preset, Wishes};
+use crate::plan::host::{self, Facts, Places, Wishes};
 use crate::plan::master;
 use crate::plan::runtime_conf::ENDINGS;
 use crate::sys::netns;
@@ -22,15 +22,23 @@ fn facts(root: &Root, wishes: &Wishes) -> Facts {
     for pattern in host::FILES {
         read(root, pattern, &mut facts.files);
     }
-    let imported: Vec<String> = facts.files.iter().flat_map(|(_, text)| host::imports(text)).collect();
-    for pattern in imported {
-        read(root, &pattern, &mut facts.files);
+    for file in host::more_files(&facts) {
+        read(root, &file, &mut facts.files);
     }
-    let has = |folder: &&str| root.has_folder(folder);
-    facts.folders = Preset::marks().into_iter().filter(has).map(str::to_owned).collect();
+    let mut at = 0;
+    while let Some((path, text)) = facts.files.get(at) {
+        let imported = host::imports(path, text);
+        imported.iter().for_each(|pattern| read(root, pattern, &mut facts.files));
+        at += 1;
+    }
+    facts.folders = host::marks(&facts).into_iter().filter(|folder| root.has_folder(folder)).collect();
+    let has_plugins = |folder: &String| !root.names(folder).is_empty();
+    facts.equipped = host::plugin_dirs(&facts, wishes).into_iter().filter(has_plugins).collect();
     let is_configured = |folder: &&str| has_networks(root, folder);
     let mut folders = host::conf_dirs();
+    let likely = host::places(&facts, wishes).conf_dir.path;
     folders.extend(wishes.conf_dir.as_deref().filter(|wished| !folders.contains(wished)));
+    folders.extend(Some(likely.as_str()).filter(|likely| !folders.contains(likely)));
     facts.configured = folders.into_iter().filter(is_configured).map(str::to_owned).collect();
     facts
 }

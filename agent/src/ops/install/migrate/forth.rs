@@ -33,10 +33,8 @@ pub fn forth(migration: &Migration, shim: &Path) -> Result<Migrated, InstallErro
     let cni_dir = site.cni_dir()?;
     let conf_dir = site.ours("find the folder for the conf", &places.conf_dir.path)?;
     let bin_dir = site.ours("find the folder for the plugin", &places.bin_dir.path)?;
-    let open =
-        || RevertLog::open(&cni_dir).map_err(|error| InstallError::of("open the revert log in", &cni_dir, error));
     let mut doing = Doing {
-        log: if site.dry_run { None } else { Some(open()?) },
+        log: site.log(&cni_dir)?,
         configuration: &migration.configuration,
         written: &migration.written,
         target: bin_dir.join(site.settings.generator.plugin.as_str()),

@@ -110,7 +110,7 @@ impl Migration {
             configuration: Some(configuration).filter(|_| !self.translation.is_refused()),
             containers: Vec::new(),
             networks: Vec::new(),
-            report: Report { places: Some(self.places.clone()), steps: Vec::new() },
+            report: Report { places: Some(self.places.clone()), ..Report::default() },
         }
     }
 }
