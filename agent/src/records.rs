@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use crate::fault::quote;
 use crate::names::ContainerId;
+use crate::sys::checksum::checksum;
 use crate::sys::files::{Held, hold, hold_together, private_folder, replace, replace_through, thin_out, trade_through};
 pub use record::{Attachment, Delegate, Link, Origin, Parent, Record, Reflect, Stage, State};
 pub use rest::Rest;
@@ -272,11 +273,6 @@ fn read(file: File) -> io::Result<Record> {
         return Err(torn("the record is torn: its checksum differs"));
     }
     rest::parse(body).map_err(|error| torn(&format!("decode the record: {error}")))
-}
-
-/// FNV-1a, 64 bits: enough to tell a torn write from a whole one.
-fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, &byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

@@ -18,7 +18,8 @@ use multus_ebpf_common::protocols::MOST_PROTOCOLS;
 use multus_ebpf_common::relay::{FanoutKey, RULE_MDNS};
 
 use crate::frame::{Frame, Packet, field, load, read};
-use crate::relay::{self, MDNS_PORT, RELAY_FANOUT};
+use crate::protocols::{self, MDNS_PORT};
+use crate::relay::{self, RELAY_FANOUT};
 
 /// Where the guard is (`GUARD_*`); set before loading. The verifier drops what follows where it is nowhere.
 #[unsafe(no_mangle)]
@@ -102,7 +103,7 @@ fn decide<C: Packet + EbpfContext, R>(
 }
 
 /// The protocol's number plus one in the low half, 0 for a frame of none; above it where the UDP header of an mDNS message
-/// begins, if it is one. A function of its own, not inlined, as `relay::classify` is.
+/// begins, if it is one. A function of its own, not inlined, as `protocols::classify` is.
 #[inline(never)]
 fn find_in_packet(skb: *mut __sk_buff, broadcast: u32) -> u64 {
     find(&TcContext::new(skb), broadcast != 0).unwrap_or(0)
@@ -119,8 +120,8 @@ fn find(ctx: &impl Packet, broadcast: bool) -> Option<u64> {
     if frame.tagged {
         return None;
     }
-    let rule = relay::rule(&frame, broadcast)?;
-    if relay::is_nobodys(&rule) {
+    let rule = protocols::rule(&frame, broadcast)?;
+    if protocols::is_nobodys(&rule) {
         return None;
     }
     let is_mdns = rule.flags & RULE_MDNS != 0 && !frame.later_fragment && frame.destination_port == MDNS_PORT;

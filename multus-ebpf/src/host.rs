@@ -19,7 +19,7 @@ use multus_ebpf_common::relay::{
 
 use crate::NEXT;
 use crate::frame::{ETH_LEN, Frame, ICMP, ICMPV6, Network, TCP, UDP, field, load, read};
-use crate::relay;
+use crate::{protocols, relay};
 
 const IS_MEMBER: u32 = 1 << HOST_ACCESS;
 
@@ -101,7 +101,7 @@ fn from_pod(ctx: &TcContext, parent: u32, from: &[u8; 6], stamp: Option<u32>) ->
 fn admit(skb: *mut __sk_buff, parent: u32, mac: &[u8; 6], member: &LocalMac, path: u32) -> u32 {
     let ctx = &TcContext::new(skb);
     let frame = Frame::parse(ctx);
-    if relay::is_tagged(ctx, &frame) {
+    if protocols::is_tagged(ctx, &frame) {
         return VLAN;
     }
     if matches!(frame.network, Network::Other) {

@@ -14,6 +14,7 @@ mod guard;
 mod host;
 mod mark;
 mod plain;
+mod protocols;
 mod relay;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};

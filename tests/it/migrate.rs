@@ -6,6 +6,7 @@ mod odd;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -281,10 +282,17 @@ fn who_was_to_be_detached_and_lives_is_not_called_gone() {
 #[test]
 fn uninstall_puts_back_what_migrate_changed_too_also_in_two_runs() {
     needs_programs!();
-    let node = Node::new("migrate-off");
+    let mut node = Node::new("migrate-off");
+    let daemon = node.lab.dir.join("multus/multus.sock");
+    let mut conf: Value = serde_json::from_str(CONF).expect("JSON");
+    conf["daemonSocketDir"] = node.lab.dir.join("multus").display().to_string().into();
+    put(&node.lab.cni_conf_dir.join("00-multus.conf"), &conf.to_string(), 0o600);
+    node.before.0 = snapshot(&node.lab.cni_conf_dir);
     document(&node.migrate(&["-o", "json"]));
     let (world, (theirs, ours), before) = node.swap();
     let live = world.attached("live", "lan");
+    // Without it Multus's conf would stay away.
+    let _multus = UnixListener::bind(daemon).expect("Multus's daemon runs again");
     let uninstall = || on(&world.lab.node, &["uninstall", "--config", &ours.display().to_string()]);
     let done = uninstall();
     assert_eq!(done.code, Some(0), "{}\n{}", done.out(), done.err());

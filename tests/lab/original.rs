@@ -149,7 +149,7 @@ pub fn follow(runtime: &mut Runtime, lab: &Lab) {
     for added in ["name", "cniVersion"] {
         plugin.as_object_mut().expect("an object").remove(added);
     }
-    runtime.version = conf["cniVersion"].as_str().unwrap_or("0.1.0").to_owned();
+    conf["cniVersion"].as_str().unwrap_or("0.1.0").clone_into(&mut runtime.version);
     runtime.gives_annotations = plugin["capabilities"][ANNOTATIONS] == true;
     runtime.program = lab.bin_dir.join(plugin["type"].as_str().expect("a plugin's name"));
     runtime.limit = Duration::from_secs(75);

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::Value;
@@ -14,7 +14,7 @@ use super::output::{self, safe};
 use super::{Ending, query, time};
 use crate::config::Settings;
 use crate::fault::quote;
-use crate::ops::install::{self, Drained, Report, Site, Wishes};
+use crate::ops::install::{self, Drained, Report, Signals, Site, Wishes};
 use crate::wire;
 
 /// Shown with the long help of `install`.
@@ -30,13 +30,18 @@ distributions leave on their hosts. The runtime's conf is written by the agent, 
 pub const UNINSTALL_EXAMPLES: &str = "Examples:
   multus-agent uninstall --dry-run                 what there is to take off
   multus-agent uninstall --config daemon-config.json
+  multus-agent uninstall --config daemon-config.json --wait --timeout 1h
 
 Host files that were changed are put back byte for byte, unless somebody else changed them since. A pod that still needs
-its DEL keeps its record and the CNI plugin, which needs no agent for that; when such pods are gone, run it again. An
-agent that runs is drained and ends; where something starts it again, stop that first.";
+its DEL keeps its record and the CNI plugin, which needs no agent for that; when such pods are gone, run it again, or have
+it --wait for that. An agent that runs is drained and ends; where something starts it again, stop that first.";
 
 /// How long an agent may take to drain before it is taken off.
 const DRAIN: Duration = Duration::from_secs(20);
+/// First and longest pause between two tries of `--wait`.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Most pods that a sentence names.
+const MOST_NAMED: usize = 5;
 
 /// Which host.
 #[derive(Debug, Args)]
@@ -58,6 +63,9 @@ pub struct Uninstall {
     /// Wait for a signal in the end, as the pod of a DaemonSet must
     #[arg(long)]
     stay: bool,
+    /// Try again until nothing is left: pods that still need their DEL are waited for
+    #[arg(long, conflicts_with_all = ["everywhere", "dry_run"])]
+    wait: bool,
     /// On every node of a cluster: patch this DaemonSet, and wait until each of its pods is ready
     #[arg(long, value_name = "NAMESPACE/NAME", help_heading = "In a cluster", requires = "patch")]
     everywhere: Option<String>,
@@ -67,8 +75,8 @@ pub struct Uninstall {
     /// How to reach the API server; without it as a pod of the cluster does
     #[arg(long, value_name = "FILE", help_heading = "In a cluster", requires = "everywhere")]
     kubeconfig: Option<PathBuf>,
-    /// How long all nodes may take
-    #[arg(long, value_name = "TIME", help_heading = "In a cluster", default_value = "5m", value_parser = time)]
+    /// How long --wait, or all nodes, may take
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = time)]
     timeout: Duration,
 }
 
@@ -91,26 +99,82 @@ pub fn uninstall(asked: &Uninstall) -> Ending {
         return everywhere(name, patch, (asked.kubeconfig.as_deref(), asked.timeout));
     }
     let is_only_to_stay = asked.stay && asked.host.config.is_none();
-    let ending = if is_only_to_stay { Ending::Fine } else { here(&asked.host) };
+    let ending = if is_only_to_stay { Ending::Fine } else { here(asked) };
     match ending {
         Ending::Fine if asked.stay => stay(),
         ending => ending,
     }
 }
 
-fn here(host: &Host) -> Ending {
+fn here(asked: &Uninstall) -> Ending {
+    let host = &asked.host;
     let site = match site(host) {
         Ok(site) => site,
         Err(ending) => return ending,
     };
+    if let Err(error) = install::is_all_seen(&site) {
+        return Ending::Failed(error.to_string());
+    }
     let drained = if host.node.dry_run { Drained::NoAgent } else { drain_agent(&site) };
+    if asked.wait {
+        return until_nothing_is_left(host, &site, drained, asked.timeout);
+    }
     match install::uninstall(&site, &drained) {
-        Ok(report) => match print(&report, host, "Uninstallation") {
-            Ending::Fine if report.has_warnings() => Ending::Problem,
-            ending => ending,
-        },
+        Ok(report) => done(&report, host, report.has_warnings()),
         Err(error) => Ending::Failed(error.to_string()),
     }
+}
+
+fn done(report: &Report, host: &Host, has_warnings: bool) -> Ending {
+    match print(report, host, "Uninstallation") {
+        Ending::Fine if has_warnings => Ending::Problem,
+        ending => ending,
+    }
+}
+
+/// Takes off what can be, again and again, until nothing is left; says what it waits for whenever that changes.
+fn until_nothing_is_left(host: &Host, site: &Site, drained: Drained, patience: Duration) -> Ending {
+    let mut signals = match Signals::hear() {
+        Ok(signals) => signals,
+        Err(error) => return Ending::Failed(format!("hear signals: {error}")),
+    };
+    let until = Instant::now() + patience;
+    let (mut drained, mut pause, mut has_warnings, mut told) = (drained, PAUSES.0, false, Vec::new());
+    loop {
+        let report = match install::uninstall(site, &drained) {
+            Ok(report) => report,
+            Err(error) => return Ending::Failed(error.to_string()),
+        };
+        drained = Drained::NoAgent;
+        has_warnings |= report.has_warnings();
+        if report.waits_for.is_empty() {
+            return done(&report, host, has_warnings);
+        }
+        if told != report.waits_for {
+            if host.node.is_for_people() {
+                let _ = output::print(&format!("{}{}\n", host.node.told(&report), waiting(&report)));
+            }
+            told.clone_from(&report.waits_for);
+        }
+        let rest = until.saturating_duration_since(Instant::now());
+        if rest.is_zero() {
+            if !host.node.is_for_people() {
+                let _ = print(&report, host, "Uninstallation");
+            }
+            return Ending::TimedOut(format!("after {} s it is still {}", patience.as_secs(), waiting(&report)));
+        }
+        if signals.within(pause.min(rest)) {
+            return Ending::Failed(format!("ended by a signal, {}", waiting(&report)));
+        }
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}
+
+fn waiting(report: &Report) -> String {
+    let mut names: Vec<String> = report.waits_for.iter().take(MOST_NAMED).map(|name| quote(name)).collect();
+    let more = report.waits_for.len().saturating_sub(MOST_NAMED);
+    names.extend((more > 0).then(|| format!("{more} more")));
+    format!("waiting for {}", names.join(", "))
 }
 
 /// Asks an agent that runs to let nobody in any more, and to end.
@@ -173,8 +237,11 @@ fn everywhere(name: &str, patch: &Path, limits: (Option<&Path>, Duration)) -> En
 /// Waits for a signal. There is nothing to do, but a pod of a DaemonSet may not end.
 fn stay() -> Ending {
     let _ = output::print("nothing more to do here; waiting for a signal\n");
-    match install::wait_for_a_signal() {
-        Ok(()) => Ending::Fine,
-        Err(error) => Ending::Failed(format!("wait for a signal: {error}")),
+    match Signals::hear() {
+        Ok(mut signals) => {
+            signals.wait();
+            Ending::Fine
+        }
+        Err(error) => Ending::Failed(format!("hear signals: {error}")),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Here are options and words; what is done, and in which order, is `ops::install::migrate`'s.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use super::node::{Node, shim_beside_us};
 use super::output::{self, Ink, paint, safe};
 use crate::fault::quote;
 use crate::ops::install::migrate::{self, Asked, Container, Fate, Form, Key, Migrated, Migration};
-use crate::ops::install::{Drained, Report, Wishes};
+use crate::ops::install::{Drained, Report, is_all_seen};
 
 /// Shown with the long help.
 pub const EXAMPLES: &str = "Examples:
@@ -63,14 +64,11 @@ pub fn migrate(asked: &Migrate) -> Ending {
     if is_piped && asked.to.is_none() && !asked.node.dry_run && !asked.back {
         return Ending::Usage("--config - has no folder beside which ours could be written: add --to FILE".to_owned());
     }
-    let Wishes { preset, conf_dir, bin_dir } = asked.node.wishes();
     let node = Asked {
         root: asked.node.root.clone(),
         file: asked.config.clone(),
         to: asked.to.clone(),
-        preset,
-        conf_dir,
-        bin_dir,
+        wishes: asked.node.wishes(),
         dry_run: asked.node.dry_run,
     };
     let migration = match Migration::of(&node, &text) {
@@ -93,6 +91,9 @@ pub fn migrate(asked: &Migrate) -> Ending {
 }
 
 fn back(migration: &Migration, asked: &Migrate) -> Ending {
+    if let Err(error) = is_all_seen(migration.site()) {
+        return Ending::Failed(error.to_string());
+    }
     let drained = if asked.node.dry_run { Drained::NoAgent } else { drain_agent(migration.site()) };
     match migrate::back(migration, &drained) {
         Ok(report) => ended(print_back(&report, asked), warned(&report)),
@@ -159,7 +160,7 @@ fn told(migrated: &Migrated, asked: &Migrate) -> String {
             shown.into_iter().flat_map(rows).collect(),
         );
         if more > 0 {
-            text += &format!("… and {more} more that are gone: -o json has all\n");
+            let _ = writeln!(text, "… and {more} more that are gone: -o json has all");
         }
     }
     text + "\n" + &asked.node.told(&migrated.report)

@@ -2,6 +2,7 @@
 //!
 //! Here are options and words; nothing is done here.
 
+use std::fs;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -29,7 +30,7 @@ pub struct Node {
     #[arg(long, value_name = "FOLDER", help_heading = "Where")]
     cni_conf_dir: Option<String>,
     /// Where the host's root is mounted
-    #[arg(long = "host-root", value_name = "FOLDER", help_heading = "Where", default_value = "/")]
+    #[arg(long = "host-root", value_name = "FOLDER", help_heading = "Where", default_value = "/", value_parser = host_root)]
     pub(super) root: PathBuf,
     /// Say what would be done, and do nothing
     #[arg(long)]
@@ -44,10 +45,21 @@ fn preset(text: &str) -> Result<Preset, String> {
     Preset::named(text).ok_or_else(|| format!("there is no such distribution; known are {}", known()))
 }
 
+/// A folder that is there, without links: what is noted below one is found again by whatever way one comes.
+fn host_root(text: &str) -> Result<PathBuf, String> {
+    let root = fs::canonicalize(text).map_err(|error| error.to_string())?;
+    if root.is_dir() { Ok(root) } else { Err("it is no folder".to_owned()) }
+}
+
 impl Node {
     /// What was said about folders.
     pub(super) fn wishes(&self) -> Wishes {
         Wishes { preset: self.preset, conf_dir: self.cni_conf_dir.clone(), bin_dir: self.cni_bin_dir.clone() }
+    }
+
+    /// Is what is printed read by a person, who can be told how far it is?
+    pub(super) fn is_for_people(&self) -> bool {
+        matches!(self.show.output, Format::Table | Format::Wide)
     }
 
     /// Prints what was done as a document of this kind, or as `told` has it.

@@ -109,6 +109,13 @@ impl Settings {
         vec![below.map_or_else(|| folder.to_owned(), |below| Path::new("/").join(below))]
     }
 
+    /// Where the host's root is seen, as far as `cniDir` tells: at `chrootDir` if that is above it, else it is our own.
+    pub fn host_root(&self) -> &Path {
+        let cni_dir = self.delegation.cni_dir.as_deref().map(Path::new);
+        let chroot = self.chroot_dir.as_deref().map(Path::new);
+        chroot.filter(|root| cni_dir.is_some_and(|dir| dir.starts_with(root))).unwrap_or(Path::new("/"))
+    }
+
     /// Reads the text of `daemon-config.json`; the warnings are sentences for the log.
     ///
     /// # Errors

@@ -33,8 +33,8 @@ pub struct RollOut {
     pub updated: u64,
     /// Those whose pod is ready.
     pub ready: u64,
-    /// Is the first container that runs on a node the one with this name?
-    pub first_is_uninstall: bool,
+    /// Is the first container that runs on a node one that takes us off? By what it is told to do, whatever its name.
+    pub is_turned_around: bool,
 }
 
 impl RollOut {
@@ -118,14 +118,18 @@ impl DaemonSet {
 
 fn read(object: &Value) -> RollOut {
     let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
-    let first = object.pointer("/spec/template/spec/initContainers/0/name").and_then(Value::as_str);
+    let first = |pointer: &str| {
+        object.pointer(&format!("/spec/template/spec/initContainers/0/{pointer}")).and_then(Value::as_str)
+    };
     RollOut {
         is_current: object.pointer("/status/observedGeneration").is_some()
             && number("/status/observedGeneration") >= number("/metadata/generation"),
         desired: number("/status/desiredNumberScheduled"),
         updated: number("/status/updatedNumberScheduled"),
         ready: number("/status/numberReady"),
-        first_is_uninstall: first == Some("uninstall"),
+        // An older patch gave it this name, too.
+        is_turned_around: matches!(first("args/0"), Some("uninstall" | "migrate"))
+            || first("name") == Some("uninstall"),
     }
 }
 
@@ -140,7 +144,7 @@ mod tests {
         let of = |generation: u64, observed: u64, desired: u64, updated: u64, ready: u64| {
             read(&json!({
                 "metadata": {"generation": generation},
-                "spec": {"template": {"spec": {"initContainers": [{"name": "uninstall"}]}}},
+                "spec": {"template": {"spec": {"initContainers": [{"name": "install", "args": ["uninstall", "--x"]}]}}},
                 "status": {"observedGeneration": observed, "desiredNumberScheduled": desired,
                     "updatedNumberScheduled": updated, "numberReady": ready},
             }))
@@ -153,8 +157,25 @@ mod tests {
             (of(2, 2, 3, 3, 2), false),
         ] {
             assert_eq!(roll_out.is_complete(), complete, "{roll_out:?}");
-            assert!(roll_out.first_is_uninstall);
+            assert!(roll_out.is_turned_around);
         }
         assert!(!read(&json!({})).is_complete());
+    }
+
+    #[test]
+    fn it_is_turned_around_if_its_first_container_takes_us_off() {
+        let table = [
+            (json!({"name": "install", "args": ["install", "--config=x"]}), false),
+            (json!({"name": "install", "args": ["uninstall", "--config=x"]}), true),
+            (json!({"name": "install", "args": ["migrate", "--back"]}), true),
+            (json!({"name": "uninstall"}), true),
+            (json!({"name": "other", "args": ["--x", "uninstall"]}), false),
+            (json!({"name": "other", "args": []}), false),
+        ];
+        for (first, wanted) in table {
+            let object = json!({"spec": {"template": {"spec": {"initContainers": [first, {"args": ["uninstall"]}]}}}});
+            assert_eq!(read(&object).is_turned_around, wanted, "{object}");
+        }
+        assert!(!read(&json!({})).is_turned_around);
     }
 }

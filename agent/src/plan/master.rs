@@ -131,6 +131,23 @@ pub fn leads_to_multus(bytes: &[u8], own: &str) -> bool {
     })
 }
 
+/// The folder of the socket at which the daemon listens that this configuration of Multus needs; `None`: it needs none,
+/// because it is nobody's of Multus, or one that asks the API server itself.
+pub fn daemon_socket(bytes: &[u8], own: &str) -> Option<String> {
+    const USUAL: &str = "/run/multus";
+    if !leads_to_multus(bytes, own) {
+        return None;
+    }
+    let object = RawObject::parse(bytes).ok()?;
+    let plugins = object.list("plugins").ok().flatten().unwrap_or_default();
+    let plugins = plugins.iter().filter_map(|plugin| RawObject::parse(plugin.get().as_bytes()).ok());
+    let all: Vec<RawObject> = std::iter::once(object.clone()).chain(plugins).collect();
+    let named =
+        all.iter().find_map(|plugin| plugin.settled(&["daemonSocketDir"]).text("daemonSocketDir").ok().flatten());
+    let asks_itself = all.iter().any(|plugin| plugin.settled(&["kubeconfig"]).has("kubeconfig"));
+    named.filter(|folder| folder.starts_with('/')).or_else(|| (!asks_itself).then(|| USUAL.to_owned()))
+}
+
 /// The plugin of a network that is Multus's or ours: such a network would call itself for ever.
 pub fn multus_of<'a>(network: &'a NetworkConfig, own: &str) -> Option<&'a PluginConfig> {
     network.plugins.iter().find(|plugin| is_multus(plugin.plugin.as_str(), own))
@@ -234,6 +251,22 @@ mod tests {
         let search = choose(vec![folder, file("20.conf", FLANNEL)], RULES);
         assert_eq!(search.master.unwrap().file, "20.conf");
         assert_eq!(search.skipped[0].to_string(), "\"01-d.conf\" cannot be used: is a directory");
+    }
+
+    #[test]
+    fn a_conf_of_multus_says_where_its_daemon_listens() {
+        for (text, wanted) in [
+            (FLANNEL, None),
+            (r#"{"name":"m","type":"multus-shim"}"#, Some("/run/multus")),
+            (r#"{"name":"m","type":"multus-shim","daemonSocketDir":"/host/run/multus"}"#, Some("/host/run/multus")),
+            (r#"{"name":"m","type":"multus-shim","DaemonSocketDir":"/a"}"#, Some("/a")),
+            (r#"{"name":"m","plugins":[{"type":"rke2-multus","daemonSocketDir":"/b"}]}"#, Some("/b")),
+            (r#"{"name":"m","type":"multus-shim","daemonSocketDir":"rel"}"#, Some("/run/multus")),
+            (r#"{"name":"m","type":"multus","kubeconfig":"/etc/cni/net.d/multus.d/multus.kubeconfig"}"#, None),
+            ("", None),
+        ] {
+            assert_eq!(daemon_socket(text.as_bytes(), RULES.own).as_deref(), wanted, "{text}");
+        }
     }
 
     #[test]

@@ -3,26 +3,27 @@
 //! The one way to run a plugin, for the shim and for the agent on the host. The plugin gets its own process group and
 //! dies with its parent; a descendant that keeps the pipes open is not waited for.
 
+mod pipes;
+
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::cni::request::Command as Verb;
 use crate::cni::result::CniResult;
 use crate::cni::secrets::inherited;
 use crate::names::PluginName;
-use crate::wire::{Job, MOST_STDERR, MOST_STDOUT, Outcome, Problem};
+use crate::wire::{Job, Outcome, Problem};
+use pipes::Pipes;
 
 /// How often "text file busy" is met with another try, while an installer replaces the plugin (libcni does the same).
 const BUSY_TRIES: u32 = 5;
 /// Where a plugin finds the programs of the host, if we do not know better.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// How long output may still come after the plugin has ended.
-const DRAIN: Duration = Duration::from_millis(50);
 
 /// Looks `plugin` up in `folders`, in order. The first regular file wins (libcni's rule).
 pub fn find(plugin: &PluginName, folders: &[PathBuf]) -> Option<PathBuf> {
@@ -159,7 +160,7 @@ fn talk(child: &mut Child, stdin: &[u8], deadline: Instant) -> io::Result<Outcom
         // Without a pidfd (before Linux 5.3) the child is asked every few milliseconds.
         let pause = if exit.is_some() { left } else { left.min(Duration::from_millis(5)) };
         pipes.wait(exit.as_ref().map(AsRawFd::as_raw_fd), pause)?;
-        if pipes.out.len() > MOST_STDOUT {
+        if pipes.say_too_much() {
             break Some(Problem::TooMuchOutput);
         }
         if child.try_wait()?.is_some() {
@@ -173,142 +174,6 @@ fn talk(child: &mut Child, stdin: &[u8], deadline: Instant) -> io::Result<Outcom
     }
     let status = child.wait()?;
     Ok(pipes.outcome(status, problem))
-}
-
-struct Pipes<'a> {
-    stdin: Option<std::process::ChildStdin>,
-    feed: &'a [u8],
-    stdout: Option<std::process::ChildStdout>,
-    stderr: Option<std::process::ChildStderr>,
-    out: Vec<u8>,
-    err: Vec<u8>,
-}
-
-impl<'a> Pipes<'a> {
-    fn of(child: &mut Child, feed: &'a [u8]) -> io::Result<Self> {
-        let pipes = Self {
-            stdin: child.stdin.take(),
-            feed,
-            stdout: child.stdout.take(),
-            stderr: child.stderr.take(),
-            out: Vec::new(),
-            err: Vec::new(),
-        };
-        for fd in [fd_of(pipes.stdin.as_ref()), fd_of(pipes.stdout.as_ref()), fd_of(pipes.stderr.as_ref())] {
-            if fd >= 0 {
-                do_not_block(fd)?;
-            }
-        }
-        Ok(pipes)
-    }
-
-    /// Waits until something happens, at most `pause`, and moves what can be moved.
-    fn wait(&mut self, exit: Option<RawFd>, pause: Duration) -> io::Result<()> {
-        let mut polled = [
-            (fd_of(self.stdin.as_ref()), libc::POLLOUT),
-            (fd_of(self.stdout.as_ref()), libc::POLLIN),
-            (fd_of(self.stderr.as_ref()), libc::POLLIN),
-            (exit.unwrap_or(-1), libc::POLLIN),
-        ]
-        .map(|(fd, events)| libc::pollfd { fd, events, revents: 0 });
-        poll(&mut polled, pause)?;
-        let [to, from, aside, _] = polled.map(|entry| entry.revents != 0);
-        if to {
-            self.write()?;
-        }
-        if from && !take(self.stdout.as_mut(), &mut self.out, MOST_STDOUT + 1)? {
-            self.stdout = None;
-        }
-        if aside && !take(self.stderr.as_mut(), &mut self.err, usize::MAX)? {
-            self.stderr = None;
-        }
-        if self.err.len() > MOST_STDERR {
-            self.err.drain(..self.err.len() - MOST_STDERR);
-        }
-        Ok(())
-    }
-
-    fn write(&mut self) -> io::Result<()> {
-        let Some(stdin) = self.stdin.as_mut() else { return Ok(()) };
-        match stdin.write(self.feed) {
-            Ok(sent) => self.feed = self.feed.get(sent..).unwrap_or_default(),
-            // A plugin that does not read its configuration says so in its own way.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.feed = &[],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-        if self.feed.is_empty() {
-            self.stdin = None;
-        }
-        Ok(())
-    }
-
-    /// What is still in the pipes after the end; what a surviving descendant may add is not waited for.
-    fn drain(&mut self) -> io::Result<()> {
-        let until = Instant::now() + DRAIN;
-        self.stdin = None;
-        while self.stdout.is_some() && self.out.len() <= MOST_STDOUT {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            self.wait(None, left)?;
-        }
-        if self.stderr.is_some() {
-            self.wait(None, Duration::ZERO)?;
-        }
-        Ok(())
-    }
-
-    fn outcome(self, status: ExitStatus, problem: Option<Problem>) -> Outcome {
-        let too_much = (self.out.len() > MOST_STDOUT).then_some(Problem::TooMuchOutput);
-        let problem = problem.or(too_much).or_else(|| status.signal().map(Problem::Signal));
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let stdout = if problem.is_some() { String::new() } else { text(&self.out) };
-        Outcome { exit: status.code(), stdout, stderr: text(&self.err), problem, ..Outcome::default() }
-    }
-}
-
-/// Reads what is there, up to `most` bytes in all; false at the end of the stream.
-fn take(from: Option<&mut impl Read>, into: &mut Vec<u8>, most: usize) -> io::Result<bool> {
-    let Some(from) = from else { return Ok(false) };
-    let mut chunk = [0; 16 << 10];
-    let room = chunk.len().min(most.saturating_sub(into.len()));
-    let Some(space) = chunk.get_mut(..room).filter(|space| !space.is_empty()) else { return Ok(true) };
-    match from.read(space) {
-        Ok(0) => Ok(false),
-        Ok(got) => {
-            into.extend_from_slice(space.get(..got).unwrap_or_default());
-            Ok(true)
-        }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
-        Err(error) => Err(error),
-    }
-}
-
-fn fd_of(pipe: Option<&impl AsRawFd>) -> RawFd {
-    pipe.map_or(-1, AsRawFd::as_raw_fd)
-}
-
-#[expect(unsafe_code, reason = "std offers no poll over several pipes")]
-fn poll(polled: &mut [libc::pollfd], pause: Duration) -> io::Result<()> {
-    let pause = libc::c_int::try_from(pause.as_millis()).unwrap_or(libc::c_int::MAX);
-    let count = libc::nfds_t::try_from(polled.len()).unwrap_or(0);
-    // SAFETY: the pointer and the count describe `polled`, which outlives the call.
-    if unsafe { libc::poll(polled.as_mut_ptr(), count, pause.max(1)) } < 0 {
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
-    Ok(())
-}
-
-#[expect(unsafe_code, reason = "std cannot make a child's pipe non-blocking")]
-fn do_not_block(fd: RawFd) -> io::Result<()> {
-    // SAFETY: `fd` is an open pipe of a living `Child`; fcntl touches no memory of ours.
-    let done = unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK) };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[expect(unsafe_code, reason = "pidfd_open (Linux 5.3) has no wrapper in stable std")]

@@ -37,7 +37,7 @@ pub fn private_folder(folder: &Path) -> io::Result<()> {
 
 /// Replaces a file of mode 0600 atomically: readers see the old or the new one, never half of it.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_beside(path, bytes, &format!(".{}.tmp", std::process::id()), false)
+    write_beside(path, bytes, &own_ending(), false)
 }
 
 /// The same through a file beside it whose name has `ending`: for whoever is the only one to write it, and wants to find
@@ -79,9 +79,7 @@ pub fn replace_for_good(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[cfg(feature = "daemon")]
 pub fn place(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<bool> {
     use std::os::unix::fs::{PermissionsExt, fchown};
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let beside = path.with_file_name(name);
+    let beside = beside(path, &own_ending());
     remove(&beside)?;
     let placed = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
@@ -100,6 +98,18 @@ pub fn place(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) ->
         let _ = fs::remove_file(&beside);
     }
     placed.map_err(|error| whose_folder(path, error))
+}
+
+/// Replaces what is at `path` by a symbolic link to `target`.
+///
+/// # Errors
+/// It cannot be made; what was there is there still.
+#[cfg(feature = "daemon")]
+pub fn place_link(path: &Path, target: &Path) -> io::Result<()> {
+    let beside = beside(path, &own_ending());
+    remove(&beside)?;
+    std::os::unix::fs::symlink(target, &beside)?;
+    fs::rename(&beside, path)
 }
 
 /// Why `path` could not be written, with whose folder it is where that is why: root in a container without
@@ -144,6 +154,11 @@ fn write_beside(path: &Path, bytes: &[u8], ending: &str, for_good: bool) -> io::
         let _ = fs::remove_file(&beside);
     }
     written
+}
+
+/// How the names of our temporary files end; [`sweep_beside`] knows them.
+fn own_ending() -> String {
+    format!(".{}.tmp", std::process::id())
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {

@@ -2,16 +2,16 @@
 //! are put back byte for byte.
 //!
 //! Written before each change, so that a change without an entry does not exist, whenever somebody is killed. Does not
-//! know what the files are for. Paths in it are resolved: no link leads elsewhere afterwards.
+//! know what the files are for. Paths in it are resolved: no link leads elsewhere afterwards. They are those of the host,
+//! wherever its root is seen.
 
 mod seen;
 mod written;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,6 +21,8 @@ use super::files::{self, Held};
 use seen::{Seen, is, look, remove_renamed};
 pub use written::{Before, Entry, Left};
 
+/// The log in its folder.
+const NAME: &str = "revert.log";
 /// How long another process that changes files is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Most states of one file that are remembered as ours: two neighbouring versions, and what a changing master makes of
@@ -31,6 +33,7 @@ const MOST_STATES: usize = 16;
 #[derive(Debug)]
 pub struct RevertLog {
     folder: PathBuf,
+    root: PathBuf,
     entries: BTreeMap<PathBuf, Entry>,
     _held: Held,
 }
@@ -57,35 +60,43 @@ impl RevertLog {
         cni_dir.join("install")
     }
 
-    /// Opens the log below `cni_dir`, and makes it if there is none. Waits for others who change files.
+    /// Opens the log below `cni_dir`, and makes it if there is none. Waits for others who change files. The host's files
+    /// are seen below `root`.
     ///
     /// # Errors
     /// The folder cannot be made, the log is torn or another version's, or somebody else has held it for too long.
-    pub fn open(cni_dir: &Path) -> io::Result<Self> {
+    pub fn open(root: &Path, cni_dir: &Path) -> io::Result<Self> {
         files::private_folder(cni_dir)?;
         let folder = Self::folder(cni_dir);
         files::private_folder(&folder)?;
         let held = hold(&folder.join(".lock"))?;
         files::sweep_beside(&folder.join(NAME));
         let entries = match fs::read(folder.join(NAME)) {
-            Ok(text) => written::read(&text)?,
+            Ok(text) => written::read(&text, root)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(error),
         };
-        Ok(Self { folder, entries, _held: held })
+        Ok(Self { folder, root: root.to_owned(), entries, _held: held })
     }
 
     /// Opens the log if there is one.
     ///
     /// # Errors
     /// As [`RevertLog::open`].
-    pub fn if_any(cni_dir: &Path) -> io::Result<Option<Self>> {
-        if Self::folder(cni_dir).is_dir() { Self::open(cni_dir).map(Some) } else { Ok(None) }
+    pub fn if_any(root: &Path, cni_dir: &Path) -> io::Result<Option<Self>> {
+        if Self::folder(cni_dir).is_dir() { Self::open(root, cni_dir).map(Some) } else { Ok(None) }
     }
 
     /// Every path, with what is known about it.
     pub fn entries(&self) -> impl DoubleEndedIterator<Item = (&Path, &Entry)> {
         self.entries.iter().map(|(path, entry)| (path.as_path(), entry))
+    }
+
+    /// Where the content is kept that was at `path`, and the content; `None`: there was no file.
+    pub fn kept(&self, path: &Path) -> Option<(PathBuf, Vec<u8>)> {
+        let Before::File { kept, .. } = &self.entries.get(path)?.before else { return None };
+        let kept = self.folder.join(kept);
+        fs::read(&kept).ok().map(|bytes| (kept, bytes))
     }
 
     /// Notes that `path` is about to become `left`, and keeps what is there now, unless that was noted before. What is
@@ -171,9 +182,13 @@ impl RevertLog {
     /// Puts back what was at `path` before us, if it is still as we left it; its entry is gone then.
     ///
     /// # Errors
-    /// It could not be put back; the entry stays.
+    /// It could not be put back, or not be judged; the entry stays. `NotFound`: the folder above it is not to be seen.
     pub fn revert(&mut self, path: &Path) -> io::Result<Reverted> {
         let Some(entry) = self.entries.get(path).cloned() else { return Ok(Reverted::AsBefore) };
+        if entry.before != Before::Nothing && !path.parent().is_some_and(Path::is_dir) {
+            // Seen from elsewhere it may be there as we left it, and this is all that is left of what was there before.
+            return Err(io::Error::new(io::ErrorKind::NotFound, "its folder is not to be seen from here"));
+        }
         files::sweep_beside(path);
         let has_renamed = remove_renamed(path, &entry.left);
         let done = self.put_back(path, &entry, has_renamed)?;
@@ -225,10 +240,7 @@ impl RevertLog {
             },
             (Before::Nothing, _) => files::remove(path).map(|()| Reverted::Removed),
             (Before::Link { target }, _) => {
-                let beside = beside(path);
-                files::remove(&beside)?;
-                symlink(target, &beside)?;
-                fs::rename(&beside, path)?;
+                files::place_link(path, target)?;
                 Ok(Reverted::Restored { owner: true })
             }
             (Before::File { kept, sum, mode, uid, gid }, _) => {
@@ -243,11 +255,9 @@ impl RevertLog {
     }
 
     fn save(&self) -> io::Result<()> {
-        files::replace_for_good(&self.folder.join(NAME), &written::print(&self.entries)?)
+        files::replace_for_good(&self.folder.join(NAME), &written::print(&self.entries, &self.root)?)
     }
 }
-
-const NAME: &str = "revert.log";
 
 fn hold(lock: &Path) -> io::Result<Held> {
     let until = Instant::now() + PATIENCE;
@@ -262,15 +272,9 @@ fn hold(lock: &Path) -> io::Result<Held> {
     }
 }
 
-fn beside(path: &Path) -> PathBuf {
-    let mut name: OsString = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.tmp", std::process::id()));
-    path.with_file_name(name)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::fs::{MetadataExt, symlink};
 
     use super::*;
 
@@ -285,7 +289,7 @@ mod tests {
         }
 
         fn log(&self) -> RevertLog {
-            RevertLog::open(&self.0.join("state")).unwrap()
+            RevertLog::open(Path::new("/"), &self.0.join("state")).unwrap()
         }
     }
 
@@ -390,6 +394,57 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_is_seen_elsewhere_finds_what_was_kept() {
+        let place = Place::new("moves");
+        let (root, other) = (place.0.join("h"), place.0.join("m"));
+        let outside = place.0.join("outside");
+        fs::create_dir_all(root.join("bin")).unwrap();
+        fs::write(root.join("bin/x"), "before").unwrap();
+        fs::write(&outside, "before").unwrap();
+        let mut log = RevertLog::open(&root, &root.join("state")).unwrap();
+        for path in [&root.join("bin/x"), &outside] {
+            log.about_to(path, file(b"ours"), |_| false).unwrap();
+            fs::write(path, "ours").unwrap();
+        }
+        drop(log);
+        fs::rename(&root, &other).unwrap();
+        let mut log = RevertLog::open(&other, &other.join("state")).unwrap();
+        for path in [&other.join("bin/x"), &outside] {
+            assert_eq!(log.revert(path).unwrap(), Reverted::Restored { owner: true }, "{}", path.display());
+            assert_eq!(fs::read_to_string(path).unwrap(), "before");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_not_judged_and_older_logs_are_read() {
+        let place = Place::new("unseen");
+        let (root, elsewhere) = (place.0.join("h"), place.0.join("m"));
+        fs::create_dir_all(root.join("bin")).unwrap();
+        fs::write(root.join("bin/x"), "before").unwrap();
+        // As older versions wrote it: with paths as they were seen.
+        let mut log = RevertLog::open(Path::new("/elsewhere"), &root.join("state")).unwrap();
+        log.about_to(&root.join("bin/x"), file(b"ours"), |_| false).unwrap();
+        drop(log);
+        fs::write(root.join("bin/x"), "ours").unwrap();
+        fs::rename(&root, &elsewhere).unwrap();
+        let mut log = RevertLog::open(&elsewhere, &elsewhere.join("state")).unwrap();
+        let error = log.revert(&root.join("bin/x")).unwrap_err();
+        assert!(error.kind() == io::ErrorKind::NotFound && error.to_string().contains("folder"), "{error}");
+        let (kept, bytes) = log.kept(&root.join("bin/x")).unwrap();
+        assert!(kept.is_file() && bytes == b"before");
+        // The same path under both names is one.
+        log.about_to(&elsewhere.join("bin/x"), file(b"ours"), |bytes| bytes == b"ours").unwrap();
+        drop(log);
+        fs::rename(&elsewhere, &root).unwrap();
+        let mut log = RevertLog::open(&root, &root.join("state")).unwrap();
+        assert_eq!(log.entries().count(), 1);
+        assert_eq!(log.revert(&root.join("bin/x")).unwrap(), Reverted::Restored { owner: true });
+        log.close().unwrap();
+        assert_eq!(fs::read_to_string(root.join("bin/x")).unwrap(), "before");
+        assert!(!root.join("state/install").exists());
+    }
+
+    #[test]
     fn a_damaged_log_is_told() {
         let place = Place::new("torn");
         place.log().about_to(&place.0.join("x"), Left::Nothing, |_| false).unwrap();
@@ -398,7 +453,10 @@ mod tests {
         let text = fs::read(&path).unwrap();
         for damaged in [&text[..text.len() - 1], b"multus-ebpf revert 2 0\n{}", b""] {
             fs::write(&path, damaged).unwrap();
-            assert_eq!(RevertLog::open(&place.0.join("state")).unwrap_err().kind(), io::ErrorKind::InvalidData);
+            assert_eq!(
+                RevertLog::open(Path::new("/"), &place.0.join("state")).unwrap_err().kind(),
+                io::ErrorKind::InvalidData
+            );
         }
     }
 }

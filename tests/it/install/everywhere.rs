@@ -12,7 +12,7 @@ pub(crate) fn daemon_set(first: &str, desired: u64, ready: u64) -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "DaemonSet",
         "metadata": {"name": "multus-ebpf", "namespace": "multus-ebpf", "generation": 2},
-        "spec": {"template": {"spec": {"initContainers": [{"name": first}]}}},
+        "spec": {"template": {"spec": {"initContainers": [{"name": "install", "args": [first, "--config=x"]}]}}},
         "status": {"observedGeneration": 2, "desiredNumberScheduled": desired, "updatedNumberScheduled": ready, "numberReady": ready},
     })
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use lab::Lab;
 use multus_agent::ops::install::Preset;
 use serde_json::{Value, json};
 
@@ -108,6 +109,31 @@ fn layouts() -> Vec<Layout> {
                 "[crio.network]\nnetwork_dir = \"/etc/kubernetes/cni/net.d/\"\nplugin_dirs = [\"/var/lib/cni/bin\"]\n";
             tree.file("/etc/os-release", "ID=\"rhcos\"\n", 0o644).file("/etc/crio/crio.conf.d/00-default", "", 0o644);
             tree.file("/etc/crio/crio.conf.d/00-default.conf", text, 0o644);
+        }),
+        // With what CRI-O's own packages write, and the plugins of kubernetes-cni.
+        layout("crio-own", Some("cri-o"), usual, |tree| {
+            let text = "KUBELET_KUBEADM_ARGS=\"--container-runtime-endpoint=unix:///var/run/crio/crio.sock\"\n";
+            tree.file("/var/lib/kubelet/kubeadm-flags.env", text, 0o644)
+                .file("/etc/crio/crio.conf.d/10-crio.conf", "[crio.runtime]\ndefault_runtime = \"crun\"\n", 0o644)
+                .file("/opt/cni/bin/bridge", "a plugin", 0o755);
+        }),
+        layout("crio-two", Some("cri-o"), usual, |tree| {
+            let text = "[crio.network]\nplugin_dirs = [\"/usr/libexec/cni/\", \"/opt/cni/bin/\"]\n";
+            tree.file("/etc/crio/crio.conf", text, 0o644).file("/opt/cni/bin/bridge", "a plugin", 0o755);
+        }),
+        layout("moved-k3s", Some("k3s"), ("/srv/k3s/agent/etc/cni/net.d", "/srv/k3s/data/cni"), |tree| {
+            let text = containerd_3("/srv/k3s/agent/etc/cni/net.d", "/srv/k3s/data/cni");
+            tree.file("/etc/rancher/k3s/config.yaml", "data-dir: /srv/k3s\n", 0o600)
+                .file("/srv/k3s/agent/etc/containerd/config.toml", &text, 0o600)
+                .file("/etc/cni/net.d/87-podman.conflist", FLANNEL, 0o644);
+        }),
+        layout("inline", None, ("/opt/cni/net.d", "/usr/lib/cni"), |tree| {
+            let text = "[plugins.'io.containerd.cri.v1.runtime']\ncni = { bin_dirs = ['/usr/lib/cni'], conf_dir = \"/opt/cni/net.d\" }\n";
+            tree.file("/etc/containerd/config.toml", "version = 3\nimports = [\"conf.d/*.toml\"]\n", 0o644).file(
+                "/etc/containerd/conf.d/cni.toml",
+                text,
+                0o644,
+            );
         }),
         // Flannel's file is somewhere else, and the runtime's own configuration is not to be seen.
         layout("elsewhere", None, ("/etc/kubernetes/cni/net.d", "/opt/cni/bin"), |_| {}),
@@ -257,6 +283,71 @@ fn what_somebody_changed_since_stays_and_is_told() {
     wanted.retain(|path, _| !path.starts_with("var/lib/cni/multus"));
     tree.assert_is(&wanted, "uninstall");
     assert_eq!(tree.run(&["uninstall"], &config(&folders)).code, Some(0));
+}
+
+#[test]
+fn nothing_is_touched_where_the_folder_of_what_was_before_is_not_to_be_seen() {
+    needs_programs!();
+    let folders = json!({"cniConfigDir": "/etc/cni/net.d", "binDir": "/opt/cni/bin"});
+    let tree = Tree::new("unmounted");
+    tree.folders(&["/etc/cni/net.d"]).file("/opt/cni/bin/multus-shim", "Multus's own plugin", 0o750);
+    let before = tree.snapshot();
+    tree.document(&["install"], &config(&folders));
+    let (there, away) = (tree.path("/var/lib/cni/multus"), tree.path("/var/lib/away"));
+    fs::rename(&there, &away).expect("hide cniDir");
+    let hidden = tree.snapshot();
+    for args in [&["uninstall"][..], &["uninstall", "--dry-run"], &["uninstall", "--wait"]] {
+        let refused = tree.run(args, &config(&folders));
+        assert_eq!(refused.code, Some(1), "{args:?}: {}", refused.out());
+        let why = refused.err();
+        assert!(why.contains("cniDir") && why.contains("/var/lib/cni/multus") && why.contains("mount it"), "{why}");
+        tree.assert_is(&hidden, "a refusal");
+    }
+    fs::rename(&away, &there).expect("show it again");
+    tree.document(&["uninstall"], &config(&folders));
+    tree.assert_is(&before, "uninstall");
+    let nothing = tree.document(&["uninstall"], &config(&folders));
+    assert!(sentences(&nothing).contains("nothing of ours"), "{nothing:#}");
+}
+
+#[test]
+fn what_was_there_before_is_found_from_wherever_the_host_is_seen_and_never_lost() {
+    needs_programs!();
+    let folders = json!({"cniConfigDir": "/etc/cni/net.d", "binDir": "/opt/cni/bin"});
+    let tree = Tree::new("seen");
+    tree.folders(&["/etc/cni/net.d"]).file("/opt/cni/bin/multus-shim", "Multus's own plugin", 0o750);
+    let before = tree.snapshot();
+    let link = Tree { root: tree.root.with_extension("link") };
+    std::os::unix::fs::symlink(&tree.root, &link.root).expect("make a link");
+    link.document(&["install"], &config(&folders));
+    // The folder of plugins is not to be seen for a while.
+    let (there, away) = (tree.path("/opt/cni/bin"), tree.path("/opt/cni/away"));
+    fs::rename(&there, &away).expect("hide the plugins");
+    let unseen = tree.run(&["uninstall"], &config(&folders));
+    assert_eq!(unseen.code, Some(1), "{}", unseen.out());
+    assert!(unseen.out().contains("is not to be seen") && unseen.out().contains("--host-root"), "{}", unseen.out());
+    fs::rename(&away, &there).expect("show them again");
+    // And then the host is seen elsewhere.
+    let moved = Tree { root: tree.root.with_extension("moved") };
+    fs::rename(&tree.root, &moved.root).expect("move the host");
+    moved.document(&["uninstall"], &config(&folders));
+    moved.assert_is(&before, "uninstall from elsewhere");
+    let nowhere = tree.run(&["install"], &config(&folders));
+    assert!(nowhere.code == Some(2) && nowhere.err().contains("--host-root"), "{:?} {}", nowhere.code, nowhere.err());
+    assert!(!tree.root.exists(), "no host is made");
+}
+
+#[test]
+fn pins_of_this_machine_are_none_of_another_host() {
+    needs_programs!();
+    let (tree, lab) = (Tree::new("pins"), Lab::new("pins"));
+    let pins = lab.bpffs.join("v1/links");
+    fs::create_dir_all(&pins).expect("make a folder of pins");
+    let mut config = config(&json!({"cniConfigDir": "/etc/cni/net.d", "binDir": "/opt/cni/bin"}));
+    config["datapath"]["bpffs"] = lab.bpffs.display().to_string().into();
+    tree.document(&["install"], &config);
+    tree.document(&["uninstall"], &config);
+    assert!(pins.is_dir(), "they are another host's");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,15 +15,24 @@ use serde_json::{Value, json};
 
 use super::tree::{assert_same, on, snapshot};
 
-const MULTUS: &str = r#"{"cniVersion":"0.3.1","name":"multus-cni-network","type":"multus-shim","logLevel":"verbose"}"#;
+/// Where Multus's daemon listens.
+fn multus_socket(lab: &Lab) -> PathBuf {
+    lab.dir.join("multus/multus.sock")
+}
 
-/// A node on which Multus has left its conf, ready for us.
+/// A node on which Multus has left its conf, ready for us. Its daemon listens as long as the test's process is there.
 fn node(name: &str, change: impl FnOnce(Builder) -> Builder) -> (Builder, PathBuf) {
     let builder = change(Builder::new(name));
     let lan = builder.lab.macvlan("bridge");
     let builder = builder.network("lan", &lan);
     let conf = builder.lab.cni_conf_dir.join("00-multus.conf");
-    fs::write(&conf, MULTUS).expect("write Multus's conf");
+    let socket = multus_socket(&builder.lab);
+    let folder = socket.parent().expect("a folder");
+    fs::create_dir_all(folder).expect("make a folder");
+    let text = json!({"cniVersion": "0.3.1", "name": "multus-cni-network", "type": "multus-shim",
+        "daemonSocketDir": folder.display().to_string()});
+    fs::write(&conf, text.to_string()).expect("write Multus's conf");
+    std::mem::forget(UnixListener::bind(&socket).expect("listen as Multus does"));
     fs::set_permissions(&conf, fs::Permissions::from_mode(0o600)).expect("set a mode");
     let file = builder.lab.dir.join("install.json");
     fs::write(&file, builder.config.to_string()).expect("write the configuration");
@@ -158,6 +168,65 @@ fn dels_that_wait_are_done_though_there_are_no_records() {
     assert_eq!(done.code, Some(0), "{}\n{}", done.out(), done.err());
     assert!(plugins::allocations(&world.lab.ipam_dir).is_empty(), "{}", done.out());
     assert!(!world.lab.cni_dir.exists(), "nothing of our own is left");
+}
+
+#[test]
+fn a_multus_that_is_gone_stays_away_until_the_node_is_given_back_to_it() {
+    needs_programs!();
+    let (builder, file) = node("orphan", |builder| builder);
+    let confs = builder.lab.cni_conf_dir.clone();
+    let before = snapshot(&confs);
+    let world = installed((builder, file));
+    fs::remove_file(multus_socket(&world.lab)).expect("its daemon is gone");
+    let stands = || ["00-multus.conf", "00-multus.conflist"].map(|name| confs.join(name).exists());
+    let done = uninstall(&world.lab);
+    assert_eq!(done.code, Some(1), "{}\n{}", done.out(), done.err());
+    assert!(
+        done.out().contains("00-multus.conf\" stays away") && done.out().contains("migrate --back"),
+        "{}",
+        done.out()
+    );
+    assert_eq!(stands(), [false, false], "new pods get the cluster's own network alone: {}", done.out());
+    let kept = done.out().split('"').find(|part| part.ends_with(".kept")).map(PathBuf::from).expect("it says where");
+    assert!(fs::read_to_string(kept).expect("the copy").contains("multus-cni-network"));
+    let again = uninstall(&world.lab);
+    assert!(again.code == Some(0) && again.out().contains("stays away"), "{:?} {}", again.code, again.out());
+    let config = world.lab.dir.join("daemon-config.json").display().to_string();
+    let back = on(&world.lab.node, &["migrate", "--back", "--config", &config]);
+    assert_eq!(back.code, Some(0), "{}\n{}", back.out(), back.err());
+    assert_same(&before, &snapshot(&confs), "giving the node back");
+    assert!(!world.lab.cni_dir.exists(), "{}", back.out());
+}
+
+#[test]
+fn uninstall_stays_until_nothing_is_left() {
+    needs_programs!();
+    let (builder, file) = node("waits", Builder::with_host_exec);
+    let programs = builder.lab.bin_dir.clone();
+    let before = snapshot(&programs);
+    let world = installed((builder, file));
+    let pod = world.attached("cam", "lan");
+    let config = world.lab.dir.join("daemon-config.json").display().to_string();
+    let args = ["uninstall", "--wait", "--config", &config, "--timeout"];
+    let late = on(&world.lab.node, &[&args[..], &["1s"]].concat());
+    assert!(
+        late.code == Some(4) && late.err().contains("waiting for \"default/cam\""),
+        "{:?} {}",
+        late.code,
+        late.err()
+    );
+    assert_eq!(late.out().matches("waiting for").count(), 1, "once: {}", late.out());
+    let mut command = world.lab.node.command(agent::program("multus-agent"));
+    let mut waiting = process::start(command.args(args).arg("60s"), b"");
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(waiting.is_running(), "the pod is there");
+    // Where the runtime asks others now, nobody says more than this.
+    pod.netns.remove();
+    let done = waiting.wait(Duration::from_secs(30));
+    assert_eq!(done.code, Some(0), "{}\n{}", done.out(), done.err());
+    assert!(plugins::allocations(&world.lab.ipam_dir).is_empty(), "{}", done.out());
+    assert_same(&before, &snapshot(&programs), "waiting");
+    assert!(!world.lab.cni_dir.exists(), "{}", done.out());
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn contain(lab: &Lab, tree: &Tree, pod: &Value, container: &Value, config: &Path
     }
     // Root without the rights that the manifest leaves out.
     let added = words(&container["securityContext"]["capabilities"]["add"]);
-    let rights: String = added.iter().map(|name| format!(",+{}", name.to_lowercase())).collect();
+    let rights = added.iter().fold(String::new(), |all, name| all + ",+" + &name.to_lowercase());
     let _ = write!(script, "mount -o remount,ro $r; exec chroot $r /usr/bin/setpriv --no-new-privs ");
     let _ = write!(script, "--bounding-set=-all{rights} --inh-caps=-all \"$@\"");
     let mut command = lab.node.command("unshare");
@@ -214,7 +214,8 @@ fn the_way_back_to_multus_is_the_manifest_but_for_one_word() {
     scratch.put("kustomization.yaml", "resources: [all.yaml]\n");
     let objects = rendered::kustomization(scratch.path());
     let patch = rendered::ours(&objects, "ConfigMap", "multus-ebpf-uninstall")["data"]["patch.yaml"].clone();
-    let line = patch.as_str().expect("text").lines().find(|line| line.contains("initContainers/0/args")).expect("args");
+    let line =
+        patch.as_str().expect("text").lines().find(|line| line.contains("initContainers/0/args, value")).expect("args");
     let (_, args) = line.split_once("value: [").expect("a list");
     let args: Vec<&str> = args.trim_end_matches(['}', ' ', ']']).split(", ").collect();
     assert_eq!(args, ["migrate", "--back", "--config=/etc/multus-ebpf/daemon-config.json"]);

@@ -91,12 +91,13 @@ fn what_a_daemon_is_told_is_carried_over_with_the_hosts_own_paths() {
     });
 }
 
+/// Multus's files, which of them is named, the exit code, what is said, and whether ours is written beside them.
+type Names<'a> = (&'a [&'a str], &'a str, i32, &'a str, bool);
+
 #[test]
 fn confs_of_other_names_and_several_of_them_stay_multus_own() {
     needs_programs!();
-    // Multus's files, which of them is named, the exit code, what is said, and whether ours is written beside them.
-    type Case<'a> = (&'a [&'a str], &'a str, i32, &'a str, bool);
-    let table: [Case<'_>; 4] = [
+    let table: [Names<'_>; 4] = [
         (&["05-multus.conf"], "05-multus.conf", 0, "sorts after", false),
         (&["00-a-multus.conf"], "00-a-multus.conf", 1, "sorts before ours", true),
         (&["00-multus.conf", "70-multus.conf"], "00-multus.conf", 0, "00-multus.conf\" is kept", true),
@@ -221,7 +222,7 @@ fn what_thousands_of_pods_left_takes_little_time_and_memory_and_a_short_table() 
         // Seconds of a processor, whoever else has the machine, and bytes of its own.
         let mut limited = Command::new("prlimit");
         limited.args(["--cpu=4", "--data=100000000"]).arg(asked.get_program()).args(asked.get_args());
-        let done = process::run(&mut limited, b"", Duration::from_secs(120));
+        let done = process::run(&mut limited, b"", Duration::from_mins(2));
         assert_eq!((done.code, done.signal), (Some(0), None), "{}", done.err());
         if how.contains(&"json") {
             let all: Value = serde_json::from_slice(&done.stdout).expect("JSON");

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::fault::{escape, quote};
 use crate::kube::ClusterError;
@@ -57,7 +56,7 @@ pub fn everywhere(
                 return Ok(());
             }
             // An earlier run has done it already.
-            Patched::DoesNotFit(_) if set.roll_out().await?.is_some_and(|now| now.first_is_uninstall) => {
+            Patched::DoesNotFit(_) if set.roll_out().await?.is_some_and(|now| now.is_turned_around) => {
                 say("every node was told before");
             }
             Patched::DoesNotFit(why) => return Err(EverywhereError::DoesNotFit(shown, escape(&why))),
@@ -88,28 +87,11 @@ async fn wait(set: &DaemonSet, patience: Duration, say: impl Fn(&str)) -> Result
             seen?;
             let (done, all) = last.map_or((0, 0), |now| (now.ready.min(now.updated), now.desired));
             let text = format!(
-                "{done} of {all} nodes are done after {} s; the log of container uninstall says why on each node",
+                "{done} of {all} nodes are done after {} s; the log of container install says why on each node",
                 patience.as_secs()
             );
             return Err(EverywhereError::Late(text));
         }
         tokio::time::sleep(LOOK).await;
     }
-}
-
-/// Waits for SIGTERM or SIGINT.
-///
-/// # Errors
-/// Signals cannot be heard.
-pub fn wait_for_a_signal() -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        tokio::select! {
-            _ = terminate.recv() => {},
-            _ = interrupt.recv() => {},
-        }
-        Ok(())
-    })
 }

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use crate::names::NetnsPath;
-use crate::plan::host::{self, Facts, Places, Preset, Wishes};
+use crate::names::{NetnsId, NetnsPath};
+use crate::plan::host::{self, Facts, Places, Wishes};
 use crate::plan::master;
 use crate::plan::runtime_conf::ENDINGS;
+use crate::sys::netns;
 use crate::sys::rooted::Root;
 
 /// Most files of all patterns together.
@@ -21,24 +22,39 @@ fn facts(root: &Root, wishes: &Wishes) -> Facts {
     for pattern in host::FILES {
         read(root, pattern, &mut facts.files);
     }
-    let imported: Vec<String> = facts.files.iter().flat_map(|(_, text)| host::imports(text)).collect();
-    for pattern in imported {
-        read(root, &pattern, &mut facts.files);
+    for file in host::more_files(&facts) {
+        read(root, &file, &mut facts.files);
     }
-    let has = |folder: &&str| root.has_folder(folder);
-    facts.folders = Preset::marks().into_iter().filter(has).map(str::to_owned).collect();
+    let mut at = 0;
+    while let Some((path, text)) = facts.files.get(at) {
+        let imported = host::imports(path, text);
+        imported.iter().for_each(|pattern| read(root, pattern, &mut facts.files));
+        at += 1;
+    }
+    facts.folders = host::marks(&facts).into_iter().filter(|folder| root.has_folder(folder)).collect();
+    let has_plugins = |folder: &String| !root.names(folder).is_empty();
+    facts.equipped = host::plugin_dirs(&facts, wishes).into_iter().filter(has_plugins).collect();
     let is_configured = |folder: &&str| has_networks(root, folder);
     let mut folders = host::conf_dirs();
+    let likely = host::places(&facts, wishes).conf_dir.path;
     folders.extend(wishes.conf_dir.as_deref().filter(|wished| !folders.contains(wished)));
+    folders.extend(Some(likely.as_str()).filter(|likely| !folders.contains(likely)));
     facts.configured = folders.into_iter().filter(is_configured).map(str::to_owned).collect();
     facts
 }
 
-/// Is the namespace there, as far as can be seen below `root` or here? One that a process stands for counts as there: the
-/// processes that we see need not be the host's.
-pub(super) fn may_be(root: &Path, netns: &NetnsPath) -> bool {
+/// Is the namespace that is called `id`, where that is known, there, as far as can be seen below `root` or here? One that a
+/// process stands for counts as there: the processes that we see need not be the host's.
+pub(super) fn may_be(root: &Path, netns: &NetnsPath, id: Option<&NetnsId>) -> bool {
     let path = netns.as_path();
-    path.starts_with("/proc") || path.exists() || Root::at(root).resolve(path).is_ok_and(|path| path.exists())
+    let is_it = |path: &Path| path.exists() && !is_another(path, id);
+    path.starts_with("/proc") || is_it(path) || Root::at(root).resolve(path).is_ok_and(|path| is_it(&path))
+}
+
+/// Is this surely a namespace, and not that one?
+fn is_another(path: &Path, id: Option<&NetnsId>) -> bool {
+    let here = netns::identity(path).map(|(device, inode)| NetnsId::of(device, inode));
+    id.zip(here).is_some_and(|(id, here)| *id != here)
 }
 
 /// Is a plugin of Multus, or ours in its place, in this folder of the host?
@@ -97,7 +113,14 @@ mod tests {
             ("/proc/4194999/ns/net", true),
         ];
         for (path, wanted) in table {
-            assert_eq!(may_be(&root, &NetnsPath::new(path).unwrap()), wanted, "{path}");
+            assert_eq!(may_be(&root, &NetnsPath::new(path).unwrap(), None), wanted, "{path}");
+        }
+        // A name that leads to ours.
+        let (link, own) = (root.join("own"), Path::new("/proc/self/ns/net"));
+        std::os::unix::fs::symlink(own, &link).unwrap();
+        let named = NetnsPath::new(link.to_string_lossy()).unwrap();
+        for (id, wanted) in [(None, true), (crate::sys::files::netns_id(own), true), (Some(NetnsId::of(0, 0)), false)] {
+            assert_eq!(may_be(&root, &named, id.as_ref()), wanted, "{id:?}");
         }
         std::fs::remove_dir_all(root).unwrap();
     }

@@ -5,8 +5,11 @@
 mod everywhere;
 mod look;
 pub mod migrate;
+mod orphaned;
+mod ours;
 mod put;
 mod remains;
+mod signals;
 mod take;
 
 use std::path::{Path, PathBuf};
@@ -16,18 +19,21 @@ use thiserror::Error;
 
 use crate::config::Settings;
 use crate::fault::escape;
+use crate::sys::revert::RevertLog;
 use crate::sys::rooted::Root;
 
 pub use crate::plan::host::{Place, Places, Preset, Wishes};
-pub use everywhere::{EverywhereError, everywhere, wait_for_a_signal};
+pub use everywhere::{EverywhereError, everywhere};
 pub use look::found;
+pub use ours::is_all_seen;
 pub use put::install;
+pub use signals::Signals;
 pub use take::{Drained, uninstall};
 
 /// Where something is to be installed, or taken off.
 #[derive(Debug, Clone)]
 pub struct Site {
-    /// The host's files, as we see them: `/`, or where its root is mounted.
+    /// The host's files, as we see them: `/`, or where its root is mounted; no link is in it.
     pub root: PathBuf,
     /// The agent's configuration.
     pub settings: Settings,
@@ -54,6 +60,20 @@ impl Site {
         self.ours("find socketDir", &self.settings.socket_dir)
     }
 
+    /// Where the host's root is seen, which the revert log counts from.
+    fn host_root(&self) -> &Path {
+        if self.root == Path::new("/") { self.settings.host_root() } else { &self.root }
+    }
+
+    /// The revert log below `cni_dir`; none in a dry run.
+    fn log(&self, cni_dir: &Path) -> Result<Option<RevertLog>, InstallError> {
+        if self.dry_run {
+            return Ok(None);
+        }
+        let open = RevertLog::open(self.host_root(), cni_dir);
+        open.map(Some).map_err(|error| InstallError::of("open the revert log in", cni_dir, error))
+    }
+
     /// Is this the file that the settings are from? `path` has no links.
     fn is_configuration(&self, path: &Path) -> bool {
         let file = self.configuration.as_ref().and_then(|file| std::fs::canonicalize(file).ok());
@@ -68,7 +88,10 @@ impl Site {
         let inner = if self.root == Path::new("/") {
             None
         } else {
-            [Some(self.root.as_path()), chroot].into_iter().flatten().find_map(|root| path.strip_prefix(root).ok())
+            // Links may lead to the root, too.
+            let is_root = |above: &&Path| std::fs::canonicalize(above).is_ok_and(|above| above == self.root);
+            let root = path.ancestors().find(is_root);
+            [root, chroot].into_iter().flatten().find_map(|root| path.strip_prefix(root).ok())
         };
         let path = inner.unwrap_or(path);
         Root::at(&self.root).resolve(path).map_err(|error| InstallError::of(action, path, error))
@@ -107,6 +130,9 @@ pub struct Report {
     pub places: Option<Places>,
     /// What, in order.
     pub steps: Vec<Step>,
+    /// Pods, or containers, for which something stays.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<String>,
 }
 
 impl Report {
@@ -136,6 +162,17 @@ pub enum InstallError {
     /// The plugin that should be installed is none.
     #[error("{0} is not our CNI plugin; say where it is with --shim")]
     NoShim(String),
+    /// What knows how the host was before is not to be seen.
+    #[error(
+        "{ours} is ours, and cniDir {cni_dir}, which keeps what was there before us and what pods still need, is not \
+         there: mount it, or say --config with the right cniDir; if it is lost, make an empty folder in its place"
+    )]
+    Unseen {
+        /// What stands of ours, quoted.
+        ours: String,
+        /// Where the rest should be, quoted.
+        cni_dir: String,
+    },
     /// An agent works on.
     #[error(
         "an agent still works with cniDir {0}; stop it first (delete its DaemonSet, or stop its service), and run this again"

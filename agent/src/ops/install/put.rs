@@ -32,9 +32,7 @@ pub fn install(site: &Site, shim: &Path) -> Result<Report, InstallError> {
     let conf_dir = site.ours("find the folder for the conf", &places.conf_dir.path)?;
     let bin_dir = site.ours("find the folder for the plugin", &places.bin_dir.path)?;
     let target = bin_dir.join(site.settings.generator.plugin.as_str());
-    let open =
-        || RevertLog::open(&cni_dir).map_err(|error| InstallError::of("open the revert log in", &cni_dir, error));
-    let mut log = if site.dry_run { None } else { Some(open()?) };
+    let mut log = site.log(&cni_dir)?;
     for folder in [&conf_dir, &bin_dir] {
         make(folder, log.as_mut(), &mut report)?;
     }

@@ -8,14 +8,12 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{InstallError, Kind, Report, Site, is_our_shim, look, remains, shown};
+use super::{InstallError, Kind, Report, Site, is_all_seen, look, orphaned, ours, remains, shown};
 use crate::datapath::{self, PodPlace};
 use crate::fault::{many, quote};
 use crate::ops::{device_info, takeover};
-use crate::plan::runtime_conf;
 use crate::records::{Record, Records, State};
 use crate::spool::{Note, Spool};
-use crate::sys::conf_files;
 use crate::sys::files::{self, Held};
 use crate::sys::revert::{RevertLog, Reverted};
 use crate::wire;
@@ -38,12 +36,22 @@ pub enum Drained {
     Failed(String),
 }
 
+/// Who has the node next.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Heir<'a> {
+    /// The cluster's own network alone; and this came of draining the agent.
+    Cluster(&'a Drained),
+    /// Multus, which is going to be started again.
+    Multus,
+}
+
 /// Takes everything of ours off the host, but what a pod still needs. `drained`: what came of asking the agent to end.
 ///
 /// # Errors
 /// What stopped it; it can be run again.
 pub fn uninstall(site: &Site, drained: &Drained) -> Result<Report, InstallError> {
     let mut report = Report::default();
+    is_all_seen(site)?;
     say_drained(drained, &mut report);
     let cni_dir = site.cni_dir()?;
     let records = open(&cni_dir, site.dry_run)?;
@@ -64,7 +72,7 @@ pub fn uninstall(site: &Site, drained: &Drained) -> Result<Report, InstallError>
         left.extend(remains::finish(site, records, gone, &mut report));
         notes(site, &cni_dir, &mut report);
     }
-    revert(site, &cni_dir, left.is_empty(), &mut report)?;
+    revert(site, &cni_dir, (left.is_empty(), Heir::Cluster(drained)), &mut report)?;
     socket(site, &mut report);
     drop(own);
     if left.is_empty() {
@@ -144,13 +152,16 @@ fn put_off(cni_dir: &Path) -> io::Result<Vec<Note>> {
 
 /// Will the runtime still call for this container? Its namespace is there, or nobody knows where that is.
 fn needs_del(site: &Site, record: &Record) -> bool {
-    let is_there = record.netns.as_ref().is_none_or(|netns| look::may_be(&site.root, netns));
+    let is_there = record.netns.as_ref().is_none_or(|netns| look::may_be(&site.root, netns, record.netns_id.as_ref()));
     record.state == State::Added && is_there && !record.due().is_empty()
 }
 
 /// Programs, filters, links, pins.
 pub(super) fn kernel(site: &Site, all: &[Record], report: &mut Report) {
-    let bpffs = PathBuf::from(&site.settings.datapath.bpffs);
+    let bpffs = match site.ours("find datapath.bpffs", &site.settings.datapath.bpffs) {
+        Ok(bpffs) => bpffs,
+        Err(error) => return report.note(Kind::Warning, error.to_string()),
+    };
     let places: Vec<PodPlace> = all.iter().flat_map(pod_places).collect();
     let done = match datapath::dismantle(&bpffs, &places, site.dry_run) {
         Ok(done) => done,
@@ -206,15 +217,19 @@ pub(super) fn notes(site: &Site, cni_dir: &Path, report: &mut Report) {
 }
 
 /// The host's files as they were: the runtime's conf first, so that nobody is called who is not there; then the rest.
-pub(super) fn revert(site: &Site, cni_dir: &Path, everything: bool, report: &mut Report) -> Result<(), InstallError> {
+pub(super) fn revert(
+    site: &Site,
+    cni_dir: &Path,
+    (everything, heir): (bool, Heir<'_>),
+    report: &mut Report,
+) -> Result<(), InstallError> {
     let failed = |error| InstallError::of("open the revert log in", cni_dir, error);
-    let places = look::found(&site.root, &site.wishes);
     let plugin = site.settings.generator.plugin.as_str();
-    let shim = site.ours("find the plugin's folder", &places.bin_dir.path)?.join(plugin);
-    let conf_dir = site.ours("find the conf's folder", &places.conf_dir.path)?;
     let is_plugin = |path: &Path| path.file_name().is_some_and(|name| name == plugin);
     let mut known: Vec<PathBuf> = Vec::new();
-    if let Some(mut log) = RevertLog::if_any(cni_dir).map_err(failed)? {
+    let mut is_judged = true;
+    if let Some(mut log) = RevertLog::if_any(site.host_root(), cni_dir).map_err(failed)? {
+        let away = stay_away(site, &log, heir, report);
         let paths: Vec<PathBuf> = log.entries().map(|(path, _)| path.to_owned()).collect();
         let (plugins, mut others): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| is_plugin(path));
         known.extend(plugins.iter().chain(&others).cloned());
@@ -225,32 +240,48 @@ pub(super) fn revert(site: &Site, cni_dir: &Path, everything: bool, report: &mut
         let confs = others.iter().filter(|path| !path.is_dir() && (everything || !is_configuration(path))).cloned();
         let folders = others.iter().filter(|path| path.is_dir() && everything).cloned();
         let plugins = plugins.into_iter().filter(|_| everything);
-        for path in confs.chain(plugins).chain(folders) {
-            revert_one(&mut log, &path, site.dry_run, report);
+        for path in confs.chain(plugins).chain(folders).filter(|path| !away.contains(path)) {
+            is_judged &= revert_one(&mut log, &path, site.dry_run, report);
         }
         if !site.dry_run {
             log.close().map_err(failed)?;
         }
     }
-    // What an agent without a log left, or one whose log is lost.
-    for name in runtime_conf::names() {
-        let path = conf_dir.join(name);
-        let is_ours = conf_files::at(&path).is_ok_and(|found| runtime_conf::is_generated(&found.bytes, plugin));
-        if is_ours && !known.contains(&path) {
-            remove(&path, site.dry_run, report);
-        }
-    }
-    let is_ours = fs::read(&shim).is_ok_and(|bytes| is_our_shim(&bytes));
-    if is_ours && everything && !known.contains(&shim) {
-        remove(&shim, site.dry_run, report);
+    // What an agent without a log left, or one whose log is lost. Where an entry could not be judged the plugin may be its.
+    let standing = ours::standing(site)?;
+    let plugin = standing.plugin.filter(|_| everything && is_judged);
+    for path in standing.confs.into_iter().chain(plugin).filter(|path| !known.contains(path)) {
+        remove(&path, site.dry_run, report);
     }
     Ok(())
 }
 
-fn revert_one(log: &mut RevertLog, path: &Path, dry_run: bool, report: &mut Report) {
+/// The confs of a Multus that is gone, which do not come back; says where they are kept.
+fn stay_away(site: &Site, log: &RevertLog, heir: Heir<'_>, report: &mut Report) -> Vec<PathBuf> {
+    let Heir::Cluster(drained) = heir else { return Vec::new() };
+    let paths = log.entries().map(|(path, _)| path);
+    let away = paths.filter_map(|path| Some((path.to_owned(), orphaned::kept_away(site, drained, log, path)?)));
+    let away: Vec<(PathBuf, PathBuf)> = away.collect();
+    // Who has nothing else left to do has been told before.
+    let kind = if away.len() == log.entries().count() { Kind::Left } else { Kind::Warning };
+    for (path, kept) in &away {
+        let text = format!(
+            "{} stays away: it leads to a Multus whose daemon does not answer, and every new pod would wait for it; it is \
+             kept as {}, and multus-agent migrate --back gives the node back to Multus",
+            shown(path),
+            shown(kept)
+        );
+        report.note(kind, text);
+    }
+    away.into_iter().map(|(path, _)| path).collect()
+}
+
+/// Puts one back. The answer: what is there could be judged.
+fn revert_one(log: &mut RevertLog, path: &Path, dry_run: bool, report: &mut Report) -> bool {
     let shown = shown(path);
     if dry_run {
-        return report.note(Kind::Done, format!("{shown} is put back as it was"));
+        report.note(Kind::Done, format!("{shown} is put back as it was"));
+        return true;
     }
     match log.revert(path) {
         Ok(Reverted::AsBefore) => {}
@@ -262,8 +293,23 @@ fn revert_one(log: &mut RevertLog, path: &Path, dry_run: bool, report: &mut Repo
         Ok(Reverted::Foreign(how)) => {
             report.note(Kind::Warning, format!("{shown} is left as it is: {how} by somebody else since"));
         }
-        Err(error) => report.note(Kind::Warning, format!("put back {shown}: {error}")),
+        Err(error) => {
+            let is_unseen = !path.parent().is_some_and(Path::is_dir);
+            let why = if is_unseen { unseen(log, path) } else { String::new() };
+            report.note(Kind::Warning, format!("put back {shown}: {error}{why}"));
+            return false;
+        }
     }
+    true
+}
+
+/// What is to be done where the folder of a file is not to be seen.
+fn unseen(log: &RevertLog, path: &Path) -> String {
+    let kept = log.kept(path).map(|(kept, _)| format!("; what was there before stays in {}", shown(&kept)));
+    format!(
+        "{}: run this again with the --host-root that it was installed with, or make the folder",
+        kept.unwrap_or_default()
+    )
 }
 
 fn remove(path: &Path, dry_run: bool, report: &mut Report) {
@@ -309,6 +355,8 @@ pub(super) fn own_files(site: &Site, cni_dir: &Path, report: &mut Report) -> Res
 }
 
 pub(super) fn say_what_stays(left: &[Record], report: &mut Report) {
+    report.waits_for = left.iter().map(name).collect();
+    report.waits_for.sort();
     let (undone, waiting): (Vec<&Record>, Vec<&Record>) = left.iter().partition(|record| record.state == State::Undo);
     if !waiting.is_empty() {
         let text = format!(
@@ -328,12 +376,12 @@ pub(super) fn say_what_stays(left: &[Record], report: &mut Report) {
     }
 }
 
+fn name(record: &Record) -> String {
+    record.pod.as_ref().map_or_else(|| record.container.to_string(), ToString::to_string)
+}
+
 fn names(of: &[&Record]) -> String {
-    let name = |record: &&Record| {
-        let pod = record.pod.as_ref().map(ToString::to_string);
-        quote(&pod.unwrap_or_else(|| record.container.to_string()))
-    };
-    let mut names: Vec<String> = of.iter().take(MOST_NAMED).map(name).collect();
+    let mut names: Vec<String> = of.iter().take(MOST_NAMED).map(|record| quote(&name(record))).collect();
     let more = of.len().saturating_sub(MOST_NAMED);
     names.extend((more > 0).then(|| format!("{more} more")));
     names.join(", ")

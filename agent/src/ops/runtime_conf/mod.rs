@@ -70,7 +70,8 @@ impl Keeper {
         }
         let folder = PathBuf::from(&generator.cni_config_dir);
         files::sweep_beside(&folder.join(plan::FILE));
-        let standing = Standing::in_folder(folder, context.ledger.cni_dir());
+        let root = context.settings.host_root().to_owned();
+        let standing = Standing::in_folder(folder, (root, context.ledger.cni_dir()));
         let mut keeper = Self { context: Arc::clone(context), standing, being_written: None, told: Told::default() };
         keeper.round().await;
         Some(keeper)

@@ -39,8 +39,8 @@ impl Target {
 pub(super) struct Standing {
     /// The runtime's folder.
     pub(super) folder: PathBuf,
-    /// `cniDir`, below which is the revert log.
-    cni_dir: PathBuf,
+    /// Where the host's root is seen, and `cniDir`, below which is the revert log.
+    host: (PathBuf, PathBuf),
     /// What was written, or found to be right, last.
     target: Option<Target>,
     /// When the file may be written again, and the pause after that.
@@ -52,8 +52,8 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    pub(super) fn in_folder(folder: PathBuf, cni_dir: PathBuf) -> Self {
-        Self { folder, cni_dir, target: None, again: None, taken: None, bypassed: false }
+    pub(super) fn in_folder(folder: PathBuf, host: (PathBuf, PathBuf)) -> Self {
+        Self { folder, host, target: None, again: None, taken: None, bypassed: false }
     }
 
     /// Was anything written, or found to be right, by this agent?
@@ -120,7 +120,8 @@ impl Standing {
     fn remember(&self, file: &str, left: Left, own: &str) -> io::Result<()> {
         let folder = std::fs::canonicalize(&self.folder)?;
         let is_ours = |bytes: &[u8]| plan::is_generated(bytes, own);
-        let noted = RevertLog::open(&self.cni_dir).and_then(|mut log| log.about_to(&folder.join(file), left, is_ours));
+        let (root, cni_dir) = &self.host;
+        let noted = RevertLog::open(root, cni_dir).and_then(|mut log| log.about_to(&folder.join(file), left, is_ours));
         match noted {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 tracing::warn!("{}: uninstall will not know what was there before: {error}", quote(file));

@@ -4,19 +4,26 @@
 //! Reads nothing itself.
 
 mod presets;
+mod rancher;
 mod runtime;
+mod toml;
 
 use serde::Serialize;
 
 use crate::fault::escape;
 pub use presets::Preset;
+use runtime::Told;
 pub use runtime::imports;
 
 /// Files whose text the decision may need, as paths of the host. A `*` stands for every file of its folder with that
 /// ending. A later file says what an earlier one of the same runtime does not.
-pub const FILES: [&str; 17] = [
+pub const FILES: [&str; 21] = [
     "/etc/os-release",
     "/var/lib/kubelet/kubeadm-flags.env",
+    "/etc/rancher/k3s/config.yaml",
+    "/etc/rancher/k3s/config.yaml.d/*.yaml",
+    "/etc/rancher/rke2/config.yaml",
+    "/etc/rancher/rke2/config.yaml.d/*.yaml",
     "/var/lib/rancher/k3s/agent/etc/containerd/config.toml",
     "/var/lib/rancher/rke2/agent/etc/containerd/config.toml",
     "/var/snap/microk8s/current/args/containerd.toml",
@@ -37,10 +44,12 @@ pub const FILES: [&str; 17] = [
 /// What was seen of a host.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
-    /// Texts of [`FILES`] that are there, and of what their `imports` name, in that order.
+    /// Texts of [`FILES`] that are there, of [`more_files`], and of what `imports` name, in that order.
     pub files: Vec<(String, String)>,
-    /// Those of [`Preset::marks`] that are there.
+    /// Those of [`marks`] that are there.
     pub folders: Vec<String>,
+    /// Those of [`plugin_dirs`] that hold plugins.
+    pub equipped: Vec<String>,
     /// Folders that hold CNI configurations of others.
     pub configured: Vec<String>,
 }
@@ -97,6 +106,22 @@ pub fn conf_dirs() -> Vec<&'static str> {
     dirs
 }
 
+/// Files that are named by what was read of [`FILES`].
+pub fn more_files(facts: &Facts) -> Vec<String> {
+    rancher::files(facts)
+}
+
+/// Folders whose existence tells distributions apart, by what was read.
+pub fn marks(facts: &Facts) -> Vec<String> {
+    Preset::marks().into_iter().map(str::to_owned).chain(rancher::marks(facts)).collect()
+}
+
+/// The folders in which the runtime looks for plugins, by what was read and seen.
+pub fn plugin_dirs(facts: &Facts, wishes: &Wishes) -> Vec<String> {
+    let told = runtime::told(facts, wishes.preset.or_else(|| presets::recognise(facts)));
+    told.bin_dirs.into_iter().map(|place| place.path).collect()
+}
+
 /// The folders for this host: what the operator says, else what the runtime's configuration says, else what is known of
 /// the distribution, else where configurations are, else the usual ones.
 pub fn places(facts: &Facts, wishes: &Wishes) -> Places {
@@ -108,7 +133,9 @@ pub fn places(facts: &Facts, wishes: &Wishes) -> Places {
         wishes.preset.map(|preset| place(of(preset), format!("of preset {}", preset.as_str())))
     };
     let known = |of: fn(Preset) -> &'static str| {
-        recognised.map(|distribution| place(of(distribution), format!("{} has it there", distribution.as_str())))
+        let path = |distribution| rancher::moved(facts, distribution, of(distribution));
+        let because = |distribution: Preset| format!("{} has it there", distribution.as_str());
+        recognised.map(|distribution| place(&path(distribution), because(distribution)))
     };
     let usual = "it is the usual one, and nothing says otherwise".to_owned();
     let conf_dir = written(&wishes.conf_dir)
@@ -117,15 +144,29 @@ pub fn places(facts: &Facts, wishes: &Wishes) -> Places {
         .or_else(|| known(Preset::conf_dir))
         .or_else(|| only_configured(facts))
         .unwrap_or_else(|| place(Preset::Kubeadm.conf_dir(), usual.clone()));
+    // CRI-O is no distribution: where its plugins are is its configuration's alone.
+    let known_bin_dir = || known(Preset::bin_dir).filter(|_| recognised != Some(Preset::CriO));
     let bin_dir = written(&wishes.bin_dir)
         .or_else(|| preset(Preset::bin_dir))
-        .or_else(|| known(Preset::bin_dir).filter(|known| told.looks_in(&known.path)))
-        .or_else(|| told.bin_dirs.first().cloned())
-        .or_else(|| known(Preset::bin_dir))
+        .or_else(|| known_bin_dir().filter(|known| told.looks_in(&known.path)))
+        .or_else(|| told.bin_dir(facts).cloned())
+        .or_else(known_bin_dir)
         .unwrap_or_else(|| place(Preset::Kubeadm.bin_dir(), usual));
+    let doubts = doubts(facts, wishes, (recognised, &told), (&conf_dir, &bin_dir));
+    Places { recognised, conf_dir, bin_dir, doubts }
+}
+
+/// What does not fit together.
+fn doubts(
+    facts: &Facts,
+    wishes: &Wishes,
+    (recognised, told): (Option<Preset>, &Told),
+    (conf_dir, bin_dir): (&Place, &Place),
+) -> Vec<String> {
     let mut doubts = Vec::new();
     if let (Some(preset), Some(seen)) = (wishes.preset, recognised)
         && (preset.conf_dir(), preset.bin_dir()) != (seen.conf_dir(), seen.bin_dir())
+        && !(seen == Preset::CriO && told.looks_in(preset.bin_dir()))
     {
         doubts.push(format!("preset {} is configured, and this host looks like {}", preset.as_str(), seen.as_str()));
     }
@@ -142,7 +183,14 @@ pub fn places(facts: &Facts, wishes: &Wishes) -> Places {
         let (ours, theirs) = (shown(&bin_dir.path), shown(&first.path));
         doubts.push(format!("the plugin goes to {ours}, and the runtime looks in {theirs} ({})", first.because));
     }
-    Places { recognised, conf_dir, bin_dir, doubts }
+    if wishes.conf_dir.is_none() || wishes.bin_dir.is_none() {
+        let unclear = |path: &String| {
+            format!("{path} says something about CNI folders that is not understood here: look whether these are right")
+        };
+        doubts.extend(told.unclear.iter().map(unclear));
+        doubts.extend(rancher::doubts(facts));
+    }
+    doubts
 }
 
 /// A folder as sentences have it: whole.
@@ -176,7 +224,7 @@ mod tests {
     fn facts(folders: &[&str], files: &[(&str, &str)], configured: &[&str]) -> Facts {
         let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         let files = files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
-        Facts { files, folders: own(folders), configured: own(configured) }
+        Facts { files, folders: own(folders), configured: own(configured), equipped: Vec::new() }
     }
 
     const K3S: &str = "/var/lib/rancher/k3s/agent/etc/containerd/config.toml";
@@ -273,6 +321,61 @@ mod tests {
             assert_eq!((found.recognised, paths), (*recognised, (*conf, *bin)), "{facts:#?}\n{found:#?}");
             assert!(found.doubts.is_empty(), "{:?}", found.doubts);
         }
+    }
+
+    #[test]
+    fn crio_looks_in_its_own_folder_unless_it_is_told_otherwise() {
+        let flags = (
+            "/var/lib/kubelet/kubeadm-flags.env",
+            "KUBELET_KUBEADM_ARGS=\"--container-runtime-endpoint=unix:///var/run/crio/crio.sock\"",
+        );
+        let says = |dirs: &str| format!("[crio.network]\nplugin_dirs = [{dirs}]\n");
+        let (both, other) = (says("\"/usr/libexec/cni/\", \"/opt/cni/bin/\""), says("'/srv/a', '/srv/b'"));
+        let conf = "/etc/crio/crio.conf.d/10-crio.conf";
+        for (files, equipped, bin) in [
+            (vec![flags], vec![], "/opt/cni/bin"),
+            (vec![flags, (conf, "[crio.runtime]\ndefault_runtime = \"crun\"\n")], vec![], "/opt/cni/bin"),
+            (vec![flags, (conf, both.as_str())], vec!["/opt/cni/bin"], "/opt/cni/bin"),
+            (vec![flags, (conf, both.as_str())], vec!["/usr/libexec/cni", "/opt/cni/bin"], "/usr/libexec/cni"),
+            (vec![flags, (conf, other.as_str())], vec![], "/srv/a"),
+        ] {
+            let equipped = equipped.into_iter().map(str::to_owned).collect();
+            let host = Facts { equipped, ..facts(&[], &files, &["/etc/cni/net.d"]) };
+            let found = places(&host, &Wishes::default());
+            assert_eq!((found.recognised, found.bin_dir.path.as_str()), (Some(Preset::CriO), bin), "{host:#?}");
+            assert!(found.doubts.is_empty(), "{:?}", found.doubts);
+        }
+        let preset = |preset| places(&facts(&[], &[flags], &[]), &Wishes { preset: Some(preset), ..Wishes::default() });
+        assert!(preset(Preset::Kubeadm).doubts.is_empty(), "its folders are CRI-O's own");
+        let theirs = preset(Preset::CriO).doubts;
+        assert!(theirs.len() == 1 && theirs[0].contains("looks in \"/opt/cni/bin\""), "{theirs:?}");
+    }
+
+    #[test]
+    fn data_of_k3s_and_rke2_are_where_their_configuration_says() {
+        let config = ("/etc/rancher/k3s/config.yaml", "data-dir: /mnt/k3s\n");
+        let (moved, plugins) = ("/mnt/k3s/agent/etc/cni/net.d", "/mnt/k3s/data/cni");
+        let text = toml(CNI_V3, moved, plugins);
+        let runtimes = ("/mnt/k3s/agent/etc/containerd/config.toml", text.as_str());
+        let old = toml(CNI_V2, moved, "/mnt/k3s/data/abc/bin");
+        let olds = ("/mnt/k3s/agent/etc/containerd/config.toml", old.as_str());
+        let rke2 = ("/etc/rancher/rke2/config.yaml", "data-dir: \"/mnt/rke2\"\n");
+        let text = toml(CNI_V3, "/etc/cni/net.d", "/opt/cni/bin");
+        let rke2s = ("/mnt/rke2/agent/etc/containerd/config.toml", text.as_str());
+        for (folders, files, configured, recognised, dirs) in [
+            (vec!["/mnt/k3s", plugins], vec![config, runtimes], moved, Preset::K3s, (moved, plugins)),
+            (vec!["/mnt/k3s", plugins], vec![config], moved, Preset::K3s, (moved, plugins)),
+            (vec!["/mnt/k3s"], vec![config, olds], moved, Preset::K3sOld, (moved, "/mnt/k3s/data/current/bin")),
+            (vec!["/mnt/rke2"], vec![rke2, rke2s], "/etc/cni/net.d", Preset::Rke2, USUAL),
+        ] {
+            let host = facts(&folders, &files, &[configured]);
+            let found = places(&host, &Wishes::default());
+            let paths = (found.conf_dir.path.as_str(), found.bin_dir.path.as_str());
+            assert_eq!((found.recognised, paths), (Some(recognised), dirs), "{found:#?}");
+            assert!(found.doubts.is_empty(), "{:?}", found.doubts);
+        }
+        assert!(more_files(&facts(&[], &[config], &[])).contains(&runtimes.0.to_owned()));
+        assert!(marks(&facts(&[], &[config], &[])).contains(&plugins.to_owned()));
     }
 
     #[test]

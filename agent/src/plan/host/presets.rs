@@ -4,7 +4,7 @@
 
 use serde::{Serialize, Serializer};
 
-use super::Facts;
+use super::{Facts, rancher};
 
 /// A distribution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,10 +126,13 @@ pub(super) fn recognise(facts: &Facts) -> Option<Preset> {
         "rhcos" | "scos" => return Some(Preset::Openshift),
         _ => {}
     }
+    let data_dir = |of: rancher::Of| rancher::data_dir(facts, of).unwrap_or(of.usual());
+    let (rke2, k3s) = (data_dir(rancher::Of::Rke2), data_dir(rancher::Of::K3s));
+    let k3s_plugins = format!("{k3s}/data/cni");
     let marked = [
-        (RKE2, Preset::Rke2),
-        (K3S_PLUGINS, Preset::K3s),
-        (K3S, Preset::K3sOld),
+        (rke2, Preset::Rke2),
+        (k3s_plugins.as_str(), Preset::K3s),
+        (k3s, Preset::K3sOld),
         (MICROK8S, Preset::Microk8s),
         (K0S, Preset::K0s),
         (KIND, Preset::Kind),

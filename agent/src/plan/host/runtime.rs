@@ -1,8 +1,12 @@
-//! What do the configurations of containerd and CRI-O say about CNI folders? As much of TOML as that takes.
+//! What do the configurations of containerd and CRI-O say about CNI folders?
 //!
-//! What it does not understand it passes over: a folder that nobody names is found in other ways.
+//! What is not understood is passed over, and told: a folder that nobody names is found in other ways.
 
-use super::{Facts, Place, Preset};
+use super::toml::{self, Entry};
+use super::{Facts, Place, Preset, rancher};
+
+/// CRI-O's own folder of plugins (`crio.conf(5)`).
+const CRIO_PLUGINS: &str = "/opt/cni/bin";
 
 /// What a runtime's own configuration says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -11,55 +15,86 @@ pub(super) struct Told {
     pub(super) conf_dir: Option<Place>,
     /// Where it looks for plugins, in that order.
     pub(super) bin_dirs: Vec<Place>,
+    /// Files that say something about CNI folders which is not understood.
+    pub(super) unclear: Vec<String>,
 }
 
 impl Told {
     /// Does the runtime find what lies in `folder`? K3s names the folder that its link leads to.
     pub(super) fn looks_in(&self, folder: &str) -> bool {
-        let behind_link = folder == Preset::K3sOld.bin_dir();
-        self.bin_dirs.iter().any(|dir| {
-            dir.path == folder
-                || (behind_link && dir.path.starts_with("/var/lib/rancher/k3s/data/") && dir.path.ends_with("/bin"))
-        })
+        let data = folder.strip_suffix("current/bin").filter(|data| data.ends_with("/data/"));
+        let is_behind_link = |path: &str| data.is_some_and(|data| path.starts_with(data) && path.ends_with("/bin"));
+        self.bin_dirs.iter().any(|dir| dir.path == folder || is_behind_link(&dir.path))
+    }
+
+    /// The first folder that holds plugins, else the first.
+    pub(super) fn bin_dir(&self, facts: &Facts) -> Option<&Place> {
+        let is_equipped = |place: &&Place| facts.equipped.contains(&place.path);
+        self.bin_dirs.iter().find(is_equipped).or(self.bin_dirs.first())
     }
 }
 
-/// Where `imports` of a containerd configuration lead: paths, perhaps with a `*`.
-pub fn imports(text: &str) -> Vec<String> {
-    entries(text)
-        .into_iter()
-        .filter(|entry| entry.table.is_empty() && entry.key == "imports")
-        .flat_map(|e| e.values)
-        .collect()
+/// Where `imports` of a containerd configuration lead: paths, perhaps with a `*`. A relative one is beside `path`.
+pub fn imports(path: &str, text: &str) -> Vec<String> {
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let whole = |import: String| if import.starts_with('/') { import } else { format!("{folder}/{import}") };
+    let is_import = |entry: &Entry| entry.table.is_empty() && entry.key == "imports";
+    toml::entries(text).into_iter().filter(is_import).flat_map(|entry| entry.values).map(whole).collect()
 }
 
 /// What the files say that belong to this distribution's runtime.
 pub(super) fn told(facts: &Facts, distribution: Option<Preset>) -> Told {
     let mut told = Told::default();
-    for (path, text) in facts.files.iter().filter(|(path, _)| is_of(path, distribution)) {
+    for (path, text) in facts.files.iter().filter(|(path, _)| is_of(facts, path, distribution)) {
         let place = |value: &String| {
             let value = value.replace("${SNAP_DATA}", "/var/snap/microk8s/current");
             let path_of = if value.len() > 1 { value.trim_end_matches('/') } else { &value };
             let is_whole = path_of.starts_with('/') && !path_of.contains('$');
             is_whole.then(|| Place { path: path_of.to_owned(), because: format!("says {path}") })
         };
-        for entry in entries(text).into_iter().filter(Entry::is_about_cni) {
-            let mut places = entry.values.iter().filter_map(place);
+        let (mut is_told, mut is_clear) = (false, true);
+        for entry in toml::entries(text).into_iter().filter(is_about_cni) {
+            let places: Vec<Place> = entry.values.iter().filter_map(place).collect();
+            is_told = true;
             match entry.key.as_str() {
-                "conf_dir" | "network_dir" => told.conf_dir = places.next().or(told.conf_dir),
+                // Newer versions write an older key down, and leave it empty.
+                _ if entry.values == [""] => {}
+                _ if places.is_empty() => is_clear = false,
+                "conf_dir" | "network_dir" => told.conf_dir = places.into_iter().next(),
+                // The older key adds to the list.
+                "plugin_dir" => told.bin_dirs.extend(places),
                 // A later file replaces the list.
-                _ => told.bin_dirs = places.collect(),
+                _ => told.bin_dirs = places,
             }
         }
+        is_clear &= is_told || !mentions_folders(text);
+        if !is_clear {
+            told.unclear.push(path.clone());
+        }
+    }
+    if distribution == Some(Preset::CriO) && told.bin_dirs.is_empty() {
+        let because = "CRI-O looks there unless it is told otherwise".to_owned();
+        told.bin_dirs.push(Place { path: CRIO_PLUGINS.to_owned(), because });
     }
     told
 }
 
-fn is_of(path: &str, distribution: Option<Preset>) -> bool {
+/// Is there one of the words that name CNI folders?
+fn mentions_folders(text: &str) -> bool {
+    let is_word = |word: &str| matches!(word, "conf_dir" | "bin_dir" | "bin_dirs" | "network_dir" | "plugin_dirs");
+    let words = |line: &'_ str| {
+        let line = toml::without_comment(line);
+        line.split(|c: char| !c.is_alphanumeric() && !matches!(c, '_' | '-')).any(is_word)
+    };
+    text.lines().any(words)
+}
+
+fn is_of(facts: &Facts, path: &str, distribution: Option<Preset>) -> bool {
     let begins = |begins: &[&str]| begins.iter().any(|begin| path.starts_with(begin));
+    let agents = |of: rancher::Of| format!("{}/agent/", rancher::data_dir(facts, of).unwrap_or(of.usual()));
     match distribution {
-        Some(Preset::K3s | Preset::K3sOld) => begins(&["/var/lib/rancher/k3s/"]),
-        Some(Preset::Rke2) => begins(&["/var/lib/rancher/rke2/"]),
+        Some(Preset::K3s | Preset::K3sOld) => begins(&[&agents(rancher::Of::K3s)]),
+        Some(Preset::Rke2) => begins(&[&agents(rancher::Of::Rke2)]),
         Some(Preset::Microk8s) => begins(&["/var/snap/microk8s/"]),
         Some(Preset::K0s) => path.contains("/k0s/"),
         Some(Preset::Talos | Preset::TalosVar) => begins(&["/etc/cri/"]),
@@ -68,107 +103,19 @@ fn is_of(path: &str, distribution: Option<Preset>) -> bool {
     }
 }
 
-/// One key with its values, and the table it stands in.
-#[derive(Debug, PartialEq, Eq)]
-struct Entry {
-    table: Vec<String>,
-    key: String,
-    values: Vec<String>,
-}
-
-impl Entry {
-    /// containerd: `plugins.<its CRI plugin>.cni`, whatever version that is of; CRI-O: `crio.network`.
-    fn is_about_cni(&self) -> bool {
-        let table: Vec<&str> = self.table.iter().map(String::as_str).collect();
-        let (is_containerd, is_crio) = match table.as_slice() {
-            ["plugins", plugin, "cni"] => (plugin.contains("cri"), false),
-            ["crio", "network"] => (false, true),
-            _ => (false, false),
-        };
-        match self.key.as_str() {
-            "conf_dir" | "bin_dir" | "bin_dirs" => is_containerd,
-            "network_dir" | "plugin_dirs" => is_crio,
-            _ => false,
-        }
-    }
-}
-
-/// Every key whose value is a string or a list of strings.
-fn entries(text: &str) -> Vec<Entry> {
-    let (mut entries, mut table) = (Vec::new(), Vec::new());
-    let mut lines = text.lines().map(without_comment);
-    while let Some(line) = lines.next() {
-        let line = line.trim();
-        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            table = parts(name.trim_matches(['[', ']']));
-            continue;
-        }
-        let Some((key, value)) = split(line) else { continue };
-        let mut value = value.trim().to_owned();
-        while value.starts_with('[') && !value.ends_with(']') {
-            let Some(more) = lines.next() else { break };
-            value.push_str(more.trim());
-        }
-        let mut path = parts(key);
-        let Some(key) = path.pop() else { continue };
-        let table = table.iter().cloned().chain(path).collect();
-        entries.push(Entry { table, key, values: strings(&value) });
-    }
-    entries
-}
-
-/// Key and value, at the first `=` outside quotes.
-fn split(line: &str) -> Option<(&str, &str)> {
-    let at = outside_quotes(line).find(|(_, c)| *c == '=').map(|(at, _)| at)?;
-    Some((line.get(..at)?, line.get(at + 1..)?))
-}
-
-fn without_comment(line: &str) -> &str {
-    let end = outside_quotes(line).find(|(_, c)| *c == '#').map_or(line.len(), |(at, _)| at);
-    line.get(..end).unwrap_or(line)
-}
-
-/// The characters that are not in quotes, quotes themselves left out, with their places.
-fn outside_quotes(line: &str) -> impl Iterator<Item = (usize, char)> {
-    let mut quote = None;
-    line.char_indices().filter(move |(_, c)| match (quote, *c) {
-        (None, '"' | '\'') => {
-            quote = Some(*c);
-            false
-        }
-        (None, _) => true,
-        (Some(open), c) => {
-            if c == open {
-                quote = None;
-            }
-            false
-        }
-    })
-}
-
-/// The parts of a dotted name.
-fn parts(name: &str) -> Vec<String> {
-    let mut dots: Vec<usize> = outside_quotes(name).filter(|(_, c)| *c == '.').map(|(at, _)| at).collect();
-    dots.push(name.len());
-    let mut from = 0;
-    dots.into_iter()
-        .filter_map(|dot| {
-            let part = name.get(from..dot);
-            from = dot + 1;
-            part.map(|part| part.trim().trim_matches(['"', '\'']).to_owned())
-        })
-        .collect()
-}
-
-/// The strings of a value: itself, or those of its list.
-fn strings(value: &str) -> Vec<String> {
-    let inner = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(value);
-    let texts = inner.split(',').map(str::trim);
-    let unquote = |text: &str| {
-        let quote = text.chars().next().filter(|c| matches!(c, '"' | '\''))?;
-        Some(text.strip_prefix(quote)?.strip_suffix(quote)?.to_owned())
+/// containerd: `plugins.<its CRI plugin>.cni`, whatever version that is of; CRI-O: `crio.network`.
+fn is_about_cni(entry: &Entry) -> bool {
+    let table: Vec<&str> = entry.table.iter().map(String::as_str).collect();
+    let (is_containerd, is_crio) = match table.as_slice() {
+        ["plugins", plugin, "cni"] => (plugin.contains("cri"), false),
+        ["crio", "network"] => (false, true),
+        _ => (false, false),
     };
-    texts.filter_map(unquote).collect()
+    match entry.key.as_str() {
+        "conf_dir" | "bin_dir" | "bin_dirs" => is_containerd,
+        "network_dir" | "plugin_dirs" | "plugin_dir" => is_crio,
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -189,11 +136,15 @@ mod tests {
             "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\n  sandbox = 'x'\n [plugins.\"io.containerd.grpc.v1.cri\".cni]\n bin_dir='/b' # here\n conf_dir = '/c/'",
             "version=3\n[plugins.'io.containerd.cri.v1.runtime'.cni]\nbin_dir = ''\nbin_dirs = [\n  '/b', # a\n]\nconf_dir = \"/c\"",
             "[plugins.\"io.containerd.grpc.v1.cri\"]\ncni.bin_dir = \"/b\"\ncni.conf_dir = \"/c\"",
+            "[plugins.\"io.containerd.grpc.v1.cri\"]\n  cni = { bin_dir = \"/b\", conf_dir = '/c/' }",
+            "[plugins]\n\"io.containerd.cri.v1.runtime\" = { x = 1, cni = { bin_dirs = ['/b'], bin_dir = '', conf_dir = '/c' } }",
         ] {
             assert_eq!(told_by("/etc/containerd/config.toml", text), wanted, "{text}");
         }
         let text = "[crio.network]\nnetwork_dir = \"/c\"\nplugin_dirs = [\n\t\"/b\",\n\t\"/b2\",\n]";
         assert_eq!(told_by("/etc/crio/crio.conf", text).1, ["/b", "/b2"]);
+        assert_eq!(told_by("/etc/crio/crio.conf", "[crio.network]\nplugin_dir = '/b'\n").1, ["/b"]);
+        assert_eq!(told_by("/etc/crio/crio.conf", "[crio.runtime]\nx = 1\n").1, [CRIO_PLUGINS], "its own");
         for odd in [
             "",
             "[",
@@ -207,8 +158,28 @@ mod tests {
     }
 
     #[test]
-    fn imports_are_read_of_the_top_alone() {
-        let text = "imports = [\"/etc/containerd/conf.d/*.toml\", '/x#y.toml']\n[a]\nimports = ['/no']\n";
-        assert_eq!(imports(text), ["/etc/containerd/conf.d/*.toml", "/x#y.toml"]);
+    fn what_is_said_and_not_understood_is_told() {
+        for (text, is_clear) in [
+            ("", true),
+            ("# conf_dir and bin_dir are the usual ones\nplugin_dir = ''\n", true),
+            ("[plugins.cri.cni]\nbin_dir = ''\nconf_dir = '/c'", true),
+            ("[plugins.cri.cni]\nbin_dir = 'rel'\nconf_dir = '/c'", false),
+            ("[plugins.cri.cni]\nconf_dir = \"$X/c\"", false),
+            ("[plugins.cri.cni]\nconf_dir = x", false),
+            ("[plugins.cri]\nnetworks = { conf_dir = '/c' }", false),
+        ] {
+            let path = "/etc/containerd/config.toml".to_owned();
+            let facts = Facts { files: vec![(path.clone(), text.into())], ..Facts::default() };
+            let wanted = if is_clear { vec![] } else { vec![path] };
+            assert_eq!(told(&facts, None).unclear, wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn imports_are_read_of_the_top_alone_and_relative_ones_are_beside_the_file() {
+        let text =
+            "imports = [\"/etc/containerd/conf.d/*.toml\", '/x#y.toml', 'conf.d/*.toml']\n[a]\nimports = ['/no']\n";
+        let wanted = ["/etc/containerd/conf.d/*.toml", "/x#y.toml", "/srv/c/conf.d/*.toml"];
+        assert_eq!(imports("/srv/c/config.toml", text), wanted);
     }
 }

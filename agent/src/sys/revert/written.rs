@@ -1,10 +1,12 @@
 //! What does the log know about a path, and how is that written, so that a torn log is told from a whole one?
 //!
-//! Opens no file.
+//! A path of the host is written without its root, so that whoever sees the host's files elsewhere finds it, too. Opens
+//! no file.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Place;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -70,26 +72,50 @@ impl Left {
     }
 }
 
-/// The log with these entries.
-pub(super) fn print(entries: &BTreeMap<PathBuf, Entry>) -> io::Result<Vec<u8>> {
-    let body = serde_json::to_vec(entries)?;
+impl Entry {
+    /// Takes in what another entry says of the same path: an older version has noted it under another name.
+    fn join(&mut self, other: Self) {
+        if self.before == Before::Nothing {
+            self.before = other.before;
+        }
+        let new = other.left.into_iter().filter(|left| !self.left.contains(left)).collect::<Vec<_>>();
+        self.left.extend(new);
+    }
+}
+
+/// The log with these entries, whose paths are as we see them below the host's `root`.
+pub(super) fn print(entries: &BTreeMap<PathBuf, Entry>, root: &Path) -> io::Result<Vec<u8>> {
+    let of_host = |path: &'_ PathBuf| path.strip_prefix(root).unwrap_or(path).to_owned();
+    let entries: BTreeMap<PathBuf, &Entry> = entries.iter().map(|(path, entry)| (of_host(path), entry)).collect();
+    let body = serde_json::to_vec(&entries)?;
     let mut text = format!("{HEAD}{:016x}\n", checksum(&body)).into_bytes();
     text.extend_from_slice(&body);
     Ok(text)
 }
 
-/// The entries of a log.
-pub(super) fn read(text: &[u8]) -> io::Result<BTreeMap<PathBuf, Entry>> {
+/// The entries of a log, their paths as we see them below the host's `root`.
+pub(super) fn read(text: &[u8], root: &Path) -> io::Result<BTreeMap<PathBuf, Entry>> {
     let end = text.iter().position(|&byte| byte == b'\n').ok_or_else(|| torn("the revert log has no first line"))?;
     let (head, body) = text.split_at(end);
     let body = body.get(1..).unwrap_or_default();
     let sum = std::str::from_utf8(head).ok().and_then(|head| head.strip_prefix(HEAD));
     let sum = sum.and_then(|sum| u64::from_str_radix(sum, 16).ok());
-    match sum {
+    let written: BTreeMap<PathBuf, Entry> = match sum {
         None => Err(torn("the revert log is of another version")),
         Some(sum) if sum != checksum(body) => Err(torn("the revert log is damaged: its checksum differs")),
         Some(_) => serde_json::from_slice(body).map_err(|error| torn(&format!("decode the revert log: {error}"))),
+    }?;
+    let mut entries = BTreeMap::new();
+    for (path, entry) in written {
+        // What is outside of the root, and all that older versions wrote, is there as it was seen.
+        match entries.entry(root.join(path)) {
+            Place::Vacant(place) => {
+                place.insert(entry);
+            }
+            Place::Occupied(mut place) => Entry::join(place.get_mut(), entry),
+        }
     }
+    Ok(entries)
 }
 
 /// What says that something of the log cannot be used.

@@ -5,7 +5,8 @@
 
 use std::path::Path;
 
-use super::super::{Drained, InstallError, Kind, Report, Site, remains, take};
+use super::super::take::{self, Heir};
+use super::super::{Drained, InstallError, Kind, Report, Site, is_all_seen, remains};
 use super::{Migration, handing_over, seen};
 use crate::names::ContainerId;
 use crate::ops::takeover;
@@ -24,6 +25,7 @@ pub fn back(migration: &Migration, drained: &Drained) -> Result<Report, InstallE
     let site = &migration.site;
     let mut report = Report::default();
     take::say_drained(drained, &mut report);
+    is_all_seen(site)?;
     let cni_dir = site.cni_dir()?;
     let records = take::open(&cni_dir, site.dry_run)?;
     let own = match (&records, site.dry_run) {
@@ -42,7 +44,7 @@ pub fn back(migration: &Migration, drained: &Drained) -> Result<Report, InstallE
     for record in told_by_results_alone(site, &cni_dir) {
         left.extend(hand_over(site, record, &mut report)?);
     }
-    take::revert(site, &cni_dir, left.is_empty(), &mut report)?;
+    take::revert(site, &cni_dir, (left.is_empty(), Heir::Multus), &mut report)?;
     take::socket(site, &mut report);
     drop(own);
     if left.is_empty() {

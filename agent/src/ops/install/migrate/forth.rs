@@ -8,9 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::super::{InstallError, Kind, Report, Site, is_our_shim, put, shown};
-use super::{Migrated, Migration, seen};
+use super::{Migrated, Migration, said, seen};
 use crate::cni::NetworkConfig;
-use crate::fault::quote;
 use crate::ops::cluster_network;
 use crate::plan::master::{self, Candidate, Rules};
 use crate::plan::migrate::{Form, Seen, Step, forth as decide};
@@ -29,33 +28,13 @@ pub fn forth(migration: &Migration, shim: &Path) -> Result<Migrated, InstallErro
     for doubt in &places.doubts {
         report.note(Kind::Warning, doubt.clone());
     }
-    if let Some(delegates) = site.settings.delegation.bin_dir.as_deref()
-        && delegates != places.bin_dir.path
-    {
-        let (delegates, runtimes) = (quote(delegates), quote(&places.bin_dir.path));
-        report.note(
-            Kind::Left,
-            format!(
-                "binDir {delegates} is where delegates are, and the runtime finds the plugin in {runtimes}: have \
-                 multus-agent install put it there, too, with --cni-bin-dir"
-            ),
-        );
-    }
-    let plugin = match fs::read(shim) {
-        // Whoever only wants to know what would be done has to have no plugin.
-        Err(error) if site.dry_run && error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        read => read.map_err(|error| InstallError::of("read the CNI plugin", shim, error))?,
-    };
-    if !is_our_shim(&plugin) && !site.dry_run {
-        return Err(InstallError::NoShim(shown(shim)));
-    }
+    said::where_delegates_are(report, site, &places.bin_dir.path);
+    let plugin = our_plugin(shim, site)?;
     let cni_dir = site.cni_dir()?;
     let conf_dir = site.ours("find the folder for the conf", &places.conf_dir.path)?;
     let bin_dir = site.ours("find the folder for the plugin", &places.bin_dir.path)?;
-    let open =
-        || RevertLog::open(&cni_dir).map_err(|error| InstallError::of("open the revert log in", &cni_dir, error));
     let mut doing = Doing {
-        log: if site.dry_run { None } else { Some(open()?) },
+        log: site.log(&cni_dir)?,
         configuration: &migration.configuration,
         written: &migration.written,
         target: bin_dir.join(site.settings.generator.plugin.as_str()),
@@ -78,7 +57,7 @@ pub fn forth(migration: &Migration, shim: &Path) -> Result<Migrated, InstallErro
         has_config_file: has_config_file(site),
     };
     for step in decide(&seen) {
-        doing.perform(step, site.settings.generator.plugin.as_str())?;
+        doing.perform(&step, site.settings.generator.plugin.as_str())?;
     }
     migrated.containers = seen::containers(site, &cni_dir);
     migrated.networks = seen::networks(site, &cni_dir);
@@ -90,6 +69,15 @@ pub fn forth(migration: &Migration, shim: &Path) -> Result<Migrated, InstallErro
     say_who_is_attached(&mut migrated);
     say_what_is_next(&mut migrated.report, &migration.written);
     Ok(migrated)
+}
+
+/// Our CNI plugin. Whoever only wants to know what would be done has to have none.
+fn our_plugin(shim: &Path, site: &Site) -> Result<Vec<u8>, InstallError> {
+    let plugin = match fs::read(shim) {
+        Err(error) if site.dry_run && error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        read => read.map_err(|error| InstallError::of("read the CNI plugin", shim, error))?,
+    };
+    if is_our_shim(&plugin) || site.dry_run { Ok(plugin) } else { Err(InstallError::NoShim(shown(shim))) }
 }
 
 /// Is the file that is to be copied for the runtime on this host?
@@ -131,87 +119,16 @@ struct Doing<'a> {
 }
 
 impl Doing<'_> {
-    fn perform(&mut self, step: Step, own: &str) -> Result<(), InstallError> {
-        let conf = self.conf_dir.join(runtime_conf::FILE);
+    fn perform(&mut self, step: &Step, own: &str) -> Result<(), InstallError> {
         match step {
             Step::WriteConfiguration => self.configure(),
-            Step::ConfigurationStands => {
-                self.say(Kind::Already, format!("our configuration is in {} already", shown(self.written)));
-                Ok(())
-            }
-            Step::ConfigurationDiffers => {
-                let file = shown(self.written);
-                self.say(
-                    Kind::Warning,
-                    format!("{file} stays as it is: somebody changed it, or made it; remove it to have it made anew"),
-                );
-                Ok(())
-            }
-            Step::Keep(file) => self.keep(&self.conf_dir.join(&file), own),
-            Step::Shadowed(file) => {
-                let file = shown(&self.conf_dir.join(file));
-                self.say(
-                    Kind::Warning,
-                    format!("{file} of Multus sorts before ours: the runtime takes it until you remove or rename it"),
-                );
-                Ok(())
-            }
+            Step::Keep(file) => self.keep(&self.conf_dir.join(file), own),
             Step::PlacePlugin => put::place(&self.target, &self.plugin, self.log.as_mut(), self.report),
-            Step::WriteConf(text) => self.write_conf(&conf, text.as_bytes(), own),
-            Step::ConfStands => {
-                self.say(Kind::Already, format!("{} is ours already", shown(&conf)));
-                Ok(())
-            }
-            Step::ConfReplaced(file) => {
-                let file = shown(&self.conf_dir.join(file));
-                self.say(Kind::Left, format!("{file} is Multus's and stays until the agent serves and writes its own"));
-                Ok(())
-            }
-            Step::ConfAhead(file) => {
-                let (file, ours) = (shown(&self.conf_dir.join(file)), runtime_conf::FILE);
-                self.say(
-                    Kind::Left,
-                    format!(
-                        "{file} of Multus sorts after {ours}, which would be taken at once: the agent writes it when it \
-                         serves; cordon the node from Multus's end until then"
-                    ),
-                );
-                Ok(())
-            }
-            Step::ConfCopied { file, stands } => {
-                let file = shown(&self.conf_dir.join(file));
-                let (kind, what) = if stands {
-                    (Kind::Already, "is there already as the copy of multusConfigFile, and the runtime goes on with it")
-                } else {
-                    (
-                        Kind::Left,
-                        "is written by the agent when it serves, as the copy of multusConfigFile; cordon the node from \
-                         Multus's end until then",
-                    )
-                };
-                self.say(kind, format!("{file} {what}"));
-                Ok(())
-            }
-            Step::NothingToCopy(source) => {
-                let (source, written) = (quote(&source), shown(self.written));
-                self.say(
-                    Kind::Warning,
-                    format!(
-                        "multusConfigFile {source} is not on this host: it was in Multus's pod; give it to the agent's, or \
-                         take the key out of {written}, and the agent makes a conf itself"
-                    ),
-                );
-                Ok(())
-            }
-            Step::ConfLater => {
-                self.say(
-                    Kind::Left,
-                    format!(
-                        "{} is written by the agent, for the cluster's own network is not known here: once Multus ends, \
-                         pods that start before the agent serves get no further networks; cordon the node meanwhile",
-                        shown(&conf)
-                    ),
-                );
+            Step::WriteConf(text) => self.write_conf(&self.conf_dir.join(runtime_conf::FILE), text.as_bytes(), own),
+            step => {
+                if let Some((kind, text)) = said::of(step, &self.conf_dir, self.written) {
+                    self.say(kind, text);
+                }
                 Ok(())
             }
         }

@@ -5,6 +5,7 @@
 mod back;
 mod forth;
 mod handing_over;
+mod said;
 mod seen;
 
 use std::fs;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use thiserror::Error;
 
-use super::{Places, Preset, Report, Site, Wishes, look};
+use super::{Places, Report, Site, Wishes, look};
 use crate::cni::RawObject;
 use crate::config::{ConfigError, Settings};
 use crate::fault::CniError;
@@ -38,12 +39,8 @@ pub struct Asked {
     pub file: PathBuf,
     /// Where ours is written, if not beside it.
     pub to: Option<PathBuf>,
-    /// A distribution.
-    pub preset: Option<Preset>,
-    /// The folder of the runtime's confs.
-    pub conf_dir: Option<String>,
-    /// The folder of plugins.
-    pub bin_dir: Option<String>,
+    /// What is said about folders.
+    pub wishes: Wishes,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,
 }
@@ -80,8 +77,8 @@ impl Migration {
         let usable = if translation.is_refused() { "{}".to_owned() } else { translation.text() };
         let (settings, _) = Settings::parse(&usable)?;
         let configured = settings.origin.has("cniConfigDir").then(|| settings.generator.cni_config_dir.clone());
-        let conf_dir = asked.conf_dir.clone().or(configured);
-        let wishes = Wishes { preset: asked.preset, conf_dir, bin_dir: asked.bin_dir.clone() };
+        let conf_dir = asked.wishes.conf_dir.clone().or(configured);
+        let wishes = Wishes { conf_dir, ..asked.wishes.clone() };
         let wishes = with_bin_dir(&asked.root, wishes, settings.delegation.bin_dir.as_deref());
         let places = look::found(&asked.root, &wishes);
         let configuration = translation.on_host(&places);
@@ -113,7 +110,7 @@ impl Migration {
             configuration: Some(configuration).filter(|_| !self.translation.is_refused()),
             containers: Vec::new(),
             networks: Vec::new(),
-            report: Report { places: Some(self.places.clone()), steps: Vec::new() },
+            report: Report { places: Some(self.places.clone()), ..Report::default() },
         }
     }
 }

@@ -66,7 +66,7 @@ pub(super) fn containers(site: &Site, cni_dir: &Path) -> Vec<Container> {
 
 /// Is the container's namespace there, as far as we can see?
 pub(super) fn is_alive(site: &Site, record: &Record) -> bool {
-    record.netns.as_ref().is_some_and(|netns| look::may_be(&site.root, netns))
+    record.netns.as_ref().is_some_and(|netns| look::may_be(&site.root, netns, record.netns_id.as_ref()))
 }
 
 fn container(site: &Site, record: &Record) -> Container {

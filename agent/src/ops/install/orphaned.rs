@@ -1,0 +1,54 @@
+//! Which confs of Multus must not come back? Those that we took away, and whose daemon has gone since: the runtime would take
+//! them, and every new pod would wait for a daemon that is not there.
+//!
+//! Changes nothing.
+
+use std::fs;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use super::{Drained, Site};
+use crate::plan::master;
+use crate::sys::revert::{Left, RevertLog};
+use crate::wire;
+
+/// How long somebody who listens at a socket may take to show it.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// The copy of what was at `path`, if that is to stay away. What stands there is nobody's to judge.
+pub(super) fn kept_away(site: &Site, drained: &Drained, log: &RevertLog, path: &Path) -> Option<PathBuf> {
+    let is_path = |(known, _): &(&Path, _)| *known == path;
+    let (_, entry) = log.entries().find(is_path)?;
+    if entry.left != [Left::Nothing] || fs::symlink_metadata(path).is_ok() {
+        return None;
+    }
+    let (kept, bytes) = log.kept(path)?;
+    let folder = master::daemon_socket(&bytes, site.settings.generator.plugin.as_str())?;
+    (!is_served(site, drained, &folder)).then_some(kept)
+}
+
+/// Does a daemon that is not our agent listen in this folder of the host?
+fn is_served(site: &Site, drained: &Drained, folder: &str) -> bool {
+    let Ok(folder) = site.ours("find Multus's socket", folder) else { return false };
+    // In a dry run ours goes on.
+    let has_agent = site.dry_run && *drained == Drained::Yes;
+    let is_ours = has_agent && site.socket_dir().is_ok_and(|ours| ours == folder);
+    !is_ours && is_answered(&folder.join(wire::SOCKET))
+}
+
+/// Does anybody listen there? Also somebody who accepts nobody just now.
+fn is_answered(socket: &Path) -> bool {
+    let (path, (tell, told)) = (socket.to_owned(), mpsc::channel());
+    thread::spawn(move || tell.send(UnixStream::connect(path).map_err(|error| error.kind())));
+    match told.recv_timeout(ANSWER) {
+        Ok(Ok(_)) | Err(_) => true,
+        Ok(Err(kind)) => {
+            use io::ErrorKind::{ConnectionRefused, InvalidInput, NotADirectory, NotFound};
+            !matches!(kind, ConnectionRefused | InvalidInput | NotADirectory | NotFound)
+        }
+    }
+}
