@@ -15,7 +15,7 @@ use crate::config::Settings;
 use crate::fault::quote;
 use crate::ops::install::{self, Drained, Kind, Place, Preset, Report, Site, Step, Wishes};
 use crate::ops::view::API_VERSION;
-use crate::wire;
+use crate::wire::{self, http::Response};
 
 /// Shown with the long help of `install`.
 pub const INSTALL_EXAMPLES: &str = "Examples:
@@ -37,6 +37,8 @@ agent that runs is drained and ends; where something starts it again, stop that 
 
 /// How long an agent may take to drain before it is taken off.
 const DRAIN: Duration = Duration::from_secs(20);
+/// How long somebody at the socket may take to say who it is.
+const LOOK: Duration = Duration::from_secs(2);
 /// What the image has it as.
 const SHIM: &str = "/usr/bin/multus-shim";
 
@@ -125,8 +127,7 @@ fn here(host: &Host) -> Ending {
         Ok(site) => site,
         Err(ending) => return ending,
     };
-    let drained = if host.dry_run { Drained::NoAgent } else { drain_agent(&site) };
-    match install::uninstall(&site, &drained) {
+    match install::uninstall(&site, &drain_agent(&site)) {
         Ok(report) => match print(&report, host, "Uninstallation") {
             Ending::Fine if report.has_warnings() => Ending::Problem,
             ending => ending,
@@ -135,15 +136,26 @@ fn here(host: &Host) -> Ending {
     }
 }
 
-/// Asks an agent that runs to let nobody in any more, and to end.
+/// Asks an agent that runs to let nobody in any more, and to end; in a dry run only whether one runs.
 pub(super) fn drain_agent(site: &Site) -> Drained {
     let socket = match site.socket_dir() {
         Ok(folder) => folder.join(wire::SOCKET),
         Err(error) => return Drained::Failed(error.to_string()),
     };
+    if site.dry_run {
+        let answer = query::exchange(&socket, ("GET", "/v1/version", b""), LOOK);
+        return if answer.is_ok_and(|answer| answer.status == 200) { Drained::Yes } else { Drained::NoAgent };
+    }
     let path = query::with("/v1/drain", &[("for", Some(DRAIN.as_millis().to_string())), ("then", Some("end".into()))]);
-    match query::ask(&socket, "POST", &path, DRAIN + Duration::from_secs(5)) {
-        Ok(_) => Drained::Yes,
+    let answer = query::exchange(&socket, ("POST", &path, b""), DRAIN + Duration::from_secs(5));
+    let refused = |answer: Response| match answer.status {
+        200 => Ok(Drained::Yes),
+        // Somebody else's socket: Multus's daemon knows no such path.
+        404 => Ok(Drained::NoAgent),
+        status => Err(query::refused(&path, status, &answer.body)),
+    };
+    match answer.and_then(refused) {
+        Ok(drained) => drained,
         Err(Ending::Failed(why) | Ending::Usage(why) | Ending::TimedOut(why)) => Drained::Failed(why),
         Err(_) => Drained::NoAgent,
     }

@@ -14,7 +14,7 @@ use super::output::{self, Format, Ink, paint, safe};
 use super::{Ending, Show};
 use crate::fault::quote;
 use crate::ops::install::migrate::{self, Asked, Container, Fate, Form, Key, Migrated, Migration};
-use crate::ops::install::{Drained, Preset, Report};
+use crate::ops::install::{Preset, Report};
 use crate::ops::view::API_VERSION;
 
 /// Shown with the long help.
@@ -105,8 +105,7 @@ pub fn migrate(asked: &Migrate) -> Ending {
 }
 
 fn back(migration: &Migration, asked: &Migrate) -> Ending {
-    let drained = if asked.dry_run { Drained::NoAgent } else { drain_agent(migration.site()) };
-    match migrate::back(migration, &drained) {
+    match migrate::back(migration, &drain_agent(migration.site())) {
         Ok(report) => ended(print_back(&report, asked), warned(&report)),
         Err(error) => Ending::Failed(error.to_string()),
     }
@@ -176,7 +175,7 @@ fn told(migrated: &Migrated, asked: &Migrate) -> String {
     };
     let mut text =
         paint(form, Ink::Strong) + "\n" + &output::table(&["KEY", "HERE", ""], migrated.keys.iter().map(row).collect());
-    if migrated.configuration.is_none() {
+    if migrated.configuration.is_none() && migrated.report.steps.is_empty() {
         return text + "\nnothing is done: correct what is refused\n";
     }
     if !migrated.containers.is_empty() {

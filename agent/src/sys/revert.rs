@@ -5,6 +5,7 @@
 //! know what the files are for. Paths in it are resolved: no link leads elsewhere afterwards.
 
 mod seen;
+pub mod there;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -134,6 +135,11 @@ impl RevertLog {
         if Self::folder(cni_dir).is_dir() { Self::open(cni_dir).map(Some) } else { Ok(None) }
     }
 
+    /// Has anything been noted below `cni_dir`? Else nothing was changed, or all of it is put back.
+    pub fn is_begun(cni_dir: &Path) -> bool {
+        Self::folder(cni_dir).join(NAME).exists()
+    }
+
     /// Every path, with what is known about it.
     pub fn entries(&self) -> impl DoubleEndedIterator<Item = (&Path, &Entry)> {
         self.entries.iter().map(|(path, entry)| (path.as_path(), entry))
@@ -242,6 +248,8 @@ impl RevertLog {
     /// A file of it cannot be removed.
     pub fn close(self) -> io::Result<()> {
         if self.entries.is_empty() {
+            // Before the note of what was there: a log without it would say that nothing was.
+            files::remove(&self.folder.join(NAME))?;
             fs::remove_dir_all(&self.folder)?;
         }
         Ok(())

@@ -4,7 +4,9 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,11 +19,13 @@ use crate::records::{Record, Records, State};
 use crate::spool::{Note, Spool};
 use crate::sys::conf_files;
 use crate::sys::files::{self, Held};
-use crate::sys::revert::{RevertLog, Reverted};
+use crate::sys::revert::{RevertLog, Reverted, there};
 use crate::wire;
 
 /// How long an agent may take to end: longer than its last work.
 const AGENTS_END: Duration = Duration::from_secs(25);
+/// How long somebody who listens at the socket may take to show it.
+const ANSWER: Duration = Duration::from_secs(1);
 /// Folders below `cniDir` that are ours alone.
 const OWN: [&str; 4] = ["records", "networks", "spool", "traces"];
 /// Most pods that a sentence names.
@@ -46,6 +50,7 @@ pub fn uninstall(site: &Site, drained: &Drained) -> Result<Report, InstallError>
     let mut report = Report::default();
     say_drained(drained, &mut report);
     let cni_dir = site.cni_dir()?;
+    let staying = there::noted(&cni_dir).unwrap_or_default();
     let records = Records::open_if_any(&cni_dir).map_err(|error| InstallError::of("open", &cni_dir, error))?;
     let own = match (&records, site.dry_run) {
         (Some(records), false) => Some(own(records, &cni_dir)?),
@@ -65,11 +70,13 @@ pub fn uninstall(site: &Site, drained: &Drained) -> Result<Report, InstallError>
         notes(site, &cni_dir, &mut report);
     }
     revert(site, &cni_dir, left.is_empty(), &mut report)?;
-    socket(site, &mut report);
+    let is_served = socket(site, drained, &staying, &mut report);
     drop(own);
     if left.is_empty() {
-        own_files(site, &cni_dir, &mut report)?;
+        let staying = if is_served { shared(site, &cni_dir) } else { staying };
+        own_files(site, &cni_dir, &staying, &mut report)?;
     } else {
+        close(site, &cni_dir)?;
         say_what_stays(&left, &mut report);
     }
     let did = |kind| report.steps.iter().any(|step| step.kind == kind);
@@ -191,6 +198,11 @@ pub(super) fn notes(site: &Site, cni_dir: &Path, report: &mut Report) {
     }
 }
 
+/// Is nothing of ours below `cni_dir`?
+pub(super) fn is_untouched(cni_dir: &Path) -> bool {
+    !RevertLog::is_begun(cni_dir) && OWN.iter().all(|name| !cni_dir.join(name).exists())
+}
+
 /// The host's files as they were: the runtime's conf first, so that nobody is called who is not there; then the rest.
 pub(super) fn revert(site: &Site, cni_dir: &Path, everything: bool, report: &mut Report) -> Result<(), InstallError> {
     let failed = |error| InstallError::of("open the revert log in", cni_dir, error);
@@ -213,9 +225,6 @@ pub(super) fn revert(site: &Site, cni_dir: &Path, everything: bool, report: &mut
         let plugins = plugins.into_iter().filter(|_| everything);
         for path in confs.chain(plugins).chain(folders) {
             revert_one(&mut log, &path, site.dry_run, report);
-        }
-        if !site.dry_run {
-            log.close().map_err(failed)?;
         }
     }
     // What an agent without a log left, or one whose log is lost.
@@ -260,24 +269,66 @@ fn remove(path: &Path, dry_run: bool, report: &mut Report) {
     }
 }
 
-/// The socket that an agent left which was killed, and its folder.
-pub(super) fn socket(site: &Site, report: &mut Report) {
-    let Ok(folder) = site.socket_dir() else { return };
+/// Ends the revert log, if nothing is left in it.
+pub(super) fn close(site: &Site, cni_dir: &Path) -> Result<(), InstallError> {
+    if site.dry_run {
+        return Ok(());
+    }
+    let log = RevertLog::if_any(cni_dir).and_then(|log| log.map_or(Ok(()), RevertLog::close));
+    log.map_err(|error| InstallError::of("end the revert log in", cni_dir, error))
+}
+
+/// The folders that Multus has as well as we: empty ones go, but those that were there before us.
+pub(super) fn shared(site: &Site, cni_dir: &Path) -> Vec<PathBuf> {
+    let results = cni_dir.join("results");
+    site.socket_dir().into_iter().chain([results, cni_dir.to_owned()]).collect()
+}
+
+/// The socket that an agent left which was killed, and its folder unless it is one of `staying`. The answer: somebody serves
+/// there. It is none of our agents, for these have ended when the records are ours; all that is theirs stays.
+pub(super) fn socket(site: &Site, drained: &Drained, staying: &[PathBuf], report: &mut Report) -> bool {
+    let Ok(folder) = site.socket_dir() else { return false };
     let begins = format!("{}.", wire::SOCKET);
+    // In a dry run ours goes on.
+    let is_ours = site.dry_run && *drained == Drained::Yes;
+    let is_served = !is_ours && is_answered(&folder.join(wire::SOCKET));
     for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        if name == wire::SOCKET || name.to_string_lossy().starts_with(&begins) {
-            remove(&entry.path(), site.dry_run, report);
+        let (name, path) = (entry.file_name(), entry.path());
+        if name == wire::SOCKET && is_served {
+            let text =
+                format!("{} stays: it is served by another than our agent, such as Multus's daemon", shown(&path));
+            report.note(Kind::Left, text);
+        } else if name == wire::SOCKET || name.to_string_lossy().starts_with(&begins) {
+            remove(&path, site.dry_run, report);
         }
     }
-    if !site.dry_run {
+    if !site.dry_run && !staying.contains(&folder) {
         // Others' files keep it.
         let _ = fs::remove_dir(folder);
     }
+    is_served
 }
 
-/// Our own folders, when nobody needs them any more.
-pub(super) fn own_files(site: &Site, cni_dir: &Path, report: &mut Report) -> Result<(), InstallError> {
+/// Does anybody listen there? Also somebody who accepts nobody just now.
+fn is_answered(socket: &Path) -> bool {
+    let (path, (tell, told)) = (socket.to_owned(), mpsc::channel());
+    thread::spawn(move || tell.send(UnixStream::connect(path).map_err(|error| error.kind())));
+    match told.recv_timeout(ANSWER) {
+        Ok(Ok(_)) | Err(_) => true,
+        Ok(Err(kind)) => {
+            use io::ErrorKind::{ConnectionRefused, InvalidInput, NotFound};
+            !matches!(kind, ConnectionRefused | InvalidInput | NotFound)
+        }
+    }
+}
+
+/// Our own folders, when nobody needs them any more; others' that are empty go as well, but for those `staying`.
+pub(super) fn own_files(
+    site: &Site,
+    cni_dir: &Path,
+    staying: &[PathBuf],
+    report: &mut Report,
+) -> Result<(), InstallError> {
     for folder in OWN.map(|name| cni_dir.join(name)) {
         if !folder.is_dir() {
             continue;
@@ -287,9 +338,12 @@ pub(super) fn own_files(site: &Site, cni_dir: &Path, report: &mut Report) -> Res
         }
         report.note(Kind::Done, format!("{} is removed", shown(&folder)));
     }
-    if !site.dry_run {
-        let _ = fs::remove_dir(cni_dir.join("results"));
-        let _ = fs::remove_dir(cni_dir);
+    // What was there before is noted in the log.
+    close(site, cni_dir)?;
+    for folder in [cni_dir.join("results"), cni_dir.to_owned()] {
+        if !site.dry_run && !staying.contains(&folder) {
+            let _ = fs::remove_dir(folder);
+        }
     }
     Ok(())
 }

@@ -77,6 +77,18 @@ pub struct Places {
     pub bin_dir: Place,
     /// What does not fit together, as sentences.
     pub doubts: Vec<String>,
+    /// The folder that a configured one probably is on the host, where that has another name.
+    #[serde(skip)]
+    pub elsewhere: Option<Elsewhere>,
+}
+
+/// Another folder than the one that is configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// The folder, as a path of the host.
+    pub path: String,
+    /// The runtime's own configuration says so; else it is only that networks have their configuration there.
+    pub is_said: bool,
 }
 
 impl Facts {
@@ -123,6 +135,8 @@ pub fn places(facts: &Facts, wishes: &Wishes) -> Places {
         .or_else(|| told.bin_dirs.first().cloned())
         .or_else(|| known(Preset::bin_dir))
         .unwrap_or_else(|| place(Preset::Kubeadm.bin_dir(), usual));
+    let likely = [told.conf_dir.as_ref().map(|told| told.path.as_str()), recognised.map(Preset::conf_dir)];
+    let elsewhere = wishes.conf_dir.as_deref().and_then(|ours| elsewhere(facts, ours, likely));
     let mut doubts = Vec::new();
     if let (Some(preset), Some(seen)) = (wishes.preset, recognised)
         && (preset.conf_dir(), preset.bin_dir()) != (seen.conf_dir(), seen.bin_dir())
@@ -133,7 +147,7 @@ pub fn places(facts: &Facts, wishes: &Wishes) -> Places {
         let (path, because) = (shown(&told.path), &told.because);
         doubts.push(format!("the conf goes to {}, and the runtime reads {path} ({because})", shown(&conf_dir.path)));
     } else if !facts.configured.contains(&conf_dir.path)
-        && let Some(other) = facts.configured.first()
+        && let Some(other) = elsewhere.as_ref().map(|other| &other.path).or(facts.configured.first())
     {
         let (ours, other) = (shown(&conf_dir.path), shown(other));
         doubts.push(format!("no cluster network has a configuration in {ours}, and {other} has some"));
@@ -142,7 +156,21 @@ pub fn places(facts: &Facts, wishes: &Wishes) -> Places {
         let (ours, theirs) = (shown(&bin_dir.path), shown(&first.path));
         doubts.push(format!("the plugin goes to {ours}, and the runtime looks in {theirs} ({})", first.because));
     }
-    Places { recognised, conf_dir, bin_dir, doubts }
+    Places { recognised, conf_dir, bin_dir, doubts, elsewhere }
+}
+
+/// Where the runtime reads instead of `ours`, as far as can be seen: it says so itself, or only there are networks. `likely`:
+/// the folder that it says, and the distribution's.
+fn elsewhere(facts: &Facts, ours: &str, likely: [Option<&str>; 2]) -> Option<Elsewhere> {
+    let bare = |path: &str| path.trim_end_matches('/').to_owned();
+    let is_configured = |path: &str| facts.configured.iter().any(|seen| bare(seen) == bare(path));
+    let is_ours = |path: &str| bare(path) == bare(ours);
+    let [told, known] = likely;
+    if let Some(told) = told.filter(|told| is_ours(told) || is_configured(told) || !is_configured(ours)) {
+        return (!is_ours(told)).then(|| Elsewhere { path: told.to_owned(), is_said: true });
+    }
+    let known = known.filter(|known| is_configured(known)).or(facts.configured.first().map(String::as_str));
+    known.filter(|_| !is_configured(ours)).map(|known| Elsewhere { path: known.to_owned(), is_said: false })
 }
 
 /// A folder as sentences have it: whole.
@@ -289,6 +317,35 @@ mod tests {
         let far = places(&facts(&[], &[], &["/a", "/b"]), &Wishes::default());
         assert_eq!(far.conf_dir.path, "/etc/cni/net.d");
         assert!(far.doubts[0].contains("\"/a\" has some"), "{:?}", far.doubts);
+    }
+
+    #[test]
+    fn a_configured_folder_is_another_one_where_the_runtime_or_the_networks_say_so() {
+        let text = toml(CNI_V2, K3S_CONF, "/var/lib/rancher/k3s/data/cni");
+        let (silent, says) = (&[][..], &[(K3S, text.as_str())][..]);
+        let k3s = "/var/lib/rancher/k3s";
+        let table: [(&str, &[(&str, &str)], &[&str], Option<&str>); 9] = [
+            ("/etc/cni/net.d", says, &[K3S_CONF], Some(K3S_CONF)),
+            ("/etc/cni/net.d", silent, &["/a", K3S_CONF], Some(K3S_CONF)),
+            ("/etc/cni/net.d", silent, &["/a", "/b"], Some("/a")),
+            // What podman left there is no network of the cluster.
+            ("/etc/cni/net.d", says, &["/etc/cni/net.d", K3S_CONF], Some(K3S_CONF)),
+            ("/etc/cni/net.d", silent, &["/etc/cni/net.d", K3S_CONF], None),
+            ("/etc/cni/net.d", says, &["/etc/cni/net.d"], None),
+            ("/etc/cni/net.d", silent, &[], None),
+            (K3S_CONF, says, &["/etc/cni/net.d"], None),
+            (K3S_CONF, says, &[K3S_CONF, "/etc/cni/net.d"], None),
+        ];
+        for (ours, files, configured, wanted) in table {
+            for ours in [ours.to_owned(), format!("{ours}/")] {
+                let wishes = Wishes { conf_dir: Some(ours.clone()), ..Wishes::default() };
+                let found = places(&facts(&[k3s], files, configured), &wishes);
+                let path = found.elsewhere.as_ref().map(|other| other.path.as_str());
+                assert_eq!(path, wanted, "{ours} {configured:?}");
+                assert!(found.elsewhere.is_none_or(|other| other.is_said != files.is_empty()));
+            }
+        }
+        assert_eq!(places(&facts(&[k3s], silent, &["/a", "/b"]), &Wishes::default()).elsewhere, None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //!
 //! Reads nothing, and does nothing.
 
+mod folders;
 pub mod keys;
 
 use crate::cni::NetworkConfig;

@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::super::{InstallError, Kind, Report, Site, is_our_shim, put, shown};
+use super::super::{InstallError, Kind, Report, Site, is_our_shim, put, shown, take};
 use super::{Migrated, Migration, seen};
 use crate::cni::NetworkConfig;
 use crate::ops::cluster_network;
@@ -15,7 +15,7 @@ use crate::plan::master::{self, Candidate, Rules};
 use crate::plan::migrate::{Form, Seen, Step, forth as decide};
 use crate::plan::runtime_conf;
 use crate::sys::files;
-use crate::sys::revert::{Left, RevertLog, checksum};
+use crate::sys::revert::{Left, RevertLog, checksum, there};
 
 /// Changes the node over as far as that goes beside a Multus that runs. `shim` is our CNI plugin.
 ///
@@ -28,6 +28,14 @@ pub fn forth(migration: &Migration, shim: &Path) -> Result<Migrated, InstallErro
     for doubt in &places.doubts {
         report.note(Kind::Warning, doubt.clone());
     }
+    if let Some(folder) = &places.elsewhere {
+        let (named, folder) = (shown(Path::new(&places.conf_dir.path)), shown(Path::new(&folder.path)));
+        let text = format!(
+            "nothing is done: Multus's pod sees this folder under another name ({named}); say --cni-conf-dir {folder}"
+        );
+        report.note(Kind::Warning, text);
+        return Ok(migrated);
+    }
     let plugin = match fs::read(shim) {
         // Whoever only wants to know what would be done has to have no plugin.
         Err(error) if site.dry_run && error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -39,6 +47,10 @@ pub fn forth(migration: &Migration, shim: &Path) -> Result<Migrated, InstallErro
     let cni_dir = site.cni_dir()?;
     let conf_dir = site.ours("find the folder for the conf", &places.conf_dir.path)?;
     let bin_dir = site.ours("find the folder for the plugin", &places.bin_dir.path)?;
+    let failed = |error| InstallError::of("note what is there in", &cni_dir, error);
+    if !site.dry_run {
+        there::note(&cni_dir, &take::shared(site, &cni_dir)).map_err(failed)?;
+    }
     let open =
         || RevertLog::open(&cni_dir).map_err(|error| InstallError::of("open the revert log in", &cni_dir, error));
     let mut doing = Doing {

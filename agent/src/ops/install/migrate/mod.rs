@@ -76,17 +76,27 @@ impl Migration {
     /// # Errors
     /// The text is no configuration. Keys that are refused are told by [`Translation::is_refused`], and nothing is done then.
     pub fn of(asked: &Asked, text: &str) -> Result<Self, UnusableError> {
-        let translation = translate(text)?;
+        let mut translation = translate(text)?;
         let usable = if translation.is_refused() { "{}".to_owned() } else { translation.text() };
         let (settings, _) = Settings::parse(&usable)?;
         let configured = settings.origin.has("cniConfigDir").then(|| settings.generator.cni_config_dir.clone());
-        let wishes = Wishes {
+        let said = |path: &Option<String>| path.as_deref().map(|path| of_host(&asked.root, path));
+        let mut wishes = Wishes {
             preset: asked.preset,
-            conf_dir: asked.conf_dir.clone().or(configured),
-            bin_dir: asked.bin_dir.clone().or_else(|| settings.delegation.bin_dir.clone()),
+            conf_dir: said(&asked.conf_dir).or(configured),
+            bin_dir: said(&asked.bin_dir).or_else(|| settings.delegation.bin_dir.clone()),
         };
-        let places = look::found(&asked.root, &wishes);
-        let configuration = translation.on_host(&places);
+        let mut places = look::found(&asked.root, &wishes);
+        // Who has a folder of its own for the master need have none in the runtime's.
+        let has_other = settings.generator.autoconfig_dir != settings.generator.cni_config_dir;
+        places.elsewhere = places.elsewhere.filter(|other| asked.conf_dir.is_none() && (other.is_said || !has_other));
+        if asked.preset.is_some() && places.elsewhere.is_some() {
+            // The file names it as Multus's pod sees it: what the operator says of the host goes before.
+            wishes.conf_dir = None;
+            places = look::found(&asked.root, &wishes);
+        }
+        translation.settle(&places, asked.bin_dir.is_some());
+        let configuration = translation.text();
         let settings = if translation.is_refused() { settings } else { Settings::parse(&configuration)?.0 };
         let mut site = Site {
             root: asked.root.clone(),
@@ -106,17 +116,30 @@ impl Migration {
         &self.site
     }
 
+    /// Is the folder that the file names probably none of the host's?
+    fn is_in_doubt(&self) -> bool {
+        self.places.elsewhere.is_some()
+    }
+
     /// What a file says, where none of it is done.
     pub fn told(&self) -> Migrated {
         let configuration = serde_json::from_str(&self.configuration).unwrap_or_default();
         Migrated {
             from: self.translation.form,
             keys: self.translation.keys.clone(),
-            configuration: Some(configuration).filter(|_| !self.translation.is_refused()),
+            configuration: Some(configuration).filter(|_| !self.translation.is_refused() && !self.is_in_doubt()),
             containers: Vec::new(),
             networks: Vec::new(),
             report: Report { places: Some(self.places.clone()), steps: Vec::new() },
         }
+    }
+}
+
+/// A folder as the host has it, also where it was named by where we see it.
+fn of_host(root: &Path, path: &str) -> String {
+    match Path::new(path).strip_prefix(root) {
+        Ok(below) if root != Path::new("/") => Path::new("/").join(below).to_string_lossy().into_owned(),
+        _ => path.to_owned(),
     }
 }
 
@@ -139,7 +162,7 @@ pub struct Migrated {
     pub from: Form,
     /// Its keys.
     pub keys: Vec<Key>,
-    /// Our configuration; none where keys are refused.
+    /// Our configuration; none where keys are refused, or the runtime's folder is in doubt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub configuration: Option<RawObject>,
     /// The containers that are attached on this node.
