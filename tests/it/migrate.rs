@@ -1,6 +1,9 @@
 //! From Multus and back: a node's files and pods as Multus left them, taken over and given back with no interface touched.
 
+mod cluster;
+mod folders;
 mod hosts;
+mod served;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

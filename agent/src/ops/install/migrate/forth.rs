@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::super::{InstallError, Kind, Report, Site, is_our_shim, put, shown, take};
-use super::{Migrated, Migration, seen};
+use super::{Migrated, Migration, networks, seen};
 use crate::cni::NetworkConfig;
 use crate::ops::cluster_network;
 use crate::plan::master::{self, Candidate, Rules};
@@ -79,13 +79,13 @@ pub fn forth(migration: &Migration, shim: &Path) -> Result<Migrated, InstallErro
         doing.perform(step, site.settings.generator.plugin.as_str())?;
     }
     migrated.containers = seen::containers(site, &cni_dir);
-    migrated.networks = seen::networks(site, &cni_dir);
     if migration.translation.form == Form::Generated {
         let text =
             "Multus's daemon-config.json may say more than what it wrote for the runtime: name that, if there is one";
         migrated.report.note(Kind::Left, text);
     }
     say_who_is_attached(&mut migrated);
+    migrated.networks = networks::look(site, &cni_dir, &mut migrated.report);
     say_what_is_next(&mut migrated.report, &migration.written);
     Ok(migrated)
 }
@@ -256,12 +256,6 @@ fn say_who_is_attached(migrated: &mut Migrated) {
             "containers that are gone and were never detached: {gone}; the agent shows them, GC frees what they hold"
         );
         migrated.report.note(Kind::Left, text);
-    }
-    for network in &migrated.networks {
-        if let Some(why) = &network.refused {
-            let text = format!("network {} cannot be used: {why}", network.network);
-            migrated.report.note(Kind::Warning, text);
-        }
     }
 }
 

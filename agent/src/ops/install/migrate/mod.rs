@@ -5,6 +5,7 @@
 mod back;
 mod forth;
 mod handing_over;
+mod networks;
 mod seen;
 
 use std::fs;
@@ -22,7 +23,8 @@ use crate::plan::migrate::{Translation, translate};
 pub use crate::plan::migrate::{Fate, Form, Key};
 pub use back::back;
 pub use forth::forth;
-pub use seen::{Container, Interface, Judged};
+pub use networks::Judged;
+pub use seen::{Container, Interface};
 
 /// Our configuration's file, beside the one it was made of.
 const FILE: &str = "multus-ebpf.json";
@@ -167,7 +169,7 @@ pub struct Migrated {
     pub configuration: Option<RawObject>,
     /// The containers that are attached on this node.
     pub containers: Vec<Container>,
-    /// The networks that are known on this node.
+    /// The networks that pods of this node may ask for.
     pub networks: Vec<Judged>,
     /// What was done, in order.
     #[serde(flatten)]
