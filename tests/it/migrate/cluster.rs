@@ -39,11 +39,8 @@ fn networks_of_the_cluster_are_listed_once_and_judged_as_lint_does() {
     for (name, config) in [("lan", LAN), ("half", "{"), ("again", r#"{"type":"multus"}"#), ("here", ""), ("lost", "")] {
         api.put_network("shop", name, config);
     }
-    tree.file(
-        "/etc/cni/multus/net.d/here.conf",
-        &LAN.replace('{', r#"{"name":"here","#).replacen(r#"{"name":"here","type":"dhcp"}"#, r#"{"type":"dhcp"}"#, 1),
-        0o644,
-    );
+    let here = LAN.replacen('{', r#"{"name":"here","#, 1);
+    tree.file("/etc/cni/multus/net.d/here.conf", &here, 0o644);
     tree.file("/etc/cni/multus/net.d/torn.conf", "{", 0o644);
     let done = document_of(&migrate(&tree, FILE, &["-o", "json"]), 1);
     let said = sentences(&done);
@@ -92,7 +89,7 @@ fn where_nobody_can_look_at_the_networks_it_is_said_and_no_secret_with_it() {
         assert!(!out.contains("canary") && !out.contains("lab-token"), "{name}: {out}");
     }
     let config = json!({"datapath": {"bpffs": "/nowhere/multus"}, "cniConfigDir": "/host/etc/cni/net.d"});
-    tree.file("/srv/other.json", &config.to_string(), 0o644);
-    let said = sentences(&document(&migrate(&tree, "/srv/other.json", &["--dry-run", "-o", "json"])));
+    tree.file("/srv/other/daemon-config.json", &config.to_string(), 0o644);
+    let said = sentences(&document(&migrate(&tree, "/srv/other/daemon-config.json", &["--dry-run", "-o", "json"])));
     assert!(said.contains(BY_HAND) && said.contains("names no kubeconfig"), "{said}");
 }

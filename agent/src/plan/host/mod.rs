@@ -322,30 +322,31 @@ mod tests {
     #[test]
     fn a_configured_folder_is_another_one_where_the_runtime_or_the_networks_say_so() {
         let text = toml(CNI_V2, K3S_CONF, "/var/lib/rancher/k3s/data/cni");
-        let (silent, says) = (&[][..], &[(K3S, text.as_str())][..]);
+        let says: &[(&str, &str)] = &[(K3S, &text)];
         let k3s = "/var/lib/rancher/k3s";
-        let table: [(&str, &[(&str, &str)], &[&str], Option<&str>); 9] = [
-            ("/etc/cni/net.d", says, &[K3S_CONF], Some(K3S_CONF)),
-            ("/etc/cni/net.d", silent, &["/a", K3S_CONF], Some(K3S_CONF)),
-            ("/etc/cni/net.d", silent, &["/a", "/b"], Some("/a")),
+        // What the file says, whether the runtime says something, where networks are, and where it is then.
+        let table: [(&str, bool, &[&str], Option<&str>); 9] = [
+            ("/etc/cni/net.d", true, &[K3S_CONF], Some(K3S_CONF)),
+            ("/etc/cni/net.d", false, &["/a", K3S_CONF], Some(K3S_CONF)),
+            ("/etc/cni/net.d", false, &["/a", "/b"], Some("/a")),
             // What podman left there is no network of the cluster.
-            ("/etc/cni/net.d", says, &["/etc/cni/net.d", K3S_CONF], Some(K3S_CONF)),
-            ("/etc/cni/net.d", silent, &["/etc/cni/net.d", K3S_CONF], None),
-            ("/etc/cni/net.d", says, &["/etc/cni/net.d"], None),
-            ("/etc/cni/net.d", silent, &[], None),
-            (K3S_CONF, says, &["/etc/cni/net.d"], None),
-            (K3S_CONF, says, &[K3S_CONF, "/etc/cni/net.d"], None),
+            ("/etc/cni/net.d", true, &["/etc/cni/net.d", K3S_CONF], Some(K3S_CONF)),
+            ("/etc/cni/net.d", false, &["/etc/cni/net.d", K3S_CONF], None),
+            ("/etc/cni/net.d", true, &["/etc/cni/net.d"], None),
+            ("/etc/cni/net.d", false, &[], None),
+            (K3S_CONF, true, &["/etc/cni/net.d"], None),
+            (K3S_CONF, true, &[K3S_CONF, "/etc/cni/net.d"], None),
         ];
-        for (ours, files, configured, wanted) in table {
+        for (ours, is_said, configured, wanted) in table {
             for ours in [ours.to_owned(), format!("{ours}/")] {
                 let wishes = Wishes { conf_dir: Some(ours.clone()), ..Wishes::default() };
-                let found = places(&facts(&[k3s], files, configured), &wishes);
+                let found = places(&facts(&[k3s], if is_said { says } else { &[] }, configured), &wishes);
                 let path = found.elsewhere.as_ref().map(|other| other.path.as_str());
                 assert_eq!(path, wanted, "{ours} {configured:?}");
-                assert!(found.elsewhere.is_none_or(|other| other.is_said != files.is_empty()));
+                assert!(found.elsewhere.is_none_or(|other| other.is_said == is_said));
             }
         }
-        assert_eq!(places(&facts(&[k3s], silent, &["/a", "/b"]), &Wishes::default()).elsewhere, None);
+        assert_eq!(places(&facts(&[k3s], &[], &["/a", "/b"]), &Wishes::default()).elsewhere, None);
     }
 
     #[test]
