@@ -25,6 +25,7 @@ fn main() {
         "multus-ebpf-common/src",
         "multus-ebpf-common/Cargo.toml",
         "xtask/src/ebpf.rs",
+        "xtask/src/ebpf",
     ] {
         println!("cargo::rerun-if-changed={}", root.join(part).display());
     }

@@ -3,10 +3,10 @@
 //! Which families there are says [`catalogue`]. Label values from outside are bounded here: nobody can mint series.
 
 pub mod catalogue;
+mod labels;
 
 use std::sync::Mutex;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -14,102 +14,16 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
 pub use catalogue::{CATALOGUE, Described, Group, Kind, Label};
+pub use labels::{
+    ApiLabels, ApiTimeLabels, DelegateLabels, OutcomeLabels, PoolLabels, RepairLabels, RequestLabels, ServerLabels,
+    ShimLabels, StageLabels,
+};
 
 use crate::fault::code;
 use catalogue as all;
 
 /// A histogram per set of labels.
 pub type Times<L> = Family<L, Histogram, fn() -> Histogram>;
-
-/// `multus_cni_*` labels.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct RequestLabels {
-    /// The verb, upper case.
-    pub verb: &'static str,
-    /// The CNI error code; 0 on success.
-    pub code: u32,
-}
-
-/// `multus_cni_stage_duration_seconds` labels.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct StageLabels {
-    /// The verb, upper case.
-    pub verb: &'static str,
-    /// The stage.
-    pub stage: &'static str,
-}
-
-/// `multus_delegate_*` labels.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct DelegateLabels {
-    /// The plugin's type; `other` beyond the first 64 that were seen.
-    pub r#type: String,
-    /// The verb it was called with.
-    pub verb: &'static str,
-    /// Who ran it: `shim` or `host`.
-    pub runner: &'static str,
-}
-
-/// `multus_server_request_total` labels, as upstream has them.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ServerLabels {
-    /// The path, `NotFound` for others.
-    pub handler: &'static str,
-    /// The HTTP status.
-    pub code: u16,
-    /// The HTTP method.
-    pub method: &'static str,
-}
-
-/// `multus_datapath_repairs_total` labels.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct RepairLabels {
-    /// `parent` or `pod`.
-    pub object: &'static str,
-    /// What somebody did to it.
-    pub reason: &'static str,
-}
-
-/// `multus_admission_*` labels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct PoolLabels {
-    /// `attach` or `other`.
-    pub pool: &'static str,
-}
-
-/// Labels of what can end in several ways.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct OutcomeLabels {
-    /// How it ended.
-    pub outcome: &'static str,
-}
-
-/// `multus_api_requests_total` labels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ApiLabels {
-    /// What was asked.
-    pub verb: &'static str,
-    /// Of which resource.
-    pub resource: &'static str,
-    /// The HTTP status; 0 without an answer.
-    pub code: u16,
-}
-
-/// `multus_api_request_duration_seconds` labels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ApiTimeLabels {
-    /// What was asked.
-    pub verb: &'static str,
-    /// Of which resource.
-    pub resource: &'static str,
-}
-
-/// `multus_shim_requests_total` labels.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ShimLabels {
-    /// What the plugin calls itself; `other` beyond the first 8 that were seen.
-    pub version: String,
-}
 
 /// What is put right, or followed, on what; every pair exists at 0.
 const REPAIRS: [(&str, &[&str]); 2] = [

@@ -206,6 +206,19 @@ impl fmt::Display for NetnsPath {
     }
 }
 
+/// Which network namespace a path leads to: the numbers of its file on nsfs (namespaces(7), "The /proc/pid/ns/ directory").
+/// Two of the same machine since the same boot are the same namespace, or the older one is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NetnsId(String);
+
+impl NetnsId {
+    /// That of a file, by its device and inode.
+    pub fn of(device: u64, inode: u64) -> Self {
+        Self(format!("{device}:{inode}"))
+    }
+}
+
 /// Which NetworkAttachmentDefinition: `namespace/name`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NadRef {

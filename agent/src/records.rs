@@ -9,6 +9,7 @@
 //! `reflect` and `parent`, which are replaced as a whole. A release that has to say something in another way writes the
 //! next number, but not before the release before it reads that number.
 
+mod netns;
 mod record;
 mod rest;
 pub mod results;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use crate::fault::quote;
 use crate::names::ContainerId;
-use crate::sys::files::{Held, hold, hold_together, private_folder, replace, replace_through, thin_out};
+use crate::sys::files::{Held, hold, hold_together, private_folder, replace, replace_through, thin_out, trade_through};
 pub use record::{Attachment, Delegate, Link, Origin, Parent, Record, Reflect, Stage, State};
 pub use rest::Rest;
 use results::Results;
@@ -90,10 +91,12 @@ impl Records {
 
     /// Replaces the record on disk: a temporary file beside it, then a rename.
     pub fn save(&self, record: &Record) -> io::Result<()> {
-        let body = rest::print(record)?;
-        let mut text = format!("{HEAD}{NUMBER} {:016x}\n", checksum(&body)).into_bytes();
-        text.extend_from_slice(&body);
-        replace_through(&self.path(&record.container), &text, self.beside)
+        replace_through(&self.path(&record.container), &print(record)?, self.beside)
+    }
+
+    /// The same for a step of an ADD, at whose end the record is flushed: no step waits for the disk.
+    pub fn advance(&self, record: &Record) -> io::Result<()> {
+        trade_through(&self.path(&record.container), &print(record)?, self.beside)
     }
 
     /// Flushes the record and its folder to stable storage.
@@ -245,6 +248,13 @@ fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
+fn print(record: &Record) -> io::Result<Vec<u8>> {
+    let body = rest::print(record)?;
+    let mut text = format!("{HEAD}{NUMBER} {:016x}\n", checksum(&body)).into_bytes();
+    text.extend_from_slice(&body);
+    Ok(text)
+}
+
 fn read(file: File) -> io::Result<Record> {
     let mut text = Vec::new();
     file.take(MOST_BYTES).read_to_end(&mut text)?;
@@ -287,6 +297,12 @@ mod tests {
         records.save(&saved).unwrap();
         assert_eq!(records.load(&saved.container).unwrap(), Some(saved.clone()));
         assert_eq!(records.all().unwrap(), (vec![saved.clone()], Vec::new()));
+        let further = Record { since: 8, ..saved.clone() };
+        records.advance(&further).unwrap();
+        assert_eq!(records.all().unwrap(), (vec![further], Vec::new()));
+        let alone: Vec<_> =
+            fs::read_dir(folder.join("records")).unwrap().flatten().map(|file| file.file_name()).collect();
+        assert_eq!(alone, ["a.record"], "nothing stays beside it");
         records.persist(&saved.container).unwrap();
         records.remove(&saved.container).unwrap();
         records.remove(&saved.container).unwrap();

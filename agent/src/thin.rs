@@ -24,7 +24,7 @@ use crate::ops::ledger::Ledger;
 use crate::ops::runner::HostRunner;
 use crate::records::Records;
 use crate::spool::{Note, Spool};
-use crate::sys::files::{Held, private_folder};
+use crate::sys::files::{Held, netns_id, private_folder};
 use crate::wire::{Call, MOST_STDIN, PROTOCOL, Step};
 
 /// How long the pod's network-status may still take after the answer is printed; nobody comes after us to write it.
@@ -172,7 +172,16 @@ async fn perform(
     let timeout_ms = u64::try_from(settings.request_timeout.as_millis()).unwrap_or(u64::MAX);
     let context = Arc::new(daemon::context(settings, &cni_dir, ledger, cluster.clone(), (None, None)));
     let env = environment.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-    let call = Call { protocol: PROTOCOL, oldest: None, shim: "thin".into(), env, config, timeout_ms, again: false };
+    let call = Call {
+        protocol: PROTOCOL,
+        oldest: None,
+        shim: "thin".into(),
+        env,
+        config,
+        timeout_ms,
+        again: false,
+        netns_id: request.netns.as_ref().and_then(|netns| netns_id(netns.as_path())),
+    };
     Ok((ops::answer(&context, call, &mut HostRunner::here(folders)).await, Some(cluster)))
 }
 

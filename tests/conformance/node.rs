@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use lab::apiserver::{ApiServer, EVENTS, PODS};
 use lab::pod::NETWORK_STATUS;
 use lab::runtime::ANNOTATIONS;
-use lab::{Answer, Call, Lab, Pod, Runtime, http, place, plugins, process, wait_for, wait_until};
+use lab::{Answer, Call, Lab, Pod, Runtime, http, original, place, plugins, wait_for, wait_until};
 use serde_json::{Value, json};
 
 use crate::clause::skip;
@@ -149,30 +148,11 @@ fn settings(lab: &Lab, api: &ApiServer) -> Value {
         }
         // Its daemon takes a kubeconfig only together with a certificate of its own, which it finds there.
         Flavour::Multus => {
-            let folder = certificate(lab);
-            config["perNodeCertificate"] =
-                json!({"enabled": true, "bootstrapKubeconfig": kubeconfig, "certDir": folder, "certDuration": "720h"});
+            config["perNodeCertificate"] = original::certificate(&lab.dir.join("certificate"), &kubeconfig)
+                .unwrap_or_else(|| skip("openssl makes no certificate for a daemon of this flavour"));
         }
     }
     config
-}
-
-/// A self-signed certificate that is good for years, so that nobody is asked for another.
-fn certificate(lab: &Lab) -> PathBuf {
-    let folder = lab.dir.join("certificate");
-    fs::create_dir_all(&folder).expect("make a folder");
-    let file = folder.join("multus-client-current.pem");
-    let mut command = Command::new("openssl");
-    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
-    command.args(["-days", "3650", "-subj", "/O=system:multus/CN=system:multus:lab-node"]);
-    command.arg("-keyout").arg(folder.join("key.pem")).arg("-out").arg(folder.join("cert.pem"));
-    let done = process::run(&mut command, b"", Duration::from_secs(20));
-    if !done.success() {
-        skip("openssl makes no certificate for a daemon of this flavour");
-    }
-    let both = ["cert.pem", "key.pem"].map(|part| fs::read_to_string(folder.join(part)).expect("read what was made"));
-    fs::write(&file, both.concat()).expect("write the certificate");
-    folder
 }
 
 /// The file the daemon generated for runtimes, and its content.

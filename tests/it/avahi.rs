@@ -7,9 +7,10 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use lab::avahi::{Resolver, Service};
+use lab::sys::sockets;
 use lab::udp::FAMILIES;
 use lab::world::Builder;
-use lab::{Family, Netns, Protocol, World, sys, wait_until};
+use lab::{Family, Netns, Protocol, World, wait_until};
 use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -98,19 +99,19 @@ fn ask(netns: &Netns, ifname: &str, family: Family, port: u16, unicast: bool) ->
 /// A socket that is in no group: what it hears was sent to it alone.
 fn asker(ifindex: u32, family: Family, port: u16) -> io::Result<UdpSocket> {
     let domain = if family == Family::V4 { libc::AF_INET } else { libc::AF_INET6 };
-    let socket: OwnedFd = sys::socket(domain, libc::SOCK_DGRAM, 0)?;
-    sys::set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1i32)?;
+    let socket: OwnedFd = sockets::socket(domain, libc::SOCK_DGRAM, 0)?;
+    sockets::set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1i32)?;
     let any: IpAddr = match family {
         Family::V4 => {
-            sys::multicast_if_v4(&socket, ifindex)?;
+            sockets::multicast_if_v4(&socket, ifindex)?;
             [0, 0, 0, 0].into()
         }
         Family::V6 => {
-            sys::set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF, ifindex.cast_signed())?;
+            sockets::set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF, ifindex.cast_signed())?;
             [0; 16].into()
         }
     };
-    sys::bind_inet(&socket, SocketAddr::new(any, port))?;
+    sockets::bind_inet(&socket, SocketAddr::new(any, port))?;
     Ok(UdpSocket::from(socket))
 }
 

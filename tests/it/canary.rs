@@ -1,7 +1,7 @@
 //! Canaries: secrets planted wherever one may be put, which must be told to nobody but the plugin they are for.
 //!
 //! The plugin here is the worst there is: whenever it fails it says everything that it was given, in each of the ways in
-//! which a plugin can say something.
+//! which a plugin can say something; and when it succeeds, its result may be of what it was given, and none.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -38,6 +38,18 @@ const NEEDED: [&str; 4] = ["records", "networks", "results", "spool"];
 const PAGE: &str = "127.0.0.1:9798";
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// What a plugin may print that is no result, of `value`: what is wrong with it is said, and that quotes it.
+fn no_results(value: &str) -> Vec<String> {
+    let all = [
+        json!({"cniVersion": "1.0.0", "ips": [{"address": value}]}).to_string(),
+        // Sentences cut what they quote, and the half of a secret is one, too.
+        json!({"cniVersion": "1.0.0", "routes": [{"dst": "x".repeat(50) + value}]}).to_string(),
+        json!({"cniVersion": "1.0.0", "interfaces": {"a": value}}).to_string(),
+        format!("no result: {value}"),
+    ];
+    all.to_vec()
+}
+
 fn config() -> Value {
     json!({
         "cniVersion": "1.1.0", "name": "told", "type": "teller",
@@ -58,6 +70,7 @@ if [ -e "$0.fails.$CNI_COMMAND" ]; then
     [ -e "$0.garbage" ] && printf '%s' "$conf" | sed 's/&/\\u0026/g'
     exit 1
 fi
+[ "$CNI_COMMAND" = ADD ] && [ -e "$0.says" ] && cat "$0.says" && exit 0
 [ "$CNI_COMMAND" = ADD ] && printf '{"cniVersion": "1.0.0", "interfaces": [{"name": "%s", "sandbox": "%s"}]}' "$CNI_IFNAME" "$CNI_NETNS"
 exit 0
 "#;
@@ -219,6 +232,17 @@ fn no_canary_is_told_to_anybody_but_its_plugin() {
         planted.mark("fails.ADD", false);
         planted.call("DEL", Some(&lost)).expect_ok();
     }
+    let says = planted.world().lab.bin_dir.join("teller.says");
+    for (at, canary) in GIVEN.iter().enumerate() {
+        // Each value once, and one in all the ways.
+        for text in no_results(canary).iter().take(if at == GIVEN.len() - 1 { usize::MAX } else { 1 }) {
+            fs::write(&says, text).expect("have it say something");
+            let answer = planted.call("ADD", Some(&lost));
+            let said = format!("{}", answer.error());
+            assert!(said.contains("result of plugin") && !said.contains("canary"), "{text}: {said}");
+        }
+    }
+    fs::remove_file(&says).expect("have it say what it should");
     planted.mark("object", true);
     for verb in ["CHECK", "STATUS", "GC", "DEL"] {
         planted.mark(&format!("fails.{verb}"), true);

@@ -1,8 +1,10 @@
 //! DEL in every condition: whatever is missing, it succeeds and leaves nothing.
 
 use lab::world::Builder;
-use lab::{NodeState, Pod, World, plugins, wait_until};
+use lab::{NodeState, Pod, World, plugins, process, wait_until};
+use multus_agent::records::Records;
 use serde_json::json;
+use std::process::Command;
 use std::time::Duration;
 
 /// One attached pod and what the node looked like before it.
@@ -191,4 +193,85 @@ fn a_del_that_gets_no_turn_is_put_off_and_done() {
     let done = || plugins::verbs(&plugins::journal(&world.lab, "slow")).contains(&"DEL");
     assert!(wait_until(Duration::from_secs(25), done), "the DEL was forgotten");
     baseline.assert_restored(&world.lab, &[], "a DEL that was put off");
+}
+
+/// Another pod's namespace under the path of `pod`'s, which lives on elsewhere, as when a process's number is used again.
+struct Swapped<'a>(&'a Pod);
+
+impl<'a> Swapped<'a> {
+    fn new(pod: &'a Pod, stranger: &Pod) -> Self {
+        process::tool(Command::new("mount").arg("--bind").args([stranger.netns.path(), pod.netns.path()]));
+        Self(pod)
+    }
+}
+
+impl Drop for Swapped<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.netns.path()).output();
+    }
+}
+
+#[test]
+fn a_namespace_that_is_another_pods_by_now_is_left_alone() {
+    needs_programs!();
+    let mut world = World::new("del-another");
+    let stranger = world.attached("stranger", "lan");
+    let baseline = world.baseline();
+    let links = stranger.netns.ip_json("-details address show");
+    let is_untouched = |when: &str| assert_eq!(stranger.netns.ip_json("-details address show"), links, "{when}");
+    let del = |world: &World, pod: &Pod, netns: &str| {
+        world.runtime.call("DEL", Some(pod)).var("CNI_NETNS", netns).run(&world.lab.node).expect_ok();
+    };
+    // The runtime names it, or none, which says that the agent is to know; and both without an agent.
+    for (name, names_it, has_agent) in
+        [("named", true, true), ("unnamed", false, true), ("alone", true, false), ("unnamed-alone", false, false)]
+    {
+        let pod = world.attached(name, "lan");
+        let path = pod.netns.path().display().to_string();
+        if !has_agent {
+            world.agent.kill9();
+        }
+        {
+            let _swapped = Swapped::new(&pod, &stranger);
+            if has_agent {
+                let refused = world.check(&pod).expect_error(8);
+                assert!(refused.contains("another namespace"), "{refused}");
+            }
+            del(&world, &pod, if names_it { &path } else { "" });
+        }
+        is_untouched(name);
+        pod.netns.remove();
+        if !has_agent {
+            world.agent.start_again(&world.lab);
+        }
+        world.check(&stranger).expect_ok();
+        baseline.assert_restored(&world.lab, &[], name);
+    }
+    world.del(&stranger).expect_ok();
+    assert_eq!(plugins::allocations(&world.lab.ipam_dir), [""; 0]);
+}
+
+#[test]
+fn a_namespace_is_the_pods_own_under_another_path_and_in_an_old_record() {
+    needs_programs!();
+    let mut world = World::new("del-same");
+    let baseline = world.baseline();
+    for is_old in [false, true] {
+        let pod = world.attached("cam", "lan");
+        if is_old {
+            world.agent.kill9();
+            let records = Records::at(&world.lab.cni_dir);
+            let mut record = records.all().expect("records").0.remove(0);
+            assert!(record.netns_id.take().is_some(), "a record says which namespace it was");
+            records.save(&record).expect("write it as an earlier release did");
+            world.agent.start_again(&world.lab);
+            world.check(&pod).expect_ok();
+        }
+        let mut sleep = pod.netns.command("sleep").arg("60").spawn().expect("a process inside");
+        let path = format!("/proc/{}/ns/net", sleep.id());
+        world.runtime.call("DEL", Some(&pod)).var("CNI_NETNS", path).run(&world.lab.node).expect_ok();
+        assert_eq!(pod.netns.link_names(), [""; 0], "an old record: {is_old}");
+        sleep.kill().and_then(|()| sleep.wait()).expect("end the process");
+        baseline.assert_restored(&world.lab, &[], "DEL");
+    }
 }

@@ -1,8 +1,10 @@
 //! From Multus and back: a node's files and pods as Multus left them, taken over and given back with no interface touched.
 
+mod beside;
 mod cluster;
 mod folders;
 mod hosts;
+mod odd;
 mod served;
 
 use std::fs;
@@ -19,7 +21,7 @@ use multus_agent::records::Records;
 use multus_agent::spool::{Note, Spool};
 use serde_json::{Value, json};
 
-use super::install::tree::{Snapshot, assert_same, on, sentences, snapshot};
+use super::install::tree::{Snapshot, assert_same, on, sentences, snapshot, stamps};
 
 /// What Multus's daemon writes for the runtime.
 const CONF: &str = r#"{"capabilities":{"portMappings":true},"cniVersion":"0.3.1","name":"multus-cni-network","clusterNetwork":"/host/etc/cni/net.d/10-default.conflist","type":"multus-shim"}"#;
@@ -123,14 +125,13 @@ fn a_node_is_taken_over_and_given_back_with_no_interface_touched_and_every_del_c
     left.push(b'\n');
     fs::write(multus::scratch(&node.lab, &dish), &left).expect("as nobody else would write it");
 
-    let state = snapshot(&node.lab.cni_dir);
+    let untouched = stamps(&node.lab.dir);
     let planned = document(&node.migrate(&["--dry-run", "-o", "json"]));
     assert_eq!(planned["containers"].as_array().map(Vec::len), Some(2), "{planned:#}");
     let of_dish = planned["containers"].as_array().unwrap().iter().find(|one| one["pod"] == "default/dish").unwrap();
     assert_eq!((&of_dish["interfaces"][1]["interface"], &of_dish["by"]), (&json!("data"), &json!("multus")));
     assert_eq!(planned["networks"], json!([{"network": "default/lan"}]));
-    assert_same(&state, &snapshot(&node.lab.cni_dir), "a dry run");
-    assert_same(&node.before.0, &snapshot(&node.lab.cni_conf_dir), "a dry run");
+    assert_same(&untouched, &stamps(&node.lab.dir), "a dry run");
     assert!(!node.files.1.exists());
 
     document(&node.migrate(&["-o", "json"]));
@@ -200,11 +201,11 @@ fn what_multus_never_knew_and_what_is_gone_is_not_left_to_it() {
     fs::write(lab.cni_dir.join(format!("records/{}.record", torn.id)), "").expect("tear a record");
     fs::create_dir_all(lab.cni_dir.join("spool")).expect("make a folder");
     fs::write(lab.cni_dir.join("spool/0-broken.note"), "{").expect("leave half a note");
-    let state = snapshot(&lab.cni_dir);
+    let state = stamps(&lab.cni_dir);
     document(&migrate(&lab, &theirs, &["--dry-run", "-o", "json"]));
-    assert_same(&state, &snapshot(&lab.cni_dir), "a dry run over what is torn");
+    assert_same(&state, &stamps(&lab.cni_dir), "a dry run over what is torn");
     let dry = migrate(&lab, &ours, &["--back", "--dry-run"]);
-    assert_same(&state, &snapshot(&lab.cni_dir), "a dry run over what is torn");
+    assert_same(&state, &stamps(&lab.cni_dir), "a dry run over what is torn");
     assert!(dry.code == Some(0) && dry.out().contains("default/live is noted"), "{}\n{}", dry.out(), dry.err());
     assert!(!multus::scratch(&lab, &live).exists() && ours.exists());
     let back = migrate(&lab, &ours, &["--back"]);
@@ -252,6 +253,31 @@ fn dels_that_are_still_to_be_done_or_under_way_are_not_left_to_multus() {
     assert_eq!(again.code, Some(0), "{}\n{}", again.out(), again.err());
     assert!(multus::scratch(&lab, &busy).exists() && !ours.exists(), "{}", again.out());
     multus::detach(&lab, &busy);
+    assert_eq!(plugins::allocations(&lab.ipam_dir), [""; 0]);
+}
+
+#[test]
+fn who_was_to_be_detached_and_lives_is_not_called_gone() {
+    needs_programs!();
+    let node = Node::new("migrate-lives");
+    document(&node.migrate(&["-o", "json"]));
+    let (world, (_, ours), _) = node.swap();
+    let (late, gone) = (world.attached("late", "lan"), world.attached("gone", "lan"));
+    let World { mut agent, lab, .. } = world;
+    agent.kill9();
+    let id = ContainerId::new(late.id.as_str()).expect("an id");
+    Spool::at(&lab.cni_dir).leave(&Note::put_off(id, "nobody serves".to_owned())).expect("leave a note");
+    gone.netns.remove();
+    let bridge = lab.bin_dir.join("bridge");
+    fs::rename(&bridge, lab.dir.join("bridge")).expect("take a plugin away");
+    let back = migrate(&lab, &ours, &["--back"]);
+    fs::rename(lab.dir.join("bridge"), &bridge).expect("put it back");
+    assert_eq!(back.code, Some(1), "{}\n{}", back.out(), back.err());
+    let says = |words: &str| back.out().contains(words);
+    assert!(says("pod default/late was to be detached") && says("pod default/gone is gone"), "{}", back.out());
+    for pod in [&late, &gone] {
+        multus::detach(&lab, pod);
+    }
     assert_eq!(plugins::allocations(&lab.ipam_dir), [""; 0]);
 }
 

@@ -324,3 +324,25 @@ fn without_a_bpffs_pods_are_attached_and_the_reason_is_told() {
     world.check(&pod).expect_ok();
     world.del(&pod).expect_ok();
 }
+
+#[test]
+fn a_namespace_that_is_another_pods_by_now_is_not_repaired() {
+    needs_programs!();
+    let world = world("another", "clsact");
+    let (pod, stranger) = (world.attached("a", "lan"), world.attached("b", "lan"));
+    let before = (attachment(&world, &pod), filters(&stranger.netns, "net1"));
+    let paths = [stranger.netns.path(), pod.netns.path()];
+    process::tool(Command::new("mount").arg("--bind").args(paths));
+    // Some looks at everything.
+    std::thread::sleep(Duration::from_millis(2_500));
+    let after = (attachment(&world, &pod), filters(&stranger.netns, "net1"));
+    let text = status(&world);
+    process::tool(Command::new("umount").arg(pod.netns.path()));
+    for reason in ["programs", "interface", "mac", "parent", "gone"] {
+        assert_eq!(repairs(&world, "pod", reason), 0, "{reason}: {text:?}");
+    }
+    assert_eq!((&after.0["mac"], &after.0["note"], after.1), (&before.0["mac"], &before.0["note"], before.1));
+    for pod in [&pod, &stranger] {
+        world.del(pod).expect_ok();
+    }
+}

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -170,6 +172,43 @@ fn the_terminal_is_as_before_however_it_ends() {
     abandoned.until("a table", |lines| lines[0].starts_with("attachments, "));
     drop(world);
     assert_eq!((abandoned.ended(), abandoned.is_as_before(), abandoned.is_alternate()), (3, true, false));
+}
+
+/// An agent that has nothing to list, for whoever comes; it is gone with this process.
+fn idle_agent(socket: &Path) {
+    let listener = UnixListener::bind(socket).expect("a socket");
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o777)).expect("let anybody ask");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            drop(stream.read(&mut [0; 4096]));
+            let answer = "HTTP/1.1 200 OK\r\ncontent-length: 12\r\nconnection: close\r\n\r\n{\"items\":[]}";
+            drop(stream.write_all(answer.as_bytes()));
+        }
+    });
+}
+
+#[test]
+fn the_words_of_a_panic_stand_on_the_terminal_which_is_as_before() {
+    needs_programs!();
+    let folder = std::env::temp_dir().join(format!("multus-top-panic-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("let anybody in");
+    let socket = folder.join("multus.sock");
+    idle_agent(&socket);
+    // A user of its own who may have two threads: the third one, which is to hear keys, cannot be started.
+    let user = (70_000 + std::process::id() % 50_000).to_string();
+    let run = r#"exec 9<"$0"; exec prlimit --nproc=2 setpriv --reuid "$1" --regid "$1" --clear-groups \
+        /proc/self/fd/9 top --interval 100ms --socket "$2""#;
+    let mut command = Command::new("sh");
+    command.args(["-c", run]).arg(agent::program("multus-agent")).arg(user).arg(&socket).env("RUST_BACKTRACE", "0");
+    let top = Terminal::run(&command, (140, 12));
+    assert_eq!((top.ended(), top.is_as_before(), top.is_alternate()), (101, true, false), "{}", top.raw());
+    let raw = top.raw();
+    let left = raw.match_indices("\u{1b}[?1049l").map(|(at, _)| at).collect::<Vec<_>>();
+    let said = raw.find("failed to spawn thread");
+    assert!(raw.contains("\u{1b}[?1049h") && left.len() == 1 && said.is_some_and(|said| left[0] < said), "{raw:?}");
+    assert!(top.lines().iter().any(|line| line.contains("failed to spawn thread")), "{:#?}", top.lines());
+    fs::remove_dir_all(folder).expect("remove the folder");
 }
 
 #[test]

@@ -55,7 +55,7 @@ pub fn config(lab: &Lab) -> Value {
 }
 
 /// The capabilities that the manifests give the agent, by their numbers in `linux/capability.h`.
-pub const CAPABILITIES: [(&str, u32); 3] = [("NET_ADMIN", 12), ("NET_RAW", 13), ("SYS_ADMIN", 21)];
+pub const CAPABILITIES: [(&str, u32); 4] = [("DAC_OVERRIDE", 1), ("NET_ADMIN", 12), ("NET_RAW", 13), ("SYS_ADMIN", 21)];
 /// What the host-exec component adds.
 pub const HOST_EXEC_CAPABILITIES: [(&str, u32); 2] = [("SYS_PTRACE", 19), ("SYS_CHROOT", 18)];
 

@@ -28,6 +28,7 @@ pub mod manifest;
 pub mod metrics;
 pub mod multus;
 pub mod netns;
+pub mod original;
 pub mod peer;
 pub mod place;
 pub mod plot;

@@ -250,7 +250,7 @@ fn ensure_bpffs() {
     ONCE.call_once(|| {
         let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
         if !mounts.lines().any(|line| line.split(' ').nth(1) == Some(BPFFS)) {
-            sys::mount_bpffs(Path::new(BPFFS)).unwrap_or_else(|e| panic!("mount a BPF file system at {BPFFS}: {e}"));
+            sys::bpf::mount(Path::new(BPFFS)).unwrap_or_else(|e| panic!("mount a BPF file system at {BPFFS}: {e}"));
         }
     });
 }

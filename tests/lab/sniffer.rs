@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::Netns;
+use crate::sys::{readable, sockets};
 use crate::udp::tag_in;
-use crate::{Netns, sys};
 
 /// The kernel's packet type of a frame this machine sent (`PACKET_OUTGOING`).
 const OUTGOING: u8 = 4;
@@ -42,9 +43,9 @@ impl Sniffer {
     pub fn new(netns: &Netns, ifname: &str) -> Self {
         let ifindex = netns.ifindex(ifname);
         let socket = netns.enter(|| {
-            let socket = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
-            sys::set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 64i32 << 20)?;
-            sys::bind_packet(&socket, ifindex)?;
+            let socket = sockets::socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
+            sockets::set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 64i32 << 20)?;
+            sockets::bind_packet(&socket, ifindex)?;
             Ok::<_, std::io::Error>(socket)
         });
         let socket = socket.unwrap_or_else(|e| panic!("sniff {ifname} of {}: {e}", netns.name()));
@@ -82,8 +83,8 @@ impl Drop for Sniffer {
 fn watch(socket: &OwnedFd, record: &Record) {
     let mut buffer = vec![0; 65536];
     while !record.stop.load(Ordering::Relaxed) {
-        sys::readable(&[socket.as_raw_fd()], Duration::from_millis(50));
-        while let Some((length, kind)) = sys::receive_frame(socket, &mut buffer) {
+        readable(&[socket.as_raw_fd()], Duration::from_millis(50));
+        while let Some((length, kind)) = sockets::receive_frame(socket, &mut buffer) {
             if kind != LOOPBACK {
                 let seen = Seen { bytes: buffer[..length].to_vec(), outgoing: kind == OUTGOING };
                 record.frames.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
@@ -97,9 +98,9 @@ pub fn inject_past_egress(netns: &Netns, ifname: &str, frame: &[u8]) {
     let ifindex = netns.ifindex(ifname);
     netns
         .enter(|| {
-            let socket = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
-            sys::set_option(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1i32)?;
-            sys::send_frame(&socket, ifindex, frame)
+            let socket = sockets::socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
+            sockets::set_option(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1i32)?;
+            sockets::send_frame(&socket, ifindex, frame)
         })
         .unwrap_or_else(|e: std::io::Error| panic!("inject on {ifname} of {}: {e}", netns.name()));
 }
@@ -109,8 +110,8 @@ pub fn flood(netns: &Netns, ifname: &str, frame: &[u8], count: usize) {
     let ifindex = netns.ifindex(ifname);
     netns
         .enter(|| {
-            let socket = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
-            (0..count).try_for_each(|_| sys::send_frame(&socket, ifindex, frame))
+            let socket = sockets::socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
+            (0..count).try_for_each(|_| sockets::send_frame(&socket, ifindex, frame))
         })
         .unwrap_or_else(|e: std::io::Error| panic!("flood {ifname} of {}: {e}", netns.name()));
 }
@@ -120,11 +121,11 @@ pub fn inject(netns: &Netns, ifname: &str, frame: &[u8], mark: u32) {
     let ifindex = netns.ifindex(ifname);
     netns
         .enter(|| {
-            let socket = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
+            let socket = sockets::socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
             if mark != 0 {
-                sys::set_option(&socket, libc::SOL_SOCKET, libc::SO_MARK, mark)?;
+                sockets::set_option(&socket, libc::SOL_SOCKET, libc::SO_MARK, mark)?;
             }
-            sys::send_frame(&socket, ifindex, frame)
+            sockets::send_frame(&socket, ifindex, frame)
         })
         .unwrap_or_else(|e: std::io::Error| panic!("inject on {ifname} of {}: {e}", netns.name()));
 }

@@ -33,8 +33,8 @@ impl Terminal {
     /// Runs `command` on a terminal of this size, from a shell that stays when it has ended: with the last of its session
     /// a terminal's modes would go back by themselves.
     pub fn run(command: &Command, (columns, lines): (u16, u16)) -> Self {
-        let (person, program) = sys::terminal(columns, lines).expect("open a pseudo-terminal");
-        let modes = sys::terminal_modes(&program).expect("read a terminal's modes");
+        let (person, program) = sys::terminal::pair(columns, lines).expect("open a pseudo-terminal");
+        let modes = sys::terminal::local_modes(&program).expect("read a terminal's modes");
         let end = || program.try_clone().expect("one more descriptor");
         let mut session = Command::new("setsid");
         session.args(["--ctty", "sh", "-c", STAY, "sh"]).arg(command.get_program()).args(command.get_args());
@@ -77,7 +77,7 @@ impl Terminal {
 
     /// Are its modes what they were before the program began?
     pub fn is_as_before(&self) -> bool {
-        sys::terminal_modes(&self.program).expect("read a terminal's modes") == self.modes
+        sys::terminal::local_modes(&self.program).expect("read a terminal's modes") == self.modes
     }
 
     /// The program's process.

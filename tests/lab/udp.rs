@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::{Netns, sys, wait_until};
+use crate::sys::{readable, sockets};
+use crate::{Netns, wait_until};
 
 /// Address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -165,23 +166,23 @@ impl Voice {
 }
 
 fn speaker_v4(ifindex: u32, port: u16) -> io::Result<UdpSocket> {
-    let socket = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
-    sys::set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1i32)?;
-    sys::set_option(&socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, 8i32 << 20)?;
-    sys::multicast_if_v4(&socket, ifindex)?;
-    sys::set_option(&socket, libc::IPPROTO_IP, libc::IP_MULTICAST_TTL, 255i32)?;
-    sys::set_option(&socket, libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP, 0i32)?;
+    let socket = sockets::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
+    sockets::set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1i32)?;
+    sockets::set_option(&socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, 8i32 << 20)?;
+    sockets::multicast_if_v4(&socket, ifindex)?;
+    sockets::set_option(&socket, libc::IPPROTO_IP, libc::IP_MULTICAST_TTL, 255i32)?;
+    sockets::set_option(&socket, libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP, 0i32)?;
     bind_v4(socket, port)
 }
 
 fn speaker_v6(ifindex: u32, port: u16) -> io::Result<UdpSocket> {
-    let socket = sys::socket(libc::AF_INET6, libc::SOCK_DGRAM, 0)?;
-    sys::set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1i32)?;
-    sys::set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1i32)?;
-    sys::set_option(&socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, 8i32 << 20)?;
-    sys::set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF, ifindex.cast_signed())?;
-    sys::set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS, 255i32)?;
-    sys::set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP, 0i32)?;
+    let socket = sockets::socket(libc::AF_INET6, libc::SOCK_DGRAM, 0)?;
+    sockets::set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1i32)?;
+    sockets::set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1i32)?;
+    sockets::set_option(&socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, 8i32 << 20)?;
+    sockets::set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF, ifindex.cast_signed())?;
+    sockets::set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS, 255i32)?;
+    sockets::set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP, 0i32)?;
     bind_v6(socket, port)
 }
 
@@ -194,7 +195,7 @@ fn bind_v6(socket: OwnedFd, port: u16) -> io::Result<UdpSocket> {
 }
 
 fn bind(socket: OwnedFd, address: SocketAddr) -> io::Result<UdpSocket> {
-    sys::bind_inet(&socket, address)?;
+    sockets::bind_inet(&socket, address)?;
     Ok(UdpSocket::from(socket))
 }
 
@@ -241,11 +242,6 @@ impl Ear {
         self.heard.datagrams.load(Ordering::Relaxed)
     }
 
-    /// Distinct tags heard so far.
-    pub fn distinct(&self) -> usize {
-        self.heard.copies.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
     /// Copies beyond the first of any tag.
     pub fn duplicates(&self) -> u64 {
         self.heard.copies.lock().unwrap_or_else(PoisonError::into_inner).values().map(|copies| copies - 1).sum()
@@ -272,24 +268,24 @@ pub fn listening_socket(netns: &Netns, ifname: &str, protocol: Protocol, family:
 }
 
 fn listener_v4(ifindex: u32, protocol: Protocol) -> io::Result<UdpSocket> {
-    let socket = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
-    sys::set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1i32)?;
-    sys::set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 64i32 << 20)?;
-    sys::set_option(&socket, libc::IPPROTO_IP, libc::IP_MULTICAST_ALL, 0i32)?;
+    let socket = sockets::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
+    sockets::set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1i32)?;
+    sockets::set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 64i32 << 20)?;
+    sockets::set_option(&socket, libc::IPPROTO_IP, libc::IP_MULTICAST_ALL, 0i32)?;
     if let IpAddr::V4(group) = protocol.group(Family::V4) {
-        sys::join_v4(&socket, group, ifindex)?;
+        sockets::join_v4(&socket, group, ifindex)?;
     }
     bind_v4(socket, protocol.port())
 }
 
 fn listener_v6(ifindex: u32, protocol: Protocol) -> io::Result<UdpSocket> {
-    let socket = sys::socket(libc::AF_INET6, libc::SOCK_DGRAM, 0)?;
-    sys::set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1i32)?;
-    sys::set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1i32)?;
-    sys::set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 64i32 << 20)?;
-    sys::set_option(&socket, libc::IPPROTO_IPV6, sys::IPV6_MULTICAST_ALL, 0i32)?;
+    let socket = sockets::socket(libc::AF_INET6, libc::SOCK_DGRAM, 0)?;
+    sockets::set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1i32)?;
+    sockets::set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1i32)?;
+    sockets::set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 64i32 << 20)?;
+    sockets::set_option(&socket, libc::IPPROTO_IPV6, sockets::IPV6_MULTICAST_ALL, 0i32)?;
     if let IpAddr::V6(group) = protocol.group(Family::V6) {
-        sys::join_v6(&socket, group, ifindex)?;
+        sockets::join_v6(&socket, group, ifindex)?;
     }
     bind_v6(socket, protocol.port())
 }
@@ -301,7 +297,7 @@ fn listen(sockets: &[UdpSocket; 2], heard: &Heard) {
     }
     let mut buffer = [0; 2048];
     while !heard.stop.load(Ordering::Relaxed) {
-        sys::readable(&fds, Duration::from_millis(50));
+        readable(&fds, Duration::from_millis(50));
         for socket in sockets {
             while let Ok((length, _)) = socket.recv_from(&mut buffer) {
                 heard.datagrams.fetch_add(1, Ordering::Relaxed);

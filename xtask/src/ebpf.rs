@@ -3,6 +3,9 @@
 //! The one code path for it: `cargo xtask ebpf` and the agent's build script (which includes this file) both come
 //! here. Standard library only. Installs nothing; `cargo xtask setup` does.
 
+#[path = "ebpf/lean.rs"]
+mod lean;
+
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
@@ -130,7 +133,9 @@ fn compile(
     }
     let built = target_dir.join(TARGET).join("release").join(BIN);
     let object = out.join(format!("{BIN}-{variant}.o"));
-    fs::copy(&built, &object).map_err(|e| format!("copy {} to {}: {e}", built.display(), object.display()))?;
+    let bytes = fs::read(&built).map_err(|e| format!("read {}: {e}", built.display()))?;
+    let lean = lean::without_debug_information(&bytes).ok_or_else(|| format!("{}: no eBPF object", built.display()))?;
+    fs::write(&object, lean).map_err(|e| format!("write {}: {e}", object.display()))?;
     Ok(object)
 }
 

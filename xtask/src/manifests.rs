@@ -15,8 +15,8 @@ use crate::{Outcome, only};
 
 /// Where overlays and components are.
 const KUSTOMIZE: &str = "deploy/kustomize";
-/// What turns a manifest that installs into one that uninstalls.
-const UNINSTALL: &str = "uninstall";
+/// The component that turns an overlay's DaemonSet around, and its copy for the Job that does so in a cluster.
+const TURN_AROUND: [&str; 2] = ["components/uninstall/patch.yaml", "uninstall/patch.yaml"];
 
 /// The task `manifests`.
 pub(crate) fn run(arguments: &[String]) -> Outcome {
@@ -24,15 +24,16 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let root = project::root();
     let place = Place { kustomize: root.join(KUSTOMIZE), made: root.join("deploy/manifests"), root };
     let base = place.render(&place.kustomize.join("base"))?;
-    let mut wanted = vec![];
+    let [patch, copy] = TURN_AROUND.map(|path| place.kustomize.join(path));
+    fs::copy(&patch, &copy).map_err(|error| format!("copy {}: {error}", patch.display()))?;
+    place.write("uninstall.yaml", "uninstall", &place.render(&place.kustomize.join("uninstall"))?)?;
+    let mut wanted = vec!["uninstall.yaml".to_owned()];
     for overlay in overlays(&place.kustomize)? {
         let installed = place.render(&place.kustomize.join("overlays").join(&overlay))?;
-        place.write(&format!("install-{overlay}.yaml"), &overlay, &installed)?;
-        let uninstalled = place.render_uninstall(&overlay)?;
-        place.write(&format!("uninstall-{overlay}.yaml"), &overlay, &of_kind(&uninstalled, "DaemonSet"))?;
+        place.write(&format!("install-{overlay}.yaml"), &format!("overlays/{overlay}"), &installed)?;
         let difference = place.difference(&base, &installed)?;
         place.put(&place.kustomize.join("overlays").join(&overlay).join("difference.txt"), &difference)?;
-        wanted.extend([format!("install-{overlay}.yaml"), format!("uninstall-{overlay}.yaml")]);
+        wanted.push(format!("install-{overlay}.yaml"));
     }
     place.remove_others(&wanted)?;
     chart::copy(&place.root)?;
@@ -48,14 +49,6 @@ fn overlays(kustomize: &Path) -> Outcome<Vec<String>> {
     Ok(names)
 }
 
-/// The documents of one kind.
-fn of_kind(text: &str, kind: &str) -> String {
-    let line = format!("kind: {kind}");
-    let documents: Vec<&str> =
-        text.split("\n---\n").filter(|document| document.lines().any(|found| found == line)).collect();
-    documents.join("\n---\n").trim_end().to_owned() + "\n"
-}
-
 struct Place {
     root: PathBuf,
     kustomize: PathBuf,
@@ -69,22 +62,8 @@ impl Place {
         capture(python.env("PYTHONPATH", kubernetes::folder()?))
     }
 
-    /// The overlay with the component that turns it around. Only a kustomization can say that, so one is written where
-    /// cargo builds.
-    fn render_uninstall(&self, overlay: &str) -> Outcome<String> {
-        let folder = project::target()?.join("manifests").join(overlay);
-        fs::create_dir_all(&folder).map_err(|error| format!("make {}: {error}", folder.display()))?;
-        // Kustomize takes no absolute paths.
-        let up = "../".repeat(folder.components().count().saturating_sub(1));
-        let shown = self.kustomize.display();
-        let text =
-            format!("resources: [{up}{shown}/overlays/{overlay}]\ncomponents: [{up}{shown}/components/{UNINSTALL}]\n");
-        self.put(&folder.join("kustomization.yaml"), &text.replace("//", "/"))?;
-        self.render(&folder)
-    }
-
-    fn write(&self, name: &str, overlay: &str, text: &str) -> Outcome {
-        let head = format!("# Made by `cargo xtask manifests` from {KUSTOMIZE}/overlays/{overlay}: change it there.\n");
+    fn write(&self, name: &str, folder: &str, text: &str) -> Outcome {
+        let head = format!("# Made by `cargo xtask manifests` from {KUSTOMIZE}/{folder}: change it there.\n");
         self.put(&self.made.join(name), &(head + text))
     }
 
@@ -116,17 +95,5 @@ impl Place {
             }
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn documents_of_one_kind() {
-        let text = "kind: A\nx: 1\n---\nkind: B\nx: 2\n---\nkind: C\nof:\n  kind: B\n";
-        assert_eq!(of_kind(text, "B"), "kind: B\nx: 2\n");
-        assert_eq!(of_kind(text, "C"), "kind: C\nof:\n  kind: B\n");
     }
 }

@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 
 use multus_agent::cni::request::{Command, Environment, Request};
 use multus_agent::cni::version::Version;
-use multus_agent::fault::{CniError, code};
+use multus_agent::fault::{CniError, code, escape};
 use multus_agent::records::Records;
+use multus_agent::sys::files::netns_id;
 use multus_agent::wire::{self, Call, Step};
 use serde::Deserialize;
 
@@ -113,6 +114,7 @@ fn serve(environment: &Environment, version: &mut String) -> Result<Option<Strin
         config,
         timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
         again: false,
+        netns_id: request.as_ref().ok().and_then(|request| netns_id(request.netns.as_ref()?.as_path())),
     };
     match request {
         Ok(request) => carry(&request, call, &conf, began + timeout),
@@ -181,8 +183,10 @@ fn carry(request: &Request, mut call: Call, conf: &Conf, deadline: Instant) -> R
     loop {
         call.timeout_ms =
             u64::try_from(patience.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u64::MAX);
-        let tried =
-            agent::connect(&conf.daemon_socket_dir).and_then(|stream| agent::converse(stream, &call, &mine, patience));
+        // A DEL waits no longer to be let in than for a word.
+        let patient = if verb == Command::Del { patience.min(Instant::now() + agent::DEL_ANSWER) } else { patience };
+        let tried = agent::connect(&conf.daemon_socket_dir, patient)
+            .and_then(|stream| agent::converse(stream, &call, &mine, patience));
         let error = match tried {
             Ok(Step::Done { output }) => return Ok(output),
             Ok(Step::Fail { error }) => return Err(error),
@@ -225,7 +229,7 @@ fn elsewhere(
     };
     if is_del {
         // As upstream's own plugin does: a pod must not hang for ever on what its daemon cannot do.
-        let _ = writeln!(io::stderr(), "multus-shim: DEL by the Multus daemon: {}", failed.msg);
+        let _ = writeln!(io::stderr(), "multus-shim: DEL by the Multus daemon: {}", escape(&failed.msg));
         return Ok(None);
     }
     Err(failed)
@@ -261,7 +265,7 @@ fn refuse(error: CniError, call: &Call, conf: &Conf, deadline: Instant) -> Resul
 }
 
 fn ask(socket_dir: &Path, call: &Call, mine: &Mine, deadline: Instant) -> io::Result<Step> {
-    agent::converse(agent::connect(socket_dir)?, call, mine, deadline)
+    agent::converse(agent::connect(socket_dir, deadline)?, call, mine, deadline)
 }
 
 /// Takes quoted values out of a sentence.

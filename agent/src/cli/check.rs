@@ -17,6 +17,15 @@ use crate::config::Settings;
 use crate::fault::many;
 use crate::ops::checks;
 
+/// Shown with the long help.
+pub const EXAMPLES: &str = "Examples:
+  multus-agent check
+  multus-agent check --pre                            before an installation
+  multus-agent check --category networks,ipam -o short
+  multus-agent check --wait 30s                       in a script, after a roll-out
+
+Every check is explained in docs/reference/checks.md.";
+
 /// Pause between two tries of `--wait`.
 const PAUSE: Duration = Duration::from_millis(500);
 

@@ -12,6 +12,11 @@ use crate::cli::{Agent, Ending, Show, query};
 use crate::config::{Settings, schema};
 use crate::fault::quote;
 
+/// Shown with the long help.
+pub const EXAMPLES: &str = "Examples:
+  multus-agent config view --changed                 what differs from the defaults, and why
+  multus-agent config validate daemon-config.json    before the agent is restarted with it";
+
 /// Most bytes of a file that is validated.
 const MOST: u64 = 16 << 20;
 
@@ -66,7 +71,7 @@ fn view(socket: &Path, format: Format, changed: bool) -> Ending {
     let text = match format {
         Format::Json => output::json(&document),
         Format::Yaml => output::yaml(&document),
-        Format::Name => settings.iter().map(|setting| cell(setting, "/key") + "\n").collect(),
+        Format::Name => settings.iter().map(|setting| safe(&cell(setting, "/key")) + "\n").collect(),
         Format::Table | Format::Wide => {
             let mut heads = vec!["KEY", "VALUE", "FROM"];
             let mut pointers = vec!["/key", "/value", "/from"];
@@ -104,7 +109,7 @@ fn validate(file: &Path, format: Format) -> Ending {
     let text = match format {
         Format::Json => output::json(&document),
         Format::Yaml => output::yaml(&document),
-        Format::Name => shown + "\n",
+        Format::Name => safe(&shown) + "\n",
         Format::Table | Format::Wide => verdict(&document),
     };
     match output::print(&text) {

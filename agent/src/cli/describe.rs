@@ -14,6 +14,13 @@ use crate::cli::trace::{longest, took};
 use crate::cli::{Ending, query};
 use crate::fault::quote;
 
+/// Shown with the long help.
+pub const EXAMPLES: &str = "Examples:
+  multus-agent describe attachment default/camera/net1
+  multus-agent describe attachment default/camera      every interface of the pod
+  multus-agent describe network lan -o yaml
+  multus-agent describe parent eth0";
+
 /// How many requests of a pod are told of; `trace` has the rest.
 const REQUESTS: usize = 5;
 /// Most names that are offered where one is not known.

@@ -8,6 +8,12 @@ use crate::cli::listing::{Listing, What, items};
 use crate::cli::output::{self, Format, cell, safe};
 use crate::cli::{Ending, query};
 
+/// Shown with the long help.
+pub const EXAMPLES: &str = "Examples:
+  multus-agent get attachments -o wide
+  multus-agent get networks -o json
+  multus-agent get attachments -o name        one name on each line, as describe takes it";
+
 /// Lists `what`.
 pub fn get(socket: &Path, what: What, format: Format) -> Ending {
     let listing = what.listing();

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::output::{self, Format, Ink, Level, paint, safe};
-use super::{Ending, Show, query, time};
+use super::node::{Node, shim_beside_us};
+use super::output::{self, safe};
+use super::{Ending, query, time};
 use crate::config::Settings;
 use crate::fault::quote;
-use crate::ops::install::{self, Drained, Kind, Place, Preset, Report, Site, Step, Wishes};
-use crate::ops::view::API_VERSION;
+use crate::ops::install::{self, Drained, Report, Site, Wishes};
 use crate::wire::{self, http::Response};
 
 /// Shown with the long help of `install`.
@@ -39,8 +39,6 @@ agent that runs is drained and ends; where something starts it again, stop that 
 const DRAIN: Duration = Duration::from_secs(20);
 /// How long somebody at the socket may take to say who it is.
 const LOOK: Duration = Duration::from_secs(2);
-/// What the image has it as.
-const SHIM: &str = "/usr/bin/multus-shim";
 
 /// Which host.
 #[derive(Debug, Args)]
@@ -48,24 +46,9 @@ pub struct Host {
     /// The daemon's configuration; its cniConfigDir, binDir, cniDir and socketDir hold here, too
     #[arg(long, value_name = "FILE", help_heading = "Where")]
     config: Option<PathBuf>,
-    /// Take the folders of this distribution: kubeadm, k3s, rke2, talos, microk8s, k0s, kind, openshift and others
-    #[arg(long, value_name = "NAME", help_heading = "Where", value_parser = preset)]
-    preset: Option<Preset>,
-    /// The folder in which the runtime finds plugins
-    #[arg(long, value_name = "FOLDER", help_heading = "Where")]
-    cni_bin_dir: Option<String>,
-    /// The folder in which the runtime finds CNI configurations
-    #[arg(long, value_name = "FOLDER", help_heading = "Where")]
-    cni_conf_dir: Option<String>,
-    /// Where the host's root is mounted
-    #[arg(long = "host-root", value_name = "FOLDER", help_heading = "Where", default_value = "/")]
-    root: PathBuf,
-    /// Say what would be done, and do nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// How to print it.
+    /// The host itself.
     #[command(flatten)]
-    show: Show,
+    node: Node,
 }
 
 /// What `uninstall` takes besides.
@@ -80,7 +63,7 @@ pub struct Uninstall {
     /// On every node of a cluster: patch this DaemonSet, and wait until each of its pods is ready
     #[arg(long, value_name = "NAMESPACE/NAME", help_heading = "In a cluster", requires = "patch")]
     everywhere: Option<String>,
-    /// The JSON patch that turns the DaemonSet around
+    /// The JSON patch that turns the DaemonSet around, in JSON or YAML
     #[arg(long, value_name = "FILE", help_heading = "In a cluster", requires = "everywhere")]
     patch: Option<PathBuf>,
     /// How to reach the API server; without it as a pod of the cluster does
@@ -91,18 +74,13 @@ pub struct Uninstall {
     timeout: Duration,
 }
 
-pub(super) fn preset(text: &str) -> Result<Preset, String> {
-    let known = || Preset::ALL.map(Preset::as_str).join(", ");
-    Preset::named(text).ok_or_else(|| format!("there is no such distribution; known are {}", known()))
-}
-
 /// Puts the plugin on the host.
 pub fn install(host: &Host, shim: Option<&Path>) -> Ending {
     let site = match site(host) {
         Ok(site) => site,
         Err(ending) => return ending,
     };
-    let shim = shim.map_or_else(beside_us, Path::to_owned);
+    let shim = shim.map_or_else(shim_beside_us, Path::to_owned);
     match install::install(&site, &shim) {
         Ok(report) => print(&report, host, "Installation"),
         Err(error) => Ending::Failed(error.to_string()),
@@ -174,54 +152,18 @@ fn site(host: &Host) -> Result<Site, Ending> {
         let value = object.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value);
         value.and_then(|value| value.as_str().map(str::to_owned)).filter(|text| !text.is_empty())
     };
+    let said = host.node.wishes();
     let wishes = Wishes {
-        preset: host.preset,
-        conf_dir: host.cni_conf_dir.clone().or_else(|| configured("cniConfigDir")),
-        bin_dir: host.cni_bin_dir.clone().or_else(|| settings.delegation.bin_dir.clone()),
+        conf_dir: said.conf_dir.or_else(|| configured("cniConfigDir")),
+        bin_dir: said.bin_dir.or_else(|| settings.delegation.bin_dir.clone()),
+        ..said
     };
-    let (root, configuration) = (host.root.clone(), host.config.clone());
-    Ok(Site { root, settings, wishes, configuration, dry_run: host.dry_run })
-}
-
-/// The plugin that came with this program.
-pub(super) fn beside_us() -> PathBuf {
-    let beside = std::env::current_exe().ok().map(|program| program.with_file_name("multus-shim"));
-    beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(SHIM))
+    let (root, configuration) = (host.node.root.clone(), host.config.clone());
+    Ok(Site { root, settings, wishes, configuration, dry_run: host.node.dry_run })
 }
 
 fn print(report: &Report, host: &Host, kind: &str) -> Ending {
-    let mut document = json!({ "apiVersion": API_VERSION, "kind": kind, "dryRun": host.dry_run });
-    if let (Some(document), Ok(Value::Object(report))) = (document.as_object_mut(), serde_json::to_value(report)) {
-        document.extend(report);
-    }
-    output::print(&match host.show.output {
-        Format::Json => output::json(&document),
-        Format::Yaml => output::yaml(&document),
-        Format::Name => report.steps.iter().map(|step| safe(&step.text) + "\n").collect(),
-        Format::Table | Format::Wide => told(report, host.dry_run),
-    })
-}
-
-pub(super) fn told(report: &Report, dry_run: bool) -> String {
-    let mut lines = Vec::new();
-    if let Some(places) = &report.places {
-        let distribution = places.recognised.map_or("not recognised", Preset::as_str);
-        lines.push(format!("distribution   {distribution}"));
-        let folder = |name: &str, place: &Place| format!("{name:14} {} ({})", safe(&place.path), safe(&place.because));
-        lines.push(folder("conf folder", &places.conf_dir));
-        lines.push(folder("plugin folder", &places.bin_dir));
-        lines.push(String::new());
-    }
-    if dry_run {
-        lines.push(paint("nothing is changed; this is what would be done", Ink::Strong));
-    }
-    let mark = |step: &Step| match step.kind {
-        Kind::Done | Kind::Already => Level::Good.mark(),
-        Kind::Left => paint("–", Ink::Faint),
-        Kind::Warning => Level::Warning.mark(),
-    };
-    lines.extend(report.steps.iter().map(|step| format!("{} {}", mark(step), safe(&step.text))));
-    lines.join("\n") + "\n"
+    host.node.print((kind, report), &report.steps, || host.node.told(report))
 }
 
 fn everywhere(name: &str, patch: &Path, limits: (Option<&Path>, Duration)) -> Ending {

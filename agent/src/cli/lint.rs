@@ -8,14 +8,43 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use serde_json::Value;
 
 use crate::cli::Ending;
-use crate::cli::explain::{self, Files, Format};
+use crate::cli::explanation::{self, Format, Show};
 use crate::cli::output::{self, Level, cell, safe};
 use crate::config::Settings;
 use crate::fault::many;
 use crate::ops::lint::{self, Given, Source};
+
+/// Shown with the long help.
+pub const EXAMPLES: &str = "Examples:
+  multus-agent lint manifests/
+  multus-agent lint --config daemon-config.json --partial web.yaml
+  kubectl get net-attach-def,pods -A -o yaml | multus-agent lint -
+
+Every finding has a code, explained in docs/reference/lint.md. Exit code 1: an ADD would fail.";
+
+/// Manifests, and what is known beside them.
+#[derive(Debug, Args)]
+pub struct Files {
+    /// Files or folders of YAML or JSON; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The daemon's configuration, for isolation, the relay and the cluster's own network
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A folder in which every plugin must be; may be given more than once
+    #[arg(long, value_name = "DIR")]
+    pub bin_dir: Vec<PathBuf>,
+    /// Networks that are not in the files may be in the cluster: a warning instead of an error
+    #[arg(long)]
+    pub partial: bool,
+    /// How to print it.
+    #[command(flatten)]
+    pub show: Show,
+}
 
 /// Most bytes of one file.
 const MOST_BYTES: u64 = 4 << 20;
@@ -136,7 +165,7 @@ fn table(document: &Value, plan: bool) -> String {
         let _ = writeln!(text, "  {}: did you mean {}?", safe(&network), safe(&meant));
     }
     for pod in pods.iter().filter(|_| plan) {
-        text = text + &explain::table(pod) + "\n";
+        text = text + &explanation::table(pod) + "\n";
     }
     let count = |pointer: &str| document.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
     let _ = writeln!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::cli::output::{self, Format, cell};
+use crate::cli::output::{self, Format, cell, safe};
 use crate::cli::{Agent, Ending, Show, query, time};
 
 const PATH: &str = "/v1/log-level";
@@ -69,13 +69,13 @@ pub fn log_level(what: &What) -> Ending {
 }
 
 fn text(document: &Value, format: Format) -> String {
-    let level = cell(document, "/level");
+    let level = safe(&cell(document, "/level"));
     match format {
         Format::Json => output::json(document),
         Format::Yaml => output::yaml(document),
         Format::Name => level + "\n",
         Format::Table | Format::Wide => match document["revertsIn"].as_u64() {
-            Some(left) => format!("{level}; back to {} in {left} s\n", cell(document, "/configured")),
+            Some(left) => format!("{level}; back to {} in {left} s\n", safe(&cell(document, "/configured"))),
             None => level + "\n",
         },
     }

@@ -7,15 +7,14 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::{Value, json};
 
-use super::install::{beside_us, drain_agent, preset, told as told_steps};
-use super::output::{self, Format, Ink, paint, safe};
-use super::{Ending, Show};
+use super::Ending;
+use super::install::drain_agent;
+use super::node::{Node, shim_beside_us};
+use super::output::{self, Ink, paint, safe};
 use crate::fault::quote;
 use crate::ops::install::migrate::{self, Asked, Container, Fate, Form, Key, Migrated, Migration};
-use crate::ops::install::{Preset, Report};
-use crate::ops::view::API_VERSION;
+use crate::ops::install::{Report, Wishes};
 
 /// Shown with the long help.
 pub const EXAMPLES: &str = "Examples:
@@ -30,6 +29,9 @@ runs: the last two steps, ending Multus and starting the agent, are yours.";
 
 /// The most that a configuration may have.
 const MOST_BYTES: u64 = 1 << 20;
+
+/// Most containers that are gone and are shown in a table; a node may have thousands.
+const MOST_GONE: usize = 20;
 
 /// What to change over.
 #[derive(Debug, Args)]
@@ -46,24 +48,9 @@ pub struct Migrate {
     /// The CNI plugin; without it the one beside this program, or the image's
     #[arg(long, value_name = "FILE", help_heading = "Where")]
     shim: Option<PathBuf>,
-    /// Take the folders of this distribution: kubeadm, k3s, rke2, talos, microk8s, k0s, kind, openshift and others
-    #[arg(long, value_name = "NAME", help_heading = "Where", value_parser = preset)]
-    preset: Option<Preset>,
-    /// The folder in which the runtime finds plugins
-    #[arg(long, value_name = "FOLDER", help_heading = "Where")]
-    cni_bin_dir: Option<String>,
-    /// The folder in which the runtime finds CNI configurations
-    #[arg(long, value_name = "FOLDER", help_heading = "Where")]
-    cni_conf_dir: Option<String>,
-    /// Where the host's root is mounted
-    #[arg(long = "host-root", value_name = "FOLDER", help_heading = "Where", default_value = "/")]
-    root: PathBuf,
-    /// Say what would be done, and do nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// How to print it.
+    /// The node itself.
     #[command(flatten)]
-    show: Show,
+    node: Node,
 }
 
 /// Does it.
@@ -73,17 +60,18 @@ pub fn migrate(asked: &Migrate) -> Ending {
         Err(error) => return Ending::Failed(unreadable(asked, &error)),
     };
     let is_piped = asked.config == Path::new("-");
-    if is_piped && asked.to.is_none() && !asked.dry_run && !asked.back {
+    if is_piped && asked.to.is_none() && !asked.node.dry_run && !asked.back {
         return Ending::Usage("--config - has no folder beside which ours could be written: add --to FILE".to_owned());
     }
+    let Wishes { preset, conf_dir, bin_dir } = asked.node.wishes();
     let node = Asked {
-        root: asked.root.clone(),
+        root: asked.node.root.clone(),
         file: asked.config.clone(),
         to: asked.to.clone(),
-        preset: asked.preset,
-        conf_dir: asked.cni_conf_dir.clone(),
-        bin_dir: asked.cni_bin_dir.clone(),
-        dry_run: asked.dry_run,
+        preset,
+        conf_dir,
+        bin_dir,
+        dry_run: asked.node.dry_run,
     };
     let migration = match Migration::of(&node, &text) {
         Ok(migration) => migration,
@@ -97,7 +85,7 @@ pub fn migrate(asked: &Migrate) -> Ending {
     if asked.back {
         return back(&migration, asked);
     }
-    let shim = asked.shim.clone().unwrap_or_else(beside_us);
+    let shim = asked.shim.clone().unwrap_or_else(shim_beside_us);
     match migrate::forth(&migration, &shim) {
         Ok(migrated) => ended(print(&migrated, asked), warned(&migrated.report)),
         Err(error) => Ending::Failed(error.to_string()),
@@ -139,32 +127,12 @@ fn unreadable(asked: &Migrate, error: &io::Error) -> String {
     format!("read {}: {error}{hint}", quote(&asked.config.to_string_lossy()))
 }
 
-fn document(kind: &str, asked: &Migrate, content: serde_json::Result<Value>) -> Value {
-    let mut document = json!({ "apiVersion": API_VERSION, "kind": kind, "dryRun": asked.dry_run });
-    if let (Some(document), Ok(Value::Object(content))) = (document.as_object_mut(), content) {
-        document.extend(content);
-    }
-    document
-}
-
 fn print(migrated: &Migrated, asked: &Migrate) -> Ending {
-    let document = document("Migration", asked, serde_json::to_value(migrated));
-    output::print(&match asked.show.output {
-        Format::Json => output::json(&document),
-        Format::Yaml => output::yaml(&document),
-        Format::Name => migrated.report.steps.iter().map(|step| safe(&step.text) + "\n").collect(),
-        Format::Table | Format::Wide => told(migrated, asked),
-    })
+    asked.node.print(("Migration", migrated), &migrated.report.steps, || told(migrated, asked))
 }
 
 fn print_back(report: &Report, asked: &Migrate) -> Ending {
-    let document = document("MigrationBack", asked, serde_json::to_value(report));
-    output::print(&match asked.show.output {
-        Format::Json => output::json(&document),
-        Format::Yaml => output::yaml(&document),
-        Format::Name => report.steps.iter().map(|step| safe(&step.text) + "\n").collect(),
-        Format::Table | Format::Wide => told_steps(report, asked.dry_run),
-    })
+    asked.node.print(("MigrationBack", report), &report.steps, || asked.node.told(report))
 }
 
 fn told(migrated: &Migrated, asked: &Migrate) -> String {
@@ -180,10 +148,20 @@ fn told(migrated: &Migrated, asked: &Migrate) -> String {
     }
     if !migrated.containers.is_empty() {
         text += "\n";
-        let rows = migrated.containers.iter().flat_map(rows).collect();
-        text += &output::table(&["POD", "INTERFACE", "NETWORK", "PLUGINS", "BY"], rows);
+        let mut room = MOST_GONE;
+        let mut is_shown =
+            |container: &&Container| container.alive || room.checked_sub(1).map(|less| room = less).is_some();
+        let shown: Vec<&Container> = migrated.containers.iter().filter(|container| is_shown(container)).collect();
+        let more = migrated.containers.len() - shown.len();
+        text += &output::table(
+            &["POD", "INTERFACE", "NETWORK", "PLUGINS", "BY"],
+            shown.into_iter().flat_map(rows).collect(),
+        );
+        if more > 0 {
+            text += &format!("… and {more} more that are gone: -o json has all\n");
+        }
     }
-    text + "\n" + &told_steps(&migrated.report, asked.dry_run)
+    text + "\n" + &asked.node.told(&migrated.report)
 }
 
 fn row(key: &Key) -> Vec<String> {

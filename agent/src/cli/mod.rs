@@ -8,6 +8,7 @@ pub mod config;
 pub mod describe;
 pub mod drain;
 pub mod explain;
+pub mod explanation;
 pub mod get;
 pub mod help;
 pub mod install;
@@ -15,6 +16,7 @@ pub mod lint;
 pub mod listing;
 pub mod log_level;
 pub mod migrate;
+pub mod node;
 pub mod output;
 pub mod pour;
 pub mod query;
@@ -64,7 +66,7 @@ pub enum Command {
         config: PathBuf,
     },
     /// Say how the agent is, worst subsystem first; exit code 1 if something is wrong
-    #[command(after_long_help = STATUS_EXAMPLES)]
+    #[command(after_long_help = status::EXAMPLES)]
     Status {
         /// Where the agent is.
         #[command(flatten)]
@@ -83,7 +85,7 @@ pub enum Command {
         timeout: Duration,
     },
     /// List what the agent knows: attachments, networks, delegates, programs, refusals and more
-    #[command(after_long_help = GET_EXAMPLES)]
+    #[command(after_long_help = get::EXAMPLES)]
     Get {
         /// What to list
         what: listing::What,
@@ -101,7 +103,7 @@ pub enum Command {
     #[command(after_long_help = capture::EXAMPLES)]
     Capture(capture::Capture),
     /// Check this node: what is wrong with it, and what to do; exit code 3 without an agent
-    #[command(after_long_help = CHECK_EXAMPLES)]
+    #[command(after_long_help = check::EXAMPLES)]
     Check {
         /// What to check.
         #[command(flatten)]
@@ -114,17 +116,17 @@ pub enum Command {
         what: explain::What,
     },
     /// Find what is wrong with manifests of pods, workloads and networks, without an agent
-    #[command(after_long_help = LINT_EXAMPLES)]
+    #[command(after_long_help = lint::EXAMPLES)]
     Lint {
         /// The manifests.
         #[command(flatten)]
-        files: explain::Files,
+        files: lint::Files,
         /// Print for each pod what would be attached, too
         #[arg(long)]
         plan: bool,
     },
     /// Say all that is known about one attachment, network, parent, service and more
-    #[command(after_long_help = DESCRIBE_EXAMPLES)]
+    #[command(after_long_help = describe::EXAMPLES)]
     Describe {
         /// What it is
         what: listing::What,
@@ -167,7 +169,7 @@ pub enum Command {
         timeout: Duration,
     },
     /// Show, check and explain the agent's configuration
-    #[command(after_long_help = CONFIG_EXAMPLES)]
+    #[command(after_long_help = config::EXAMPLES)]
     Config {
         /// What to do with it.
         #[command(subcommand)]
@@ -189,7 +191,7 @@ pub enum Command {
         show: Show,
     },
     /// Print what a shell needs to complete commands
-    #[command(after_long_help = COMPLETION_EXAMPLES)]
+    #[command(after_long_help = shell::COMPLETION_EXAMPLES)]
     Completion {
         /// The shell
         shell: clap_complete::Shell,
@@ -198,14 +200,14 @@ pub enum Command {
         folder: shell::Folder,
     },
     /// Print the manual for man(1), or put its pages into a folder
-    #[command(after_long_help = MAN_EXAMPLES)]
+    #[command(after_long_help = shell::MAN_EXAMPLES)]
     Man {
         /// Where to put it.
         #[command(flatten)]
         folder: shell::Folder,
     },
     /// Show what the last requests did, step by step, and how long each step took
-    #[command(after_long_help = TRACE_EXAMPLES)]
+    #[command(after_long_help = trace::EXAMPLES)]
     Trace {
         /// Where the agent is.
         #[command(flatten)]
@@ -218,7 +220,7 @@ pub enum Command {
         wanted: trace::Wanted,
     },
     /// Show live rates and percentiles of interfaces, networks, relay or plugins
-    #[command(after_long_help = TOP_EXAMPLES)]
+    #[command(after_long_help = top::EXAMPLES)]
     Top {
         /// What to look at
         #[arg(default_value = "attachments")]
@@ -240,60 +242,6 @@ pub enum Command {
         what: relay::What,
     },
 }
-
-const STATUS_EXAMPLES: &str = "Examples:
-  multus-agent status                         every subsystem, the worst first
-  multus-agent status --brief                 one line, for a probe
-  multus-agent status --wait --timeout 2m     in a script, after a roll-out";
-
-const TRACE_EXAMPLES: &str = "Examples:
-  multus-agent trace --pod default/cam        what was done for one pod
-  multus-agent trace --failed                 what failed, with cause and remedy; also before a restart
-  multus-agent trace --verb add --follow      every ADD as it comes
-  multus-agent trace --last 1 -o json";
-
-const TOP_EXAMPLES: &str = "Examples:
-  multus-agent top                            interfaces of pods, the busiest first
-  multus-agent top networks --sort group      networks by their share of multicast and broadcast
-  multus-agent top delegates --interval 10s   which plugin is slow right now
-  multus-agent top relay --once -o json";
-
-const GET_EXAMPLES: &str = "Examples:
-  multus-agent get attachments -o wide
-  multus-agent get networks -o json
-  multus-agent get attachments -o name        one name on each line, as describe takes it";
-
-const DESCRIBE_EXAMPLES: &str = "Examples:
-  multus-agent describe attachment default/camera/net1
-  multus-agent describe attachment default/camera      every interface of the pod
-  multus-agent describe network lan -o yaml
-  multus-agent describe parent eth0";
-
-const CONFIG_EXAMPLES: &str = "Examples:
-  multus-agent config view --changed                 what differs from the defaults, and why
-  multus-agent config validate daemon-config.json    before the agent is restarted with it";
-
-const COMPLETION_EXAMPLES: &str = "Examples:
-  source <(multus-agent completion bash)
-  multus-agent completion zsh --dir ~/.zfunc";
-
-const MAN_EXAMPLES: &str = "Examples:
-  multus-agent man --dir /usr/local/share/man/man1
-  multus-agent man | man -l -";
-const CHECK_EXAMPLES: &str = "Examples:
-  multus-agent check
-  multus-agent check --pre                            before an installation
-  multus-agent check --category networks,ipam -o short
-  multus-agent check --wait 30s                       in a script, after a roll-out
-
-Every check is explained in docs/reference/checks.md.";
-
-const LINT_EXAMPLES: &str = "Examples:
-  multus-agent lint manifests/
-  multus-agent lint --config daemon-config.json --partial web.yaml
-  kubectl get net-attach-def,pods -A -o yaml | multus-agent lint -
-
-Every finding has a code, explained in docs/reference/lint.md. Exit code 1: an ADD would fail.";
 
 impl Command {
     /// Does what an operator's command says. `Run` is the daemon's, and not of them.

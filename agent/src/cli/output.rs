@@ -130,9 +130,13 @@ pub fn write(text: &str) -> Result<bool, Ending> {
     }
 }
 
-/// Prints to standard error.
+/// Prints a sentence to standard error; whoever made it may have quoted anybody.
 pub fn complain(text: &str) {
-    let _ = writeln!(io::stderr(), "multus-agent: {text}");
+    let _ = io::stderr().write_all(complaint(text).as_bytes());
+}
+
+fn complaint(text: &str) -> String {
+    format!("multus-agent: {}\n", safe(text))
 }
 
 /// A document as JSON.
@@ -248,6 +252,7 @@ mod tests {
     fn hostile_names_cannot_reach_the_terminal() {
         let text = table(&["NAME"], vec![vec!["a\u{1b}[2J\nb".into()]]);
         assert_eq!(text, "NAME\na\\u{1b}[2J\\nb\n");
+        assert_eq!(complaint("no \u{1b}[2J\nmultus-agent: ok"), "multus-agent: no \\u{1b}[2J\\nmultus-agent: ok\n");
         assert_eq!(safe("a \"b\" c\\d\u{9b}\u{202e}"), "a \"b\" c\\d\\u{9b}\\u{202e}", "quotes stay quotes");
     }
 

@@ -5,12 +5,12 @@
 use std::fs::{File, Permissions};
 use std::io::{self, BufRead, BufReader, ErrorKind, IsTerminal, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cli::{Ending, query};
 use crate::fault::quote;
+use crate::sys::unix_socket::connect;
 use crate::wire::http;
 
 /// The longest piece that is taken.
@@ -60,7 +60,7 @@ pub fn pour(
         }
         _ => query::unreachable(socket, &error),
     };
-    let mut stream = UnixStream::connect(socket).map_err(gone)?;
+    let mut stream = connect(socket, Instant::now() + patience).map_err(gone)?;
     stream.set_read_timeout(Some(patience)).and_then(|()| stream.set_write_timeout(Some(patience))).map_err(gone)?;
     http::write_request(&mut stream, "POST", path, b"").map_err(gone)?;
     let mut from = BufReader::new(stream);

@@ -2,15 +2,15 @@
 
 use std::fmt::Write as _;
 use std::io::{self, BufReader, ErrorKind};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::cli::Ending;
 use crate::cli::output::safe;
 use crate::fault::quote;
+use crate::sys::unix_socket::connect;
 use crate::wire::http;
 
 /// How long the agent may take to answer.
@@ -66,7 +66,7 @@ pub fn exchange(
         )),
         _ => unreachable(socket, &error),
     };
-    let mut stream = UnixStream::connect(socket).map_err(broken)?;
+    let mut stream = connect(socket, Instant::now() + patience).map_err(broken)?;
     stream.set_read_timeout(Some(patience)).and_then(|()| stream.set_write_timeout(Some(patience))).map_err(broken)?;
     http::write_request(&mut stream, method, path, body).map_err(broken)?;
     http::read_response(&mut BufReader::new(stream), 64 << 20).map_err(broken)

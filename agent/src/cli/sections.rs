@@ -137,7 +137,7 @@ pub fn sections(document: &Value, wide: bool) -> String {
         let inner = value.as_object().unwrap_or(&empty);
         // Zeros of a long list of counters say nothing.
         let counted = inner.iter().filter(|(_, value)| wide || !is_nothing(value));
-        let _infallible = write!(text, "\n{}\n{}", paint(&title(key), Ink::Strong), lines(counted));
+        let _infallible = write!(text, "\n{}\n{}", paint(&safe(&title(key)), Ink::Strong), lines(counted));
     }
     for (key, title, columns) in SHEETS {
         let Some(list) = fields.get(*key).and_then(Value::as_array).filter(|list| !list.is_empty()) else { continue };
@@ -154,7 +154,7 @@ pub fn sections(document: &Value, wide: bool) -> String {
 
 fn lines<'a>(fields: impl Iterator<Item = (&'a String, &'a Value)>) -> String {
     let cells: Vec<(String, String)> = fields
-        .map(|(key, value)| (title(key), value))
+        .map(|(key, value)| (safe(&title(key)), value))
         .map(|(key, value)| {
             (key, if let Value::Object(_) = value { inner(value) } else { cell(&json!([value]), "/0") })
         })
@@ -203,10 +203,10 @@ mod tests {
     fn sections_say_fields_then_objects_then_lists() {
         let document = json!({
             "apiVersion": "v", "kind": "Attachment", "name": "a/b/net1", "attachedBy": "t\u{1b}cx", "note": null,
-            "receive": {"packets": 3, "bytes": 0, "protocols": {"arp": 2, "tcp": 0}},
+            "receive": {"packets": 3, "bytes": 0, "k\u{1b}": 1, "protocols": {"arp": 2, "tcp": 0}},
             "routes": [{"dst": "0.0.0.0/0", "gw": null}], "plugins": [],
         });
-        let wanted = "Attachment a/b/net1\n  Attached by: t\\u{1b}cx\n\nReceive\n  Packets:   3\n  Protocols: arp 2\n\n\
+        let wanted = "Attachment a/b/net1\n  Attached by: t\\u{1b}cx\n\nReceive\n  K\\u{1b}:   1\n  Packets:   3\n  Protocols: arp 2\n\n\
                       Routes\n  DESTINATION  GATEWAY\n  0.0.0.0/0    -\n";
         assert_eq!(sections(&document, false), wanted);
     }

@@ -11,6 +11,16 @@ use crate::cli::output;
 use crate::cli::{Ending, help};
 use crate::fault::quote;
 
+/// Shown with the long help of `completion`.
+pub const COMPLETION_EXAMPLES: &str = "Examples:
+  source <(multus-agent completion bash)
+  multus-agent completion zsh --dir ~/.zfunc";
+
+/// Shown with the long help of `man`.
+pub const MAN_EXAMPLES: &str = "Examples:
+  multus-agent man --dir /usr/local/share/man/man1
+  multus-agent man | man -l -";
+
 /// The program's name, as it is typed.
 const NAME: &str = "multus-agent";
 

@@ -9,6 +9,12 @@ use serde_json::Value;
 use crate::cli::output::{self, Format, Ink, Level, cell, paint, safe};
 use crate::cli::{Ending, query};
 
+/// Shown with the long help.
+pub const EXAMPLES: &str = "Examples:
+  multus-agent status                         every subsystem, the worst first
+  multus-agent status --brief                 one line, for a probe
+  multus-agent status --wait --timeout 2m     in a script, after a roll-out";
+
 /// Pause between two looks of `--wait`.
 const PAUSE: Duration = Duration::from_millis(250);
 

@@ -4,6 +4,7 @@
 mod keys;
 mod rates;
 mod screen;
+mod table;
 #[cfg(feature = "tui")]
 mod tui;
 
@@ -17,8 +18,15 @@ use serde_json::{Value, json};
 use crate::cli::output::{self, Format};
 use crate::cli::{Agent, Ending, query};
 use keys::{Choice, HELP};
-use rates::Table;
 use screen::{Frame, Screen};
+use table::Table;
+
+/// Shown with the long help.
+pub const EXAMPLES: &str = "Examples:
+  multus-agent top                            interfaces of pods, the busiest first
+  multus-agent top networks --sort group      networks by their share of multicast and broadcast
+  multus-agent top delegates --interval 10s   which plugin is slow right now
+  multus-agent top relay --once -o json";
 
 /// What is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -10,6 +10,13 @@ use serde_json::{Value, json};
 use crate::cli::output::{self, Format, Ink, Level, cell, paint, safe};
 use crate::cli::{Agent, Ending, query};
 
+/// Shown with the long help.
+pub const EXAMPLES: &str = "Examples:
+  multus-agent trace --pod default/cam        what was done for one pod
+  multus-agent trace --failed                 what failed, with cause and remedy; also before a restart
+  multus-agent trace --verb add --follow      every ADD as it comes
+  multus-agent trace --last 1 -o json";
+
 /// How often whoever follows looks for more.
 const LOOK: Duration = Duration::from_millis(300);
 /// How many steps stand for a request on one line.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
-use super::result::Cidr;
+use super::cidr::Cidr;
 use crate::fault::{CniError, code, quote};
 
 /// An object of a result, with where it stands, from which known keys are taken.

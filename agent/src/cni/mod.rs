@@ -3,6 +3,7 @@
 //! Nothing here runs a plugin, reads a file or knows a pod's annotations. The shim is built with this module, so it
 //! uses std, serde and serde_json alone.
 
+pub mod cidr;
 pub mod config;
 mod fields;
 #[cfg(test)]
@@ -14,8 +15,9 @@ pub mod result;
 pub mod secrets;
 pub mod version;
 
+pub use cidr::Cidr;
 pub use config::{NetworkConfig, PluginConfig};
 pub use object::RawObject;
 pub use request::{Args, Command, Environment, Request};
-pub use result::{Cidr, CniResult, Dns, Interface, IpConfig, Route};
+pub use result::{CniResult, Dns, Interface, IpConfig, Route};
 pub use version::Version;

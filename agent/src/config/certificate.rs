@@ -23,7 +23,7 @@ impl NodeCertificate {
     pub(super) fn read(top: &mut Section, warnings: &mut Vec<String>) -> Result<Option<Self>, ConfigError> {
         let mut section = top.section("perNodeCertificate")?;
         let enabled = section.flag("enabled")?.unwrap_or(false);
-        let (kubeconfig, folder) = (section.folder("bootstrapKubeconfig")?, section.folder("certDir")?);
+        let (kubeconfig, folder) = (section.secret_file("bootstrapKubeconfig")?, section.folder("certDir")?);
         let duration = section.word("certDuration", "a duration such as 10m", words::duration)?;
         let certificate = match (enabled, kubeconfig, folder) {
             (false, ..) => None,

@@ -94,6 +94,12 @@ impl Section {
         self.word(key, "an absolute path", |text| is_path(text).then(|| text.to_owned()))
     }
 
+    /// A path to a file of secrets. Its content may have been written here in its stead, so it is not repeated.
+    pub(super) fn secret_file(&mut self, key: &'static str) -> Result<Option<String>, ConfigError> {
+        let undisclosed = "no path, and is not shown, for it may hold a token";
+        self.folder(key).map_err(|error| ConfigError { value: undisclosed.to_owned(), ..error })
+    }
+
     /// A boolean.
     pub(super) fn flag(&mut self, key: &'static str) -> Result<Option<bool>, ConfigError> {
         self.read(key, "true or false")

@@ -123,7 +123,7 @@ impl Settings {
         let settings = Self {
             origin: Origin { written: keys::written(text), ..Origin::default() },
             objects: top.folder("objects")?,
-            kubeconfig: top.folder("kubeconfig")?,
+            kubeconfig: top.secret_file("kubeconfig")?,
             node_name: top.text("nodeName")?,
             metrics_address: read_metrics_address(&mut top)?,
             page_address: read_page_address(&mut top, &mut warnings)?,
@@ -343,6 +343,11 @@ mod tests {
             (r#"{"cniVersion":"0.9.0"}"#, "cniVersion is \"0.9.0\": write one of 0.1.0"),
             (r#"{"logToStderr":"yes"}"#, "logToStderr is the string \"yes\": write true or false"),
             (r#"{"socketDir":"run"}"#, "socketDir is \"run\": write an absolute path"),
+            (
+                r#"{"kubeconfig":"token: abc"}"#,
+                "kubeconfig is no path, and is not shown, for it may hold a token: write an",
+            ),
+            (r#"{"kubeconfig":{"token":"abc"}}"#, "kubeconfig is no path, and is not shown"),
             (r#"{"globalNamespaces":["a"]}"#, "globalNamespaces is [\\\"a\\\"]: write namespaces joined by commas"),
             (r#"{"systemNamespaces":"a"}"#, "systemNamespaces is the string \"a\": write a list"),
             (r#"{"multusNamespace":"A"}"#, "multusNamespace is \"A\""),

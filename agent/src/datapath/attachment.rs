@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::protocols::ProtocolSet;
 use crate::config::{AttachMode, CustomProtocol, Guard, Mark};
+use crate::names::NetnsId;
 use crate::objects::HostAccess;
+use crate::sys::netns::{self, NetnsError};
 
 /// How much the datapath does. (`off` never opens it.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +104,8 @@ pub struct Parent {
 pub struct Attachment {
     /// The pod's network namespace.
     pub netns: PathBuf,
+    /// Which one that is; another one under its path counts as gone.
+    pub netns_id: Option<NetnsId>,
     /// The interface's name in it.
     pub ifname: String,
     /// The interface's MAC.
@@ -114,6 +118,13 @@ pub struct Attachment {
     pub host_access: Option<HostAccess>,
     /// Whether the pod receives relayed frames with the group's MAC, as they were sent, instead of its own.
     pub plain_copy: bool,
+}
+
+impl Attachment {
+    /// Runs `work` inside the pod's namespace.
+    pub(super) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
+        netns::inside_same(&self.netns, self.netns_id.as_ref(), work)
+    }
 }
 
 /// An attachment that has its programs; what a record keeps, and what adoption and detaching need.

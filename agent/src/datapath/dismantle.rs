@@ -17,6 +17,7 @@ use multus_ebpf_common::LAYOUT;
 use super::error::DatapathError;
 use super::hooks;
 use super::object::{COUNT, GUARD, PARENT, POD, REPLAY};
+use crate::names::NetnsId;
 use crate::sys::mounts;
 use crate::sys::netns::{self, NetnsError};
 
@@ -28,6 +29,8 @@ const LAST: Duration = Duration::from_secs(3);
 pub struct PodPlace {
     /// The pod's namespace.
     pub netns: PathBuf,
+    /// Which one that is, where it is known; another one under its path is nobody's of ours.
+    pub netns_id: Option<NetnsId>,
     /// The interface in it.
     pub ifname: String,
     /// The number of its programs.
@@ -63,7 +66,7 @@ pub fn dismantle(bpffs: &Path, pods: &[PodPlace], dry_run: bool) -> Result<Disma
     let marks: Vec<PathBuf> = marks.iter().map(|layout| layout.join("links")).collect();
     if !dry_run {
         for pod in pods {
-            match netns::inside(&pod.netns, || take_off_pod(pod, &marks)) {
+            match netns::inside_same(&pod.netns, pod.netns_id.as_ref(), || take_off_pod(pod, &marks)) {
                 Ok(had_any) => done.pods += usize::from(had_any),
                 Err(NetnsError::Gone(_) | NetnsError::NotNetns(_)) => {}
                 Err(error) => done.failed.push(error.to_string()),

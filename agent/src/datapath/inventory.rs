@@ -12,7 +12,7 @@ use multus_ebpf_common::LAYOUT;
 use super::maps::NAMES;
 use super::object::{COUNT, GUARD, PARENT, POD, REPLAY};
 use super::{Attached, Datapath, DatapathError, ProgramFacts, program_ids};
-use crate::sys::netns::{self, NetnsError};
+use crate::sys::netns::NetnsError;
 use crate::sys::{links, qdisc};
 
 /// One program that should be on an interface.
@@ -35,7 +35,7 @@ impl Datapath {
     /// The kernel does not say.
     pub fn placed_on_pod(&self, attached: &Attached) -> Result<Option<Vec<Placed>>, DatapathError> {
         let ifname = &attached.attachment.ifname;
-        let seen = netns::inside(&attached.attachment.netns, || {
+        let seen = attached.attachment.inside(|| {
             let Some(facts) = links::find_here(ifname)? else { return Ok(None) };
             qdisc::filters(facts.ifindex).map(Some)
         });

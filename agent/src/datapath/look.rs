@@ -11,7 +11,7 @@ use super::members::Sharers;
 use super::object::{GUARD, PARENT, POD};
 use super::{Attached, Attachment, Datapath, DatapathError, Guarded, Mac, Method, Mode, Parent, hooks, program_ids};
 use crate::sys::links::{self, Facts};
-use crate::sys::netns::{self, NetnsError};
+use crate::sys::netns::NetnsError;
 
 /// How the programs of one interface are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -120,8 +120,8 @@ impl Datapath {
     /// # Errors
     /// The namespace cannot be entered although it is there, or the kernel does not say.
     pub fn look_at_pod(&self, attached: &Attached) -> Result<PodLook, DatapathError> {
-        let Attachment { netns, ifname, mac, parent, .. } = &attached.attachment;
-        let seen = netns::inside(netns, || {
+        let Attachment { ifname, mac, parent, .. } = &attached.attachment;
+        let seen = attached.attachment.inside(|| {
             let Some(facts) = links::find_here(ifname)? else { return Ok(None) };
             Ok::<_, io::Error>(Some((facts, hooks::filters(ifname, POD)?)))
         });
@@ -175,7 +175,7 @@ impl Datapath {
         }
         self.state().instances.rename(was.instance, now.into());
         if !found.is_whole() {
-            netns::inside(&now.netns, || hooks::lift_pod(&now.ifname))?;
+            now.inside(|| hooks::lift_pod(&now.ifname))?;
         }
         let joined = self.join_if_there_is_room(&described)?;
         if !found.is_whole() {

@@ -190,7 +190,7 @@ impl Datapath {
         };
         let number = (!anothers).then_some(*instance);
         let ifname = &attachment.ifname;
-        let filters = match netns::inside(&attachment.netns, || hooks::detach_pod(ifname, number, &self.links)) {
+        let filters = match attachment.inside(|| hooks::detach_pod(ifname, number, &self.links)) {
             Err(NetnsError::Gone(_) | NetnsError::NotNetns(_)) | Ok(()) => Ok(()),
             Err(error) => Err(error),
         };
@@ -241,7 +241,7 @@ impl Datapath {
     fn attach_pod(&self, attached: &Attached) -> Result<(), DatapathError> {
         let Attachment { netns, ifname, .. } = &attached.attachment;
         let mut object = self.objects.pod(attached.instance, attached.attachment.plain_copy)?;
-        netns::inside(netns, || {
+        attached.attachment.inside(|| {
             if netns::interface_index(ifname).is_none() {
                 return Err(DatapathError::NoInterface { interface: ifname.clone(), netns: netns.clone() });
             }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use hyper::Request;
 use serde_json::Value;
 
-use super::ClusterError;
 use super::client::{CallError, Contact, Server};
+use super::{ClusterError, yaml};
 use crate::names::ObjectName;
 
 /// Longest single call.
@@ -65,13 +65,18 @@ impl DaemonSet {
         Ok(Self { server, namespace, name })
     }
 
-    /// Applies a JSON patch (RFC 6902).
+    /// Applies a JSON patch (RFC 6902), which may be written in YAML.
     ///
     /// # Errors
     /// The API server did not answer, or refused for another reason than the patch.
     pub async fn patch(&self, patch: &str) -> Result<Patched, ClusterError> {
+        let patch = match yaml::documents(patch, 1).into_iter().next() {
+            Some(Ok(patch)) => patch.to_string(),
+            Some(Err(why)) => return Ok(Patched::DoesNotFit(why)),
+            None => return Ok(Patched::DoesNotFit("it is empty".to_owned())),
+        };
         let request = Request::patch(self.path()).header("content-type", "application/json-patch+json");
-        match self.call("patch", request.body(patch.as_bytes().to_vec())).await {
+        match self.call("patch", request.body(patch.into_bytes())).await {
             Ok(_) => Ok(Patched::Yes),
             Err(CallError::Refused(404, _)) => Ok(Patched::Gone),
             Err(CallError::Refused(400 | 422, why)) => Ok(Patched::DoesNotFit(why)),

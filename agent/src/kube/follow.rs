@@ -76,24 +76,10 @@ pub(super) async fn follow<K>(
             };
             let error = match next {
                 Ok(Some(Ok(event))) => {
-                    match event {
-                        // Only announces the list request.
-                        Event::Init => listing = Instant::now(),
-                        Event::InitDone => server.count(("list", resource), 200, listing.elapsed()),
-                        _ => {}
-                    }
                     if !matches!(event, Event::Init) {
-                        contact.worked();
                         pause = PAUSE.0;
                     }
-                    if matches!(event, Event::InitDone | Event::Apply(_) | Event::Delete(_)) {
-                        contact.is_current(resource);
-                    }
-                    patience = if matches!(event, Event::InitDone | Event::Apply(_) | Event::Delete(_)) {
-                        SILENCE
-                    } else {
-                        LIST
-                    };
+                    patience = heard(&event, resource, server, &mut listing);
                     see(event);
                     continue;
                 }
@@ -105,23 +91,7 @@ pub(super) async fn follow<K>(
                     break;
                 }
             };
-            let status = status_of(&error);
-            contact.is_outdated(resource);
-            match &error {
-                watcher::Error::InitialListFailed(_) => {
-                    server.count(("list", resource), status.unwrap_or(0), listing.elapsed());
-                }
-                _ => server.calls.count_broken_watch(resource, status.unwrap_or(0)),
-            }
-            let reason = format!("{}{}", chain(&error), status.map_or("", advice));
-            match status {
-                Some(code) if is_answer(code) => contact.noted(&reason),
-                _ => contact.failed(&reason),
-            }
-            if status == Some(401) {
-                server.renew().await;
-            }
-            let anew = is_gone(&error) || status == Some(401);
+            let anew = failed(&error, resource, server, listing).await;
             tokio::select! {
                 () = stopped(&mut stop) => return,
                 () = tokio::time::sleep(jittered(pause)) => {}
@@ -132,6 +102,47 @@ pub(super) async fn follow<K>(
             }
         }
     }
+}
+
+/// Notes what an event says of the server, and when a list began. The answer: how long the next event may take.
+fn heard<K>(event: &Event<K>, resource: &'static str, server: &Server, listing: &mut Instant) -> Duration {
+    match event {
+        // Only announces the list request.
+        Event::Init => {
+            *listing = Instant::now();
+            return LIST;
+        }
+        Event::InitDone => server.count(("list", resource), 200, listing.elapsed()),
+        _ => {}
+    }
+    server.contact.worked();
+    if matches!(event, Event::InitDone | Event::Apply(_) | Event::Delete(_)) {
+        server.contact.is_current(resource);
+        SILENCE
+    } else {
+        LIST
+    }
+}
+
+/// Notes what went wrong with a list or a watch. True: the watcher must begin anew.
+async fn failed(error: &watcher::Error, resource: &'static str, server: &Server, listing: Instant) -> bool {
+    let status = status_of(error);
+    server.contact.is_outdated(resource);
+    match error {
+        watcher::Error::InitialListFailed(_) => {
+            server.count(("list", resource), status.unwrap_or(0), listing.elapsed());
+        }
+        _ => server.calls.count_broken_watch(resource, status.unwrap_or(0)),
+    }
+    let reason = format!("{}{}", chain(error), status.map_or("", advice));
+    match status {
+        Some(code) if is_answer(code) => server.contact.noted(&reason),
+        _ => server.contact.failed(&reason),
+    }
+    if status == Some(401) {
+        server.renew().await;
+    }
+    is_gone(error) || status == Some(401)
 }
 
 /// The version we are at is no longer served and only a new list helps. The watcher knows that of an `ERROR` event, but

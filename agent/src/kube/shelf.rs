@@ -4,18 +4,18 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, DirBuilder};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::fault::quote;
 use crate::names::NadRef;
 use crate::objects::Network;
+use crate::sys::checksum::checksum;
+use crate::sys::files::replace;
 
-/// A file that is being written starts with this; nothing else does, names start with a letter or digit.
-const TEMPORARY: &str = ".new-";
 /// Most bytes of one file: a config of 1 MiB, escaped, and annotations.
 const MOST_BYTES: u64 = 8 << 20;
 
@@ -60,7 +60,7 @@ impl Shelf {
             if self.written.get(&network.id).is_some_and(|old| Arc::ptr_eq(old, network)) {
                 continue;
             }
-            match write(&self.folder, network) {
+            match write(&self.folder.join(file_name(&network.id)), network) {
                 Ok(()) => drop(self.written.insert(network.id.clone(), Arc::clone(network))),
                 Err(error) => {
                     first.get_or_insert_with(|| format!("keep network \"{}\" on disk: {error}", network.id));
@@ -96,9 +96,7 @@ fn file_name(id: &NadRef) -> String {
     if plain.len() <= 200 {
         return plain + ".json";
     }
-    let hash = plain.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3) // FNV-1a, stable over versions
-    });
+    let hash = checksum(plain.as_bytes());
     let head: String = plain.chars().take(180).collect();
     format!("{head}~{hash:016x}.json")
 }
@@ -114,14 +112,9 @@ fn read(path: &Path) -> io::Result<Network> {
     Ok(serde_json::from_slice(&bytes)?)
 }
 
-/// Replaced by rename: a reader sees the old text or the new one. No fsync: a torn file is left out and listed again.
-fn write(folder: &Path, network: &Network) -> io::Result<()> {
-    let name = file_name(&network.id);
-    let new = folder.join(format!("{TEMPORARY}{}", std::process::id()));
-    drop(fs::remove_file(&new));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    file.write_all(&serde_json::to_vec(network)?)?;
-    fs::rename(&new, folder.join(name))
+/// No fsync: a torn file is left out and listed again.
+fn write(path: &Path, network: &Network) -> io::Result<()> {
+    replace(path, &serde_json::to_vec(network)?)
 }
 
 #[cfg(test)]
@@ -176,13 +169,13 @@ mod tests {
         let folder = Folder::new("sweep");
         let (a, b) = (network("x", "a", "{}"), network("x", "b", "{}"));
         assert_eq!(Shelf::new(folder.0.clone()).keep(&[Arc::clone(&a), b], true), None);
-        fs::write(folder.0.join(".new-1"), "torn").unwrap();
+        fs::write(folder.0.join("x_a.json.1.tmp"), "torn").unwrap();
         let mut shelf = Shelf::new(folder.0.clone());
         shelf.keep(std::slice::from_ref(&a), false);
         assert_eq!(names(&shelf), ["x/a", "x/b"]);
         shelf.keep(&[a], true);
         assert_eq!(names(&shelf), ["x/a"]);
-        assert!(!folder.0.join(".new-1").exists());
+        assert!(!folder.0.join("x_a.json.1.tmp").exists());
         shelf.keep(&[], true);
         assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 0);
     }

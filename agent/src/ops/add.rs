@@ -83,7 +83,7 @@ async fn clear_leftover<R: Runner>(
         );
     }
     let mut record = Record::clone(&record);
-    let netns = record.netns.clone().filter(|path| path.as_path().exists());
+    let netns = record.namespace_to_undo();
     let failed = undo::undo(context, &mut record, netns.as_ref(), runner, call.deadline).await;
     match failed.first() {
         None => Ok(()),
@@ -110,9 +110,8 @@ async fn carry_out<R: Runner>(
     let concluded = call.steps.begin(Step::Result);
     result_cache::write(context, record, plan, &results);
     record.status = Some(telling::network_status(context, call, plan, &results));
-    record.state = State::Added;
     drop(concluded);
-    call.steps.at_once(Step::Record, || recording::save(context, record))?;
+    call.steps.at_once(Step::Record, || recording::conclude(context, record))?;
     Ok((answer, results))
 }
 
@@ -185,8 +184,9 @@ pub(super) async fn attach<R: Runner>(
     device_info::hand_over(attachment);
     let args = record.attachments.get(at).and_then(|a| a.delegates.first()).map(|d| d.args.clone()).unwrap_or_default();
     for (index, plugin) in attachment.config.plugins.iter().enumerate() {
-        record.mark((at, index), Stage::Called);
-        call.steps.at_once(Step::Record, || recording::save(context, record))?;
+        if record.mark((at, index), Stage::Called) {
+            call.steps.at_once(Step::Record, || recording::save(context, record))?;
+        }
         let job = Job {
             id: 0,
             plugin: plugin.plugin.clone(),

@@ -32,6 +32,7 @@ pub async fn record(context: &Context, call: &Invocation) -> Option<Record> {
     Some(Record {
         container: container.clone(),
         netns: call.request.netns.clone(),
+        netns_id: None,
         pod: call.request.pod.clone(),
         ifname: ifname.clone(),
         state: State::Undo,

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::cni::{CniResult, Command, Version};
 use crate::fault::{CniError, code, quote};
-use crate::names::{NetnsPath, mac_text};
+use crate::names::{ContainerId, NetnsPath, mac_text};
 use crate::ops::chain;
 use crate::ops::context::{Context, Pool, left_ms};
 use crate::ops::invocation::Invocation;
@@ -31,6 +31,9 @@ pub async fn check<R: Runner>(context: &Context, call: &Invocation, runner: &mut
         )
         .remedy("it was never added, or its ADD did not finish")
     })?;
+    if !record.may_be_in(netns, call.netns_id.as_ref()) {
+        return Err(another_namespace(netns, container));
+    }
     // What is still joining, or did not quite leave, is not promised to anybody.
     let whole = || record.attachments.iter().filter(|attachment| !attachment.hotplug || attachment.result.is_some());
     for attachment in whole() {
@@ -40,6 +43,16 @@ pub async fn check<R: Runner>(context: &Context, call: &Invocation, runner: &mut
         delegates(context, &record, attachment, netns, call.deadline, runner).await?;
     }
     Ok(())
+}
+
+/// The path that a request names leads elsewhere than it did at ADD.
+pub(super) fn another_namespace(netns: &NetnsPath, container: &ContainerId) -> CniError {
+    let text = format!(
+        "CNI_NETNS {} is another namespace than the one that container {} was attached in, which is gone",
+        quote(&netns.to_string()),
+        quote(container.as_str())
+    );
+    CniError::new(code::INVALID_NETNS, text).remedy("delete the pod's sandbox, so that it is attached anew")
 }
 
 /// Checks one attachment of `record`.

@@ -51,9 +51,9 @@ async fn detach<R: Runner>(context: &Context, call: &Invocation, mut record: Rec
     {
         tracing::warn!(container = %record.container, "record what is to be undone: {error}");
     }
-    // A runtime may name no namespace although it is still there; then the one of the ADD is cleaned.
-    let of_record = || record.netns.clone().filter(|path| path.as_path().exists());
-    let netns = call.request.netns.clone().or_else(of_record);
+    // A runtime may name no namespace although it is still there, or one that is another's by now; then the one of the ADD
+    // is cleaned.
+    let netns = record.namespace_asked(call.request.netns.as_ref(), call.netns_id.as_ref());
     for line in undo::undo(context, &mut record, netns.as_ref(), runner, call.deadline).await {
         tracing::warn!(container = %record.container, state = ?State::Undo, "{line}");
     }

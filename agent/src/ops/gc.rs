@@ -114,7 +114,7 @@ async fn undo_unlisted<R: Runner>(
         let Some(_held) = context.ledger.hold(&record.container) else { continue };
         let Some(record) = context.ledger.get(&record.container) else { continue };
         let mut record = Record::clone(&record);
-        let netns = record.netns.clone().filter(|path| path.as_path().exists());
+        let netns = record.namespace_to_undo();
         failed.extend(undo::undo(context, &mut record, netns.as_ref(), runner, call.deadline).await);
     }
     failed

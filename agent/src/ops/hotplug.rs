@@ -62,7 +62,16 @@ pub async fn perform<R: Runner>(
 ) -> Result<Option<String>, CniError> {
     let timeout_ms = u64::try_from(context.settings.request_timeout.as_millis()).unwrap_or(u64::MAX);
     let (env, config) = (asked.env, CONF.to_owned());
-    let call = Call { protocol: PROTOCOL, oldest: None, shim: String::new(), env, config, timeout_ms, again: false };
+    let call = Call {
+        protocol: PROTOCOL,
+        oldest: None,
+        shim: String::new(),
+        env,
+        config,
+        timeout_ms,
+        again: false,
+        netns_id: None,
+    };
     let call = Invocation { steps: steps.clone(), ..Invocation::read(call, &context.settings)? };
     let config = NetworkConfig::parse(asked.config.as_bytes(), None)
         .map_err(|error| error.within("configuration of the network"))?;
@@ -108,9 +117,7 @@ async fn add<R: Runner>(
     let (attachment, warnings) = plan::hotplug::attachment(wish, &present, &request.call.conf.policy)?;
     let plan = Plan { attachments: vec![attachment], warnings };
     preflight::none_is_ours(&context.settings.generator.plugin, &plan)?;
-    for attachment in &plan.attachments {
-        preflight::name_is_free(&netns, attachment).await?;
-    }
+    preflight::names_are_free(&netns, &plan.attachments).await.map_err(|(_, error)| error)?;
     preflight::parents_are_there(&plan).await?;
     let at = record.attachments.len();
     match carry_out(context, &request.call, &plan, (&mut record, at), runner).await {
@@ -262,6 +269,9 @@ fn namespace(record: &Record, call: &Invocation) -> Result<NetnsPath, CniError> 
         return Err(CniError::new(code::INVALID_NETNS, "CNI_NETNS is missing"));
     };
     if recorded == given || is_same(recorded.as_path(), given.as_path()) {
+        if record.netns.is_some() && record.namespace().is_none() && recorded.as_path().exists() {
+            return Err(check::another_namespace(recorded, &record.container));
+        }
         return Ok(recorded.clone());
     }
     let text = format!(

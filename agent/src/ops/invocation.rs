@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::cni::{CniResult, Command, Environment, Request, Version};
 use crate::config::{NetConf, Settings};
 use crate::fault::{CniError, code, quote};
-use crate::names::{ContainerId, IfName, NetnsPath};
+use crate::names::{ContainerId, IfName, NetnsId, NetnsPath};
 use crate::ops::steps::Steps;
 use crate::wire::{Call, PROTOCOL};
 
@@ -28,6 +28,8 @@ pub struct Invocation {
     pub annotations: Option<BTreeMap<String, String>>,
     /// The same call was made before, and its answer was lost.
     pub again: bool,
+    /// Which namespace `CNI_NETNS` is where the runtime is, as far as that is known.
+    pub netns_id: Option<NetnsId>,
     /// When the work has to be done, so that there is time left to undo it.
     pub work_until: Instant,
     /// When everything has to be over.
@@ -90,6 +92,7 @@ impl Invocation {
             version,
             annotations,
             again: call.again,
+            netns_id: call.netns_id,
             work_until,
             deadline,
             steps: Steps::default(),

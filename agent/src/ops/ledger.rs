@@ -95,9 +95,20 @@ impl Ledger {
     /// Replaces a record, on disk first.
     pub fn save(&self, record: &Record) -> io::Result<()> {
         self.records.save(record)?;
+        self.know(record);
+        Ok(())
+    }
+
+    /// The same for a step of an ADD, at whose end it is made to survive power loss ([`Self::persist`]).
+    pub fn advance(&self, record: &Record) -> io::Result<()> {
+        self.records.advance(record)?;
+        self.know(record);
+        Ok(())
+    }
+
+    fn know(&self, record: &Record) {
         self.index().insert(record.container.clone(), Arc::new(record.clone()));
         self.changed.send_replace(());
-        Ok(())
     }
 
     /// Replaces a record that nobody asked us to touch. False, and nothing is written: a plugin is at work for its

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::datapath::{self, Attached, Datapath, Mac, ProtocolSet};
-use crate::names::{IfName, NetnsPath};
+use crate::names::{IfName, NetnsId, NetnsPath};
 use crate::objects::HostAccess;
 use crate::ops::context::Context;
 use crate::plan;
@@ -64,7 +64,7 @@ async fn attach(context: &Context, netns: &NetnsPath, ifname: &IfName, link: &mu
         link.note.clone_from(&context.datapath_fault);
         return;
     };
-    let wanted = describe(datapath, netns, ifname, link);
+    let wanted = describe(datapath, (netns, None), ifname, link);
     let datapath = Arc::clone(datapath);
     let attached = tokio::task::spawn_blocking(move || datapath.attach(&wanted)).await;
     match attached.map_err(|error| error.to_string()).and_then(|attached| attached.map_err(|error| error.to_string())) {
@@ -119,7 +119,12 @@ pub async fn set_host_access(context: &Context, attached: Attached, access: Opti
 }
 
 /// The datapath's own description of what a record's link wants.
-pub fn describe(datapath: &Datapath, netns: &NetnsPath, ifname: &IfName, link: &Link) -> datapath::Attachment {
+pub fn describe(
+    datapath: &Datapath,
+    (netns, id): (&NetnsPath, Option<&NetnsId>),
+    ifname: &IfName,
+    link: &Link,
+) -> datapath::Attachment {
     let parent = link.parent.as_ref().map(|parent| datapath::Parent {
         ifindex: parent.ifindex,
         name: parent.name.clone(),
@@ -127,6 +132,7 @@ pub fn describe(datapath: &Datapath, netns: &NetnsPath, ifname: &IfName, link: &
     });
     datapath::Attachment {
         netns: netns.as_path().to_owned(),
+        netns_id: id.cloned(),
         ifname: ifname.to_string(),
         mac: Mac(link.mac),
         parent,
@@ -147,7 +153,7 @@ pub fn attached(context: &Context, record: &Record, attachment: &Attachment) -> 
     let link = attachment.link.as_ref()?;
     let netns = record.netns.as_ref()?;
     Some(Attached {
-        attachment: describe(datapath, netns, &attachment.ifname, link),
+        attachment: describe(datapath, (netns, record.netns_id.as_ref()), &attachment.ifname, link),
         instance: link.instance?,
         slot: link.slot,
         relayed: link.note.is_none() && !link.relay.is_empty(),

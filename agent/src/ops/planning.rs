@@ -23,11 +23,10 @@ pub(super) async fn feasible(
     sandbox: &Sandbox<'_>,
     pod: &pods::Facts,
 ) -> Result<Plan, CniError> {
+    preflight::is_the_runtimes(sandbox.netns, call.netns_id.as_ref())?;
     let plan = make_plan(context, call, sandbox, pod).await?;
-    for attachment in &plan.attachments {
-        let free = preflight::name_is_free(sandbox.netns, attachment).await;
-        free.map_err(|error| telling::failure(call.request.pod.as_ref(), attachment, error))?;
-    }
+    let free = preflight::names_are_free(sandbox.netns, &plan.attachments).await;
+    free.map_err(|(attachment, error)| telling::failure(call.request.pod.as_ref(), attachment, error))?;
     preflight::parents_are_there(&plan).await?;
     Ok(plan)
 }

@@ -178,7 +178,7 @@ fn find(records: &[Arc<Record>], wanted: &Wanted) -> Result<Place, ProbeError> {
                 mac: parent.mac,
             },
             Some(asked) if *asked == pod_text(record) => {
-                let Some(netns) = &record.netns else { continue };
+                let Some(netns) = record.namespace() else { continue };
                 Place {
                     from: asked.clone(),
                     parent: parent.clone(),

@@ -2,6 +2,7 @@
 //!
 //! Runs no plugin, and decides nothing about what is written down.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,10 +11,11 @@ use crate::fault::{CniError, code};
 use crate::names::ContainerId;
 use crate::ops::context::Context;
 use crate::ops::invocation::{Invocation, Sandbox};
+use crate::ops::runner;
 use crate::plan::{self, Attachment, Plan};
 use crate::records::{self, Origin, Record, Stage, State};
 
-/// Writes down what is about to be done.
+/// Writes down what is about to be done: from here on the first delegate counts as called.
 pub(super) fn begin(
     context: &Context,
     call: &Invocation,
@@ -22,9 +24,10 @@ pub(super) fn begin(
 ) -> Result<Record, CniError> {
     let planned = |attachment| recorded(attachment, &call.request, Stage::Planned);
     let attachments = plan.attachments.iter().map(planned).collect::<Result<_, _>>()?;
-    let record = Record {
+    let mut record = Record {
         container: sandbox.container.clone(),
         netns: Some(sandbox.netns.clone()),
+        netns_id: call.netns_id.clone().or_else(|| runner::netns_of_the_host(sandbox.netns)),
         pod: call.request.pod.clone(),
         ifname: sandbox.ifname.clone(),
         state: State::Adding,
@@ -35,6 +38,7 @@ pub(super) fn begin(
         origin: Origin::Agent,
         rest: records::Rest::new(),
     };
+    record.mark((0, 0), Stage::Called);
     save(context, &record)?;
     Ok(record)
 }
@@ -83,12 +87,22 @@ fn delegates(
     config.plugins.iter().enumerate().map(delegate).collect()
 }
 
-/// Writes the record as it stands.
+/// Writes the record as it stands. That of an ADD on its way is flushed when the ADD is over.
 pub(super) fn save(context: &Context, record: &Record) -> Result<(), CniError> {
-    context.ledger.save(record).map_err(|error| {
-        CniError::new(code::IO, format!("write the record of container {}: {error}", record.container))
-            .remedy("free space below cniDir, or mount it writable")
-    })
+    let is_on_its_way = record.state == State::Adding;
+    let saved = if is_on_its_way { context.ledger.advance(record) } else { context.ledger.save(record) };
+    saved.map_err(|error| unwritten(record, &error))
+}
+
+/// Writes down that an ADD is done. The record is owed to the disk afterwards ([`persist`]).
+pub(super) fn conclude(context: &Context, record: &mut Record) -> Result<(), CniError> {
+    record.state = State::Added;
+    context.ledger.advance(record).map_err(|error| unwritten(record, &error))
+}
+
+fn unwritten(record: &Record, error: &io::Error) -> CniError {
+    CniError::new(code::IO, format!("write the record of container {}: {error}", record.container))
+        .remedy("free space below cniDir, or mount it writable")
 }
 
 /// The record says what came of an attachment, and its DEL and CHECK will say it to the plugins.
@@ -108,7 +122,7 @@ pub(super) fn persist(context: &Arc<Context>, container: ContainerId) {
     let context = Arc::clone(context);
     tokio::task::spawn_blocking(move || {
         if let Err(error) = context.ledger.persist(&container)
-            && error.kind() != std::io::ErrorKind::NotFound
+            && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(%container, "flush a record: {error}");
         }

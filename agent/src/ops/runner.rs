@@ -7,7 +7,9 @@ use std::sync::{Arc, Weak};
 use crate::cni::Command;
 use crate::cni::secrets::input;
 use crate::config::HostExec;
+use crate::names::{NetnsId, NetnsPath};
 use crate::sys::exec::{self, Confines};
+use crate::sys::files::netns_id;
 use crate::sys::mounts::MountNamespace;
 use crate::wire::{Job, Outcome, Problem};
 
@@ -150,6 +152,12 @@ impl Runner for HostRunner {
 fn sees_first_processes() -> bool {
     let pids = std::fs::read_link("/proc/self/ns/pid");
     pids.is_ok_and(|ns| ns.as_os_str() == "pid:[4026531836]")
+}
+
+/// Which namespace the host has under this path, as far as we can say: what a process stands for may be another one to us.
+pub(super) fn netns_of_the_host(netns: &NetnsPath) -> Option<NetnsId> {
+    let path = netns.as_path();
+    if path.starts_with("/proc") && !sees_first_processes() { None } else { netns_id(path) }
 }
 
 /// Do we surely see the files that the host's first process sees?

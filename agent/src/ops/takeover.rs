@@ -3,7 +3,8 @@
 //!
 //! Believes what fits and says what does not. Undoes nothing itself.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use crate::cni::{Args, CniResult, NetworkConfig, RawObject, Request, request};
 use crate::names::{ContainerId, IfName, NadRef, NetnsPath};
@@ -51,7 +52,10 @@ pub fn current(context: &Context, container: &ContainerId, master: Option<&IfNam
 
 /// What the files of others below `cni_dir` say of `container`; `None`: nothing that could be used.
 pub fn told(cni_dir: &Path, container: &ContainerId, master: Option<&IfName>) -> Option<Record> {
-    let kept = Results::at(cni_dir).of(container);
+    told_with(cni_dir, container, master, Results::at(cni_dir).of(container))
+}
+
+fn told_with(cni_dir: &Path, container: &ContainerId, master: Option<&IfName>, kept: Vec<Entry>) -> Option<Record> {
     let noted = scratch::read(cni_dir, container).unwrap_or_else(|error| {
         tracing::warn!(%container, "Multus's scratch file of this container is of no use: {error}");
         None
@@ -142,6 +146,7 @@ fn record(container: &ContainerId, traces: Vec<Trace>, origin: Origin) -> Option
     Some(Record {
         container: container.clone(),
         netns,
+        netns_id: None,
         pod,
         ifname,
         state: State::Added,
@@ -174,27 +179,48 @@ fn attachment(
     Ok(recorded)
 }
 
-/// The containers of which others left something below `cni_dir`.
-pub fn candidates(cni_dir: &Path) -> Vec<ContainerId> {
-    let mut candidates = scratch::containers(cni_dir);
-    candidates.extend(Results::at(cni_dir).all().into_iter().map(|entry| entry.container));
-    candidates.sort();
-    candidates.dedup();
-    candidates
+/// The containers of which others left something below `cniDir`, looked for once: a node that lost its power may have what
+/// thousands left.
+#[derive(Debug)]
+pub struct Left {
+    cni_dir: PathBuf,
+    files: BTreeMap<ContainerId, Vec<PathBuf>>,
+}
+
+impl Left {
+    /// Looks for it.
+    pub fn below(cni_dir: &Path) -> Self {
+        let mut files = Results::at(cni_dir).by_container();
+        for container in scratch::containers(cni_dir) {
+            files.entry(container).or_default();
+        }
+        Self { cni_dir: cni_dir.to_owned(), files }
+    }
+
+    /// Whose it is.
+    pub fn containers(&self) -> impl Iterator<Item = &ContainerId> {
+        self.files.keys()
+    }
+
+    /// What it says of `container`; `None`: nothing that could be used.
+    pub fn told(&self, container: &ContainerId) -> Option<Record> {
+        let kept = Results::of_files(self.files.get(container)?, container);
+        told_with(&self.cni_dir, container, None, kept)
+    }
 }
 
 /// Makes records of what has none: containers that Multus attached, and those whose records were lost or torn. Says
 /// how many.
 pub fn import(context: &Context) -> usize {
-    let cni_dir = context.ledger.cni_dir();
+    let left = Left::below(&context.ledger.cni_dir());
     let mut imported = 0;
-    for container in candidates(&cni_dir) {
+    for container in left.containers() {
         // Under its turn: a DEL that is on its way would leave us with a record of what is gone.
-        let Some(_turn) = context.turns.try_container(&container) else { continue };
-        if context.ledger.get(&container).is_some() {
+        let Some(_turn) = context.turns.try_container(container) else { continue };
+        if context.ledger.get(container).is_some() {
             continue;
         }
-        let Some(record) = told(&cni_dir, &container, None) else { continue };
+        let Some(record) = left.told(container) else { continue };
         match context.ledger.save(&record) {
             Ok(()) => imported += 1,
             Err(error) => tracing::error!(%container, "record what is attached already: {error}"),
@@ -213,7 +239,7 @@ pub async fn follow(context: &Context) {
         let (Origin::Multus | Origin::Cache, State::Added, true) = (record.origin, record.state, is_new) else {
             continue;
         };
-        let Some(netns) = record.netns.clone().filter(|path| path.as_path().exists()) else { continue };
+        let Some(netns) = record.namespace() else { continue };
         let Some(_turn) = context.turns.try_container(&record.container) else { continue };
         let Some(record) = context.ledger.get(&record.container).filter(|now| now.state == State::Added) else {
             continue;

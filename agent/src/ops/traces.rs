@@ -2,6 +2,8 @@
 //!
 //! Bounded in number and in bytes. What is on disk outlives the agent, and is written beside the operations.
 
+mod shelf;
+
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, Read};
@@ -14,10 +16,10 @@ use crate::kube::Delivery;
 use crate::ops::refusals::Asked;
 use crate::ops::steps::{Finished, Span, Taken, text_of};
 use crate::sys::files::{private_folder, replace, thin_out};
+use shelf::Shelf;
 
-/// Most traces in memory, and the most bytes of all of them.
+/// Most traces in memory.
 const MOST: usize = 1_000;
-const MOST_BYTES: usize = 1 << 20;
 /// Most of them that are about no pod: a runtime asks for STATUS every few seconds.
 const MOST_OTHERS: usize = 50;
 /// Most failed ones on disk, and the longest file that is read.
@@ -147,84 +149,6 @@ impl Trace {
     }
 }
 
-/// Traces, oldest first, in three long buffers: small pieces that stay where a burst put them would each hold a page of
-/// the heap for good.
-#[derive(Debug)]
-struct Shelf {
-    most: usize,
-    heads: VecDeque<Head>,
-    steps: VecDeque<Taken>,
-    texts: VecDeque<u8>,
-}
-
-/// A trace without its steps and texts, and how much of either is its own.
-#[derive(Debug)]
-struct Head {
-    number: u64,
-    took: Duration,
-    verb: &'static str,
-    code: u32,
-    runner: &'static str,
-    omitted: u32,
-    status: Option<Status>,
-    names: Names,
-    steps: usize,
-    texts: usize,
-}
-
-impl Shelf {
-    fn of(most: usize) -> Self {
-        Self { most, heads: VecDeque::new(), steps: VecDeque::new(), texts: VecDeque::new() }
-    }
-
-    fn bytes(&self) -> usize {
-        self.heads.len() * size_of::<Head>() + self.steps.len() * size_of::<Taken>() + self.texts.len()
-    }
-
-    fn put(&mut self, trace: &Trace) {
-        self.steps.extend(trace.steps.iter());
-        self.texts.extend(trace.texts.bytes());
-        self.heads.push_back(Head {
-            number: trace.number,
-            took: trace.took,
-            verb: trace.verb,
-            code: trace.code,
-            runner: trace.runner,
-            omitted: trace.omitted,
-            status: trace.status.clone(),
-            names: trace.names,
-            steps: trace.steps.len(),
-            texts: trace.texts.len(),
-        });
-        while self.heads.len() > self.most || self.bytes() > MOST_BYTES {
-            let Some(oldest) = self.heads.pop_front() else { return };
-            self.steps.drain(..oldest.steps.min(self.steps.len()));
-            self.texts.drain(..oldest.texts.min(self.texts.len()));
-        }
-    }
-
-    /// Those from number `since` on.
-    fn since(&self, since: u64) -> Vec<Trace> {
-        let from = self.heads.partition_point(|head| head.number < since);
-        let before = |count: fn(&Head) -> usize| self.heads.iter().take(from).map(count).sum();
-        let mut steps = self.steps.iter().skip(before(|head| head.steps)).copied();
-        let mut texts = self.texts.iter().skip(before(|head| head.texts)).copied();
-        let trace = |head: &Head| Trace {
-            number: head.number,
-            took: head.took,
-            verb: head.verb,
-            code: head.code,
-            runner: head.runner,
-            omitted: head.omitted,
-            status: head.status.clone(),
-            names: head.names,
-            steps: steps.by_ref().take(head.steps).collect(),
-            texts: String::from_utf8(texts.by_ref().take(head.texts).collect()).unwrap_or_default().into(),
-        };
-        self.heads.iter().skip(from).map(trace).collect()
-    }
-}
-
 /// The traces of this node.
 #[derive(Debug)]
 pub struct Traces {
@@ -288,9 +212,7 @@ impl Traces {
 
     /// At rest: what came of statuses on their way is noted, and nothing of them is held any more.
     pub fn settle(&self) {
-        for head in &mut self.kept().pods.heads {
-            head.status = head.status.take().map(Status::settled);
-        }
+        self.kept().pods.settle();
     }
 
     /// Writes the failed ones that wait, as `document` has them; blocks. Old ones are removed.
@@ -344,6 +266,7 @@ fn contents(path: &Path) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use super::shelf::MOST_BYTES;
     use super::*;
     use crate::ops::steps::{Stage, Steps};
 
@@ -378,9 +301,9 @@ mod tests {
             traces.keep(trace("ADD", &"x".repeat(5_000), None));
         }
         let kept = traces.kept();
-        let (bytes, count) = (kept.pods.bytes(), kept.pods.heads.len());
+        let (bytes, count) = (kept.pods.bytes(), kept.pods.len());
         assert!(bytes <= MOST_BYTES && (100..MOST).contains(&count), "{bytes} {count}");
-        assert_eq!(kept.pods.steps.len(), 5 * count, "what goes takes its steps along");
+        assert_eq!(kept.pods.steps(), 5 * count, "what goes takes its steps along");
         drop(kept);
         assert!(traces.since(0).iter().all(|trace| trace.pod() == ("default", "cam") || trace.verb == "STATUS"));
     }

@@ -159,7 +159,7 @@ pub async fn one<R: Runner>(
 ) -> Vec<String> {
     let Some(attachment) = record.attachments.get(at).cloned() else { return Vec::new() };
     let mut only = Record { attachments: vec![attachment], ..record.clone() };
-    let netns = record.netns.clone().filter(|path| path.as_path().exists());
+    let netns = record.namespace_to_undo();
     links::forget(context, &only).await;
     let mut failed = Vec::new();
     for due in only.due() {
@@ -183,7 +183,7 @@ pub async fn one<R: Runner>(
 /// Undoes what earlier operations left over, on `runner`'s time, for `ride` at most. Whoever is busy is left alone.
 pub async fn leftovers<R: Runner>(context: &Context, runner: &mut R, ride: Duration) {
     let until = Instant::now() + ride;
-    for record in context.ledger.all() {
+    for record in context.ledger.all().into_iter().filter(|record| record.state == State::Undo) {
         if runner.is_gone() || Instant::now() >= until {
             return;
         }
@@ -226,7 +226,7 @@ async fn leftover<R: Runner>(context: &Context, seen: &Record, runner: &mut R, d
     let (Some(_held), true) = (context.ledger.hold(container), context.turns.is_due(container)) else { return };
     let Some(record) = context.ledger.get(container).filter(|record| record.state == State::Undo) else { return };
     let mut record = Record::clone(&record);
-    let netns = record.netns.clone().filter(|path| path.as_path().exists());
+    let netns = record.namespace_to_undo();
     let failed = undo(context, &mut record, netns.as_ref(), runner, deadline).await;
     count(context, failed.is_empty());
     for line in failed {

@@ -85,13 +85,6 @@ pub fn environment(
     .collect())
 }
 
-/// The environment of GC and STATUS, which are about no container.
-pub fn environment_without_container(command: Command, request: &Request, bin_dir: &str) -> Environment {
-    let mut path = vec![bin_dir.to_owned()];
-    path.extend(request.path.iter().filter(|folder| *folder != bin_dir).cloned());
-    [("CNI_COMMAND", command.as_str().to_owned()), ("CNI_PATH", path.join(":"))].into_iter().collect()
-}
-
 /// The stdin of plugin `index` of a network for STATUS, which is about no container.
 ///
 /// # Errors

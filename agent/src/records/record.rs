@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Rest;
-use crate::names::{ContainerId, IfName, NadRef, NetnsPath, PluginName, PodRef};
+use crate::names::{ContainerId, IfName, NadRef, NetnsId, NetnsPath, PluginName, PodRef};
 
 /// Everything attached to one container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,9 @@ pub struct Record {
     /// Its namespace as the runtime gave it at ADD.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<NetnsPath>,
+    /// Which namespace that was, for a path may lead elsewhere later; none: nobody looked, or a release that did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns_id: Option<NetnsId>,
     /// Its pod, where the runtime named one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodRef>,
@@ -225,11 +228,10 @@ impl Record {
         self.attachments.iter().position(|attachment| attachment.hotplug && attachment.result.is_none())
     }
 
-    /// Marks a delegate's stage.
-    pub fn mark(&mut self, (a, d): (usize, usize), stage: Stage) {
-        if let Some(delegate) = self.attachments.get_mut(a).and_then(|a| a.delegates.get_mut(d)) {
-            delegate.stage = stage;
-        }
+    /// Marks a delegate's stage; says whether that is another one.
+    pub fn mark(&mut self, (a, d): (usize, usize), stage: Stage) -> bool {
+        let delegate = self.attachments.get_mut(a).and_then(|a| a.delegates.get_mut(d));
+        delegate.is_some_and(|delegate| std::mem::replace(&mut delegate.stage, stage) != stage)
     }
 }
 
@@ -261,6 +263,7 @@ pub(super) fn record(container: &str) -> Record {
     Record {
         container: ContainerId::new(container).unwrap(),
         netns: None,
+        netns_id: None,
         pod: None,
         ifname: IfName::new("eth0").unwrap(),
         state: State::Adding,
@@ -284,9 +287,9 @@ mod tests {
     fn what_was_called_is_due_newest_first() {
         let mut record = record("a");
         assert_eq!(record.due(), [(1, 0), (0, 1), (0, 0)]);
-        record.mark((0, 1), Stage::Deleted);
+        assert!(record.mark((0, 1), Stage::Deleted) && !record.mark((0, 1), Stage::Deleted));
         assert_eq!(record.due(), [(1, 0), (0, 0)]);
-        record.mark((9, 9), Stage::Called);
+        assert!(!record.mark((9, 9), Stage::Called));
         assert_eq!(record.due(), [(1, 0), (0, 0)]);
     }
 }

@@ -4,6 +4,7 @@
 //! again is a copy of what its owner said, without what is no longer true. Pure: time is an argument.
 
 pub mod announced;
+pub(super) mod holding;
 mod plane;
 mod recall;
 pub mod reports;

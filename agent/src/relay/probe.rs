@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::discovery::Mac;
-use super::discovery::services::service_type;
+use super::discovery::holding::service_type;
 use super::dns::{self, Builder, CLASS_IN, Message, Name, kind};
 
 /// The most who answer that are told apart.

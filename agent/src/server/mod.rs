@@ -24,6 +24,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
+use tokio::time::MissedTickBehavior;
 
 use conversation::Conversation;
 use routes::Routes;
@@ -32,11 +33,20 @@ use socket::Socket;
 /// How long a new connection may take to send its first request; a half-sent one is closed then.
 const FIRST_TIME: Duration = Duration::from_secs(10);
 
+/// How often the socket's file is looked after.
+const LOOK_AFTER: Duration = Duration::from_secs(2);
+
 /// Serves `socket` until `stop` turns true, one conversation at a time per connection, and gives it back.
-pub async fn serve(socket: Socket, routes: Arc<Routes>, mut stop: watch::Receiver<bool>) -> Socket {
+pub async fn serve(mut socket: Socket, routes: Arc<Routes>, mut stop: watch::Receiver<bool>) -> Socket {
+    let mut look = tokio::time::interval(LOOK_AFTER);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
+            _ = look.tick() => {
+                socket.look_after();
+                continue;
+            }
             _ = stop.wait_for(|stop| *stop) => break,
         };
         let (stream, permit) = match accepted {

@@ -1,7 +1,7 @@
 //! The agent's Unix socket: who may connect, how many, for how long, and whose file it is.
 //!
-//! The socket is bound beside its name and renamed over it, so that there is never a moment without one; at the end
-//! its file is removed only if it is still ours.
+//! The socket is bound beside its name and renamed over it, so that there is never a moment without one; while it is served
+//! its file is looked after, and at the end it is removed only if it is still ours.
 
 use std::fs;
 use std::io;
@@ -24,33 +24,45 @@ pub struct Socket {
     listener: UnixListener,
     path: PathBuf,
     inode: u64,
+    /// Somebody else's socket is in our place, and that was said.
+    is_covered: bool,
     room: Arc<Semaphore>,
     most: usize,
 }
 
 impl Socket {
-    /// Binds `multus.sock` in `folder`, which is made 0700 if it is missing.
+    /// Binds `multus.sock` in `folder`, which is made 0700 if it is missing. One that is there for nothing else becomes so.
     pub fn bind(folder: &Path, connection_limit: Option<usize>) -> io::Result<Self> {
-        if !folder.is_dir() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        }
-        let owner = fs::metadata(folder)?;
-        if ![0, own_uid()].contains(&owner.uid()) || owner.mode() & 0o022 != 0 {
-            let (uid, mode) = (owner.uid(), owner.mode() & 0o777);
-            return Err(io::Error::other(format!(
-                "socketDir {} belongs to user {uid} with mode {mode:o}, and no CNI plugin would trust it; make it root's, 0700",
-                folder.display()
-            )));
-        }
         let path = folder.join(wire::SOCKET);
-        let beside = folder.join(format!("{}.{}", wire::SOCKET, std::process::id()));
-        let _ = fs::remove_file(&beside);
-        let listener = UnixListener::bind(&beside)?;
-        fs::set_permissions(&beside, fs::Permissions::from_mode(0o600))?;
-        let inode = fs::metadata(&beside)?.ino();
-        fs::rename(&beside, &path)?;
+        let (listener, inode) = listen(folder, &path)?;
         let most = connection_limit.unwrap_or(MOST_CONNECTIONS);
-        Ok(Self { listener, path, inode, room: Arc::new(Semaphore::new(most)), most })
+        Ok(Self { listener, path, inode, is_covered: false, room: Arc::new(Semaphore::new(most)), most })
+    }
+
+    /// Is the file still there, and ours? A daemon that starts or ends in the same folder may take it away, as Multus's
+    /// does; then it is bound again. What another has bound there stays, and is told once.
+    pub fn look_after(&mut self) {
+        match fs::metadata(&self.path) {
+            Ok(file) if file.ino() == self.inode => self.is_covered = false,
+            Ok(_) if self.is_covered => {}
+            Ok(_) => {
+                self.is_covered = true;
+                tracing::error!("another daemon has bound {}: CNI requests go there", self.path.display());
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.bind_again(),
+            Err(error) => tracing::debug!("look at {}: {error}", self.path.display()),
+        }
+    }
+
+    fn bind_again(&mut self) {
+        let Some(folder) = self.path.parent() else { return };
+        match listen(folder, &self.path) {
+            Ok((listener, inode)) => {
+                (self.listener, self.inode, self.is_covered) = (listener, inode, false);
+                tracing::warn!("somebody removed {}; it is bound again", self.path.display());
+            }
+            Err(error) => tracing::error!("bind {} again: {error}", self.path.display()),
+        }
     }
 
     /// The next connection of a peer that may speak to us: root, or whoever the agent runs as. The permit is held for
@@ -87,6 +99,42 @@ impl Drop for Socket {
     }
 }
 
+/// A listener at `path` in `folder`, and the inode of its file.
+fn listen(folder: &Path, path: &Path) -> io::Result<(UnixListener, u64)> {
+    if !folder.is_dir() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    let owner = fs::metadata(folder)?;
+    if ![0, own_uid()].contains(&owner.uid()) || owner.mode() & 0o022 != 0 {
+        let (uid, mode) = (owner.uid(), owner.mode() & 0o777);
+        return Err(io::Error::other(format!(
+            "socketDir {} belongs to user {uid} with mode {mode:o}, and no CNI plugin would trust it; make it root's, 0700",
+            folder.display()
+        )));
+    }
+    // As the kubelet makes it for a pod: 0755.
+    if owner.uid() == own_uid() && owner.mode() & 0o077 != 0 && is_for_sockets_alone(folder)? {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    }
+    let beside = folder.join(format!("{}.{}", wire::SOCKET, std::process::id()));
+    let _ = fs::remove_file(&beside);
+    let listener = UnixListener::bind(&beside)?;
+    fs::set_permissions(&beside, fs::Permissions::from_mode(0o600))?;
+    let inode = fs::metadata(&beside)?.ino();
+    fs::rename(&beside, path)?;
+    Ok((listener, inode))
+}
+
+/// Has nobody anything in this folder but sockets of our name? `/run` itself must stay open to all.
+fn is_for_sockets_alone(folder: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(folder)? {
+        if !entry?.file_name().to_string_lossy().starts_with(wire::SOCKET) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 fn own_uid() -> u32 {
     fs::metadata("/proc/self").map_or(0, |process| process.uid())
 }
@@ -120,6 +168,47 @@ mod tests {
         assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
         drop(newer);
         assert!(!folder.join(wire::SOCKET).exists());
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_folder_for_it_alone_is_closed_to_others_and_a_shared_one_stays_as_it_is() {
+        for (name, neighbour, wanted) in [("alone", wire::SOCKET, 0o700), ("shared", "containerd", 0o755)] {
+            let folder = folder(name);
+            fs::create_dir_all(&folder).unwrap();
+            fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+            fs::write(folder.join(neighbour), "").unwrap();
+            let socket = Socket::bind(&folder, None).unwrap();
+            assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, wanted, "{name}");
+            drop(socket);
+            fs::remove_dir_all(folder).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_somebody_removes_is_bound_again_and_what_another_binds_stays() {
+        let folder = folder("removed");
+        let mut socket = Socket::bind(&folder, None).unwrap();
+        let path = folder.join(wire::SOCKET);
+        socket.look_after();
+        let first = fs::metadata(&path).unwrap().ino();
+        assert_eq!(first, socket.inode);
+        fs::remove_dir_all(&folder).unwrap();
+        socket.look_after();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let (mut client, accepted) = (UnixStream::connect(&path).await.unwrap(), socket.accept().await);
+        let (mut ours, _permit) = accepted.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut client, b"heard").await.unwrap();
+        let mut heard = [0; 5];
+        tokio::io::AsyncReadExt::read_exact(&mut ours, &mut heard).await.unwrap();
+
+        fs::remove_file(&path).unwrap();
+        let another = UnixListener::bind(&path).unwrap();
+        let theirs = fs::metadata(&path).unwrap().ino();
+        socket.look_after();
+        drop(socket);
+        assert_eq!(fs::metadata(&path).unwrap().ino(), theirs);
+        drop(another);
         fs::remove_dir_all(folder).unwrap();
     }
 }

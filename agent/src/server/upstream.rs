@@ -34,8 +34,16 @@ pub(super) async fn cni(routes: &Routes, request: Request<Incoming>) -> Answer {
     let timeout_ms = u64::try_from(routes.context.settings.request_timeout.as_millis()).unwrap_or(u64::MAX);
     let Plain { env, config, .. } = plain;
     let Ok(admitted) = routes.admit(&env) else { return draining() };
-    let call =
-        Call { protocol: wire::PROTOCOL, oldest: None, shim: "upstream".into(), env, config, timeout_ms, again: false };
+    let call = Call {
+        protocol: wire::PROTOCOL,
+        oldest: None,
+        shim: "upstream".into(),
+        env,
+        config,
+        timeout_ms,
+        again: false,
+        netns_id: None,
+    };
     let context = Arc::clone(&routes.context);
     carry(&runner, |mut runner| async move {
         let _admitted = admitted;

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::cni::request::Command as Verb;
+use crate::cni::result::CniResult;
 use crate::cni::secrets::inherited;
 use crate::names::PluginName;
 use crate::wire::{Job, MOST_STDERR, MOST_STDOUT, Outcome, Problem};
@@ -48,8 +50,8 @@ pub fn run_within(job: &Job, folders: &[PathBuf], confines: Confines) -> Outcome
         Some(path) => run_at(&path, job, (folders, confines), began + Duration::from_millis(job.timeout_ms)),
         None => failed(Problem::NotFound(join(folders))),
     };
-    if !confines.bare && outcome.exit != Some(0) {
-        // It may say what it inherited, and others will read that.
+    if !confines.bare && !is_usable(&outcome, job.verb) {
+        // It may say what it inherited, and others will read that, or a sentence about it.
         let variables =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         inherited::take_out(&mut outcome, variables);
@@ -57,6 +59,12 @@ pub fn run_within(job: &Job, folders: &[PathBuf], confines: Confines) -> Outcome
     outcome.id = job.id;
     outcome.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     outcome
+}
+
+/// Will what it printed go on as it is: a success, and of an ADD a result?
+fn is_usable(outcome: &Outcome, verb: Verb) -> bool {
+    let is_result = || CniResult::parse(outcome.stdout.as_bytes()).is_ok();
+    outcome.problem.is_none() && outcome.exit == Some(0) && (verb != Verb::Add || is_result())
 }
 
 fn failed(problem: Problem) -> Outcome {
@@ -324,7 +332,6 @@ fn end_group(child: &Child) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cni::request::Command as Cni;
     use std::os::unix::fs::PermissionsExt;
 
     fn plugin(name: &str, script: &str) -> (PathBuf, PluginName) {
@@ -345,7 +352,7 @@ mod tests {
         let job = Job {
             id: 7,
             plugin,
-            verb: Cni::Add,
+            verb: Verb::Add,
             container: None,
             netns: None,
             ifname: None,
@@ -400,6 +407,16 @@ mod tests {
         assert_ne!(of_cargo.stdout.trim(), "0", "unconfined, it inherits");
         let hungry = confined("hungry", "head -c 200m /dev/zero | tail -c 199m | wc -c", 10_000, "", confines);
         assert_ne!(hungry.stdout.trim(), (199 << 20).to_string(), "{hungry:?}");
+    }
+
+    #[test]
+    fn what_is_inherited_is_repeated_in_a_result_alone() {
+        // Cargo runs tests with it.
+        let printed = |script: &str| outcome("tells", script, 5_000, "").stdout;
+        let result = printed(r#"printf '{"dns": {"domain": "%s"}}' "$CARGO_PKG_NAME""#);
+        assert_eq!(result, format!(r#"{{"dns": {{"domain": "{}"}}}}"#, env!("CARGO_PKG_NAME")));
+        let none = printed(r#"printf '{"dns": "%s"}' "$CARGO_PKG_NAME""#);
+        assert_eq!(none, r#"{"dns": "<value of CARGO_PKG_NAME>"}"#);
     }
 
     #[test]

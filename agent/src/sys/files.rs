@@ -2,17 +2,26 @@
 //!
 //! Knows nothing of what is in them.
 
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::names::NetnsId;
 
 /// A lock on one byte of a file; it ends with this value, or with the process.
 #[derive(Debug)]
 pub struct Held {
     _file: File,
+}
+
+/// Which namespace the file at `path` is, as we see it; `None`: there is no file. Opens nothing.
+pub fn netns_id(path: &Path) -> Option<NetnsId> {
+    fs::metadata(path).ok().map(|about| NetnsId::of(about.dev(), about.ino()))
 }
 
 /// Makes `folder` and its parents, itself 0700.
@@ -37,6 +46,22 @@ pub fn replace_through(path: &Path, bytes: &[u8], ending: &str) -> io::Result<()
     write_beside(path, bytes, ending, false)
 }
 
+/// The same for a file that changes again at once, and is flushed when that is over. A file system may begin to write out
+/// what takes another file's place, and free that one only when it is written itself (ext4(5), `auto_da_alloc`): each
+/// change would wait for the disk. Where two files trade places, neither has to be written.
+pub fn trade_through(path: &Path, bytes: &[u8], ending: &str) -> io::Result<()> {
+    let beside = beside(path, ending);
+    let placed = write_new(&beside, bytes, false).and_then(|()| match trade(&beside, path) {
+        Ok(()) => fs::remove_file(&beside),
+        // There is none yet, or the file system cannot do it.
+        Err(_) => fs::rename(&beside, path),
+    });
+    if placed.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    placed
+}
+
 /// The same for a file that must be whole after a power loss, too: on the disk when this returns.
 pub fn replace_for_good(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // Two agents in two containers may have the same process id, and nothing else keeps them apart here.
@@ -53,7 +78,7 @@ pub fn replace_for_good(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// It cannot be written; what was there is there still.
 #[cfg(feature = "daemon")]
 pub fn place(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<bool> {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+    use std::os::unix::fs::{PermissionsExt, fchown};
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.tmp", std::process::id()));
     let beside = path.with_file_name(name);
@@ -74,7 +99,22 @@ pub fn place(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) ->
     if placed.is_err() {
         let _ = fs::remove_file(&beside);
     }
-    placed
+    placed.map_err(|error| whose_folder(path, error))
+}
+
+/// Why `path` could not be written, with whose folder it is where that is why: root in a container without
+/// `CAP_DAC_OVERRIDE` is a user like any other (capabilities(7)).
+#[cfg(feature = "daemon")]
+pub fn whose_folder(path: &Path, error: io::Error) -> io::Error {
+    use std::os::unix::fs::MetadataExt;
+    let owner = path.parent().and_then(|folder| fs::metadata(folder).ok()).map(|about| about.uid());
+    match owner {
+        Some(uid) if uid != 0 && error.kind() == io::ErrorKind::PermissionDenied => io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("{error}: its folder belongs to user {uid}; give it to root, or CAP_DAC_OVERRIDE to the container"),
+        ),
+        _ => error,
+    }
 }
 
 /// Removes the file at `path`; one that is not there is gone already.
@@ -98,25 +138,45 @@ pub fn sweep_beside(path: &Path) {
 }
 
 fn write_beside(path: &Path, bytes: &[u8], ending: &str, for_good: bool) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(ending);
-    let beside = path.with_file_name(name);
-    let written = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&beside)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            if for_good { file.sync_all() } else { Ok(()) }
-        })
-        .and_then(|()| fs::rename(&beside, path));
+    let beside = beside(path, ending);
+    let written = write_new(&beside, bytes, for_good).and_then(|()| fs::rename(&beside, path));
     if written.is_err() {
         let _ = fs::remove_file(&beside);
     }
     written
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(ending);
+    path.with_file_name(name)
+}
+
+fn write_new(path: &Path, bytes: &[u8], for_good: bool) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let mut file = options.open(path)?;
+    file.write_all(bytes)?;
+    if for_good { file.sync_all() } else { Ok(()) }
+}
+
+/// Each of two files gets the other's name, at once (`renameat2(2)`, Linux 3.15).
+#[expect(unsafe_code, reason = "std has no call for it")]
+fn trade(one: &Path, other: &Path) -> io::Result<()> {
+    let name = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other);
+    let (one, other) = (name(one)?, name(other)?);
+    // SAFETY: both are NUL-terminated strings that live through the call.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            libc::AT_FDCWD,
+            one.as_ptr(),
+            libc::AT_FDCWD,
+            other.as_ptr(),
+            libc::RENAME_EXCHANGE,
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Keeps the `most` newest files of `folder` that end in `.ending`, and removes the others.

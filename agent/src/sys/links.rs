@@ -29,6 +29,9 @@ pub enum LinkError {
     /// The kernel refused.
     #[error("list links: {0}")]
     Refused(#[source] rtnetlink::Error),
+    /// The kernel gave no answer.
+    #[error("ask for a link: {0}")]
+    Unanswered(#[source] io::Error),
 }
 
 /// A link, as far as it matters here.
@@ -65,8 +68,18 @@ pub struct Below {
 
 /// The link `name`, in the namespace at `netns` or, without one, in ours.
 pub async fn find(netns: Option<&Path>, name: &str) -> Result<Option<Facts>, LinkError> {
-    let kernel = connect(netns)?;
-    one(kernel.handle.link().get().match_name(name).execute()).await
+    let name = name.to_owned();
+    let found = match netns {
+        Some(path) => netns::away(path, move || find_here(&name)).await?,
+        None => find_here(&name),
+    };
+    found.map_err(LinkError::Unanswered)
+}
+
+/// The links with these names in the namespace at `netns`, which is entered once; in their order.
+pub async fn find_all(netns: &Path, names: Vec<String>) -> Result<Vec<Option<Facts>>, LinkError> {
+    let found = netns::away(netns, move || names.iter().map(|name| find_here(name)).collect::<io::Result<_>>()).await?;
+    found.map_err(LinkError::Unanswered)
 }
 
 /// The link `name` in the calling thread's namespace; blocks for one answer of the kernel.

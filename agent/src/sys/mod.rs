@@ -6,6 +6,7 @@
 pub mod asking;
 #[cfg(feature = "daemon")]
 pub mod bpf;
+pub mod checksum;
 #[cfg(feature = "daemon")]
 pub mod clock;
 #[cfg(feature = "daemon")]
@@ -44,5 +45,6 @@ pub mod routes;
 pub mod survey;
 #[cfg(feature = "daemon")]
 pub mod terminal;
+pub mod unix_socket;
 #[cfg(feature = "daemon")]
 pub mod watch;

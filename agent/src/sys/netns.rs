@@ -13,6 +13,8 @@ use std::thread;
 
 use thiserror::Error;
 
+use crate::names::NetnsId;
+
 /// A namespace that cannot be used.
 #[derive(Debug, Error)]
 pub enum NetnsError {
@@ -49,9 +51,27 @@ pub fn identity(path: &Path) -> Option<(u64, u64)> {
     Some((about.dev(), about.ino()))
 }
 
+/// Opens the namespace at `path` if it is the one called `id`; another one in its place means that this one is gone.
+fn open_same(path: &Path, id: Option<&NetnsId>) -> Result<File, NetnsError> {
+    let file = open(path)?;
+    let Some(id) = id else { return Ok(file) };
+    let shown = || crate::fault::escape(&path.to_string_lossy());
+    let about = file.metadata().map_err(|error| NetnsError::Refused("inspect", shown(), error))?;
+    if *id == NetnsId::of(about.dev(), about.ino()) { Ok(file) } else { Err(NetnsError::Gone(shown())) }
+}
+
 /// Runs `work` inside the namespace at `path`, on a thread of its own, and waits for it.
 pub fn inside<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
-    let file = open(path)?;
+    inside_same(path, None, work)
+}
+
+/// The same only if it is the namespace called `id`, where that is known.
+pub fn inside_same<T: Send>(
+    path: &Path,
+    id: Option<&NetnsId>,
+    work: impl FnOnce() -> T + Send,
+) -> Result<T, NetnsError> {
+    let file = open_same(path, id)?;
     let refused = |what, error| NetnsError::Refused(what, crate::fault::escape(&path.to_string_lossy()), error);
     thread::scope(|scope| {
         let thread = thread::Builder::new().name("netns".into()).spawn_scoped(scope, || {
@@ -62,6 +82,21 @@ pub fn inside<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Result<T
         let panicked = || io::Error::other("the thread panicked");
         thread.join().map_err(|_panic| refused("work in", panicked()))?.map_err(|error| refused("enter", error))
     })
+}
+
+/// The same for whoever must not hold up others while `work` waits for the kernel.
+pub async fn away<T: Send + 'static>(path: &Path, work: impl FnOnce() -> T + Send + 'static) -> Result<T, NetnsError> {
+    let file = open(path)?;
+    let refused = |what, error| NetnsError::Refused(what, crate::fault::escape(&path.to_string_lossy()), error);
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let work = move || {
+        // Whoever asked may have gone.
+        let _unheard = tell.send(enter(&file).map(|()| work()));
+    };
+    let started = thread::Builder::new().name("netns".into()).spawn(work);
+    started.map_err(|error| refused("start a thread for", error))?;
+    let panicked = || io::Error::other("the thread panicked");
+    told.await.map_err(|_panic| refused("work in", panicked()))?.map_err(|error| refused("enter", error))
 }
 
 /// The name of interface `index` in the calling thread's namespace; `None`: there is no such interface.
@@ -113,6 +148,15 @@ mod tests {
         assert!(matches!(open(Path::new("/nonexistent")), Err(NetnsError::Gone(_))));
         assert!(matches!(open(Path::new("/etc/passwd")), Err(NetnsError::NotNetns(_))));
         assert!(open(Path::new("/proc/self/ns/net")).is_ok());
+    }
+
+    #[test]
+    fn another_namespace_in_its_place_is_not_entered() {
+        let path = Path::new("/proc/self/ns/net");
+        let own = crate::sys::files::netns_id(path);
+        assert!(matches!(inside_same(path, own.as_ref(), || 7), Ok(7)));
+        let another = NetnsId::of(0, 0);
+        assert!(matches!(inside_same(path, Some(&another), || 7), Err(NetnsError::Gone(_))));
     }
 
     #[test]

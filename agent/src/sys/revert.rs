@@ -6,6 +6,7 @@
 
 mod seen;
 pub mod there;
+mod written;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,13 +17,11 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
+use super::checksum::checksum;
 use super::files::{self, Held};
 use seen::{Seen, is, look, remove_renamed};
+pub use written::{Before, Entry, Left};
 
-/// Version and checksum come first, so that a torn log is told from a whole one.
-const HEAD: &str = "multus-ebpf revert 1 ";
 /// How long another process that changes files is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Most states of one file that are remembered as ours: two neighbouring versions, and what a changing master makes of
@@ -35,56 +34,6 @@ pub struct RevertLog {
     folder: PathBuf,
     entries: BTreeMap<PathBuf, Entry>,
     _held: Held,
-}
-
-/// What is known about one path.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// What was there before the first change.
-    pub before: Before,
-    /// In which states we may have left it, the newest last.
-    pub left: Vec<Left>,
-}
-
-/// What was there before us.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "kind")]
-pub enum Before {
-    /// Nothing.
-    Nothing,
-    /// A file; its content is beside the log.
-    File {
-        /// The content's file name.
-        kept: String,
-        /// Its checksum.
-        sum: u64,
-        /// The lower twelve bits of its mode.
-        mode: u32,
-        /// Its owner.
-        uid: u32,
-        /// Its group.
-        gid: u32,
-    },
-    /// A symbolic link.
-    Link {
-        /// Where it leads, as it is written.
-        target: PathBuf,
-    },
-}
-
-/// How we leave a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "kind")]
-pub enum Left {
-    /// With nothing there.
-    Nothing,
-    /// As a file with this content.
-    File {
-        /// Its checksum.
-        sum: u64,
-    },
-    /// As a folder that was made.
-    Folder,
 }
 
 /// What became of one path.
@@ -120,7 +69,7 @@ impl RevertLog {
         let held = hold(&folder.join(".lock"))?;
         files::sweep_beside(&folder.join(NAME));
         let entries = match fs::read(folder.join(NAME)) {
-            Ok(text) => read(&text)?,
+            Ok(text) => written::read(&text)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(error),
         };
@@ -268,7 +217,7 @@ impl RevertLog {
         }
         let is_ours = match &seen {
             Seen::Nothing => has_renamed || entry.left.contains(&Left::Nothing),
-            Seen::File { bytes, .. } => entry.left.contains(&Left::File { sum: checksum(bytes) }),
+            Seen::File { bytes, .. } => entry.left.contains(&Left::file(bytes)),
             Seen::Folder => entry.left.contains(&Left::Folder),
             Seen::Link(_) => false,
         };
@@ -293,7 +242,7 @@ impl RevertLog {
             (Before::File { kept, sum, mode, uid, gid }, _) => {
                 let bytes = fs::read(self.folder.join(kept))?;
                 if checksum(&bytes) != *sum {
-                    return Err(torn(&format!("{kept}, which keeps what was there before, is damaged")));
+                    return Err(written::torn(&format!("{kept}, which keeps what was there before, is damaged")));
                 }
                 let owner = files::place(path, &bytes, *mode, Some((*uid, *gid)))?;
                 Ok(Reverted::Restored { owner })
@@ -302,10 +251,7 @@ impl RevertLog {
     }
 
     fn save(&self) -> io::Result<()> {
-        let body = serde_json::to_vec(&self.entries)?;
-        let mut text = format!("{HEAD}{:016x}\n", checksum(&body)).into_bytes();
-        text.extend_from_slice(&body);
-        files::replace_for_good(&self.folder.join(NAME), &text)
+        files::replace_for_good(&self.folder.join(NAME), &written::print(&self.entries)?)
     }
 }
 
@@ -324,32 +270,10 @@ fn hold(lock: &Path) -> io::Result<Held> {
     }
 }
 
-fn read(text: &[u8]) -> io::Result<BTreeMap<PathBuf, Entry>> {
-    let end = text.iter().position(|&byte| byte == b'\n').ok_or_else(|| torn("the revert log has no first line"))?;
-    let (head, body) = text.split_at(end);
-    let body = body.get(1..).unwrap_or_default();
-    let sum = std::str::from_utf8(head).ok().and_then(|head| head.strip_prefix(HEAD));
-    let sum = sum.and_then(|sum| u64::from_str_radix(sum, 16).ok());
-    match sum {
-        None => Err(torn("the revert log is of another version")),
-        Some(sum) if sum != checksum(body) => Err(torn("the revert log is damaged: its checksum differs")),
-        Some(_) => serde_json::from_slice(body).map_err(|error| torn(&format!("decode the revert log: {error}"))),
-    }
-}
-
-fn torn(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
-}
-
 fn beside(path: &Path) -> PathBuf {
     let mut name: OsString = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.tmp", std::process::id()));
     path.with_file_name(name)
-}
-
-/// FNV-1a: it finds what changed, not what was forged; whoever can write these files is root.
-pub fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, &byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]
@@ -379,10 +303,6 @@ mod tests {
         }
     }
 
-    fn file(bytes: &[u8]) -> Left {
-        Left::File { sum: checksum(bytes) }
-    }
-
     #[test]
     fn what_was_there_comes_back_as_it_was_and_the_log_is_gone() {
         let place = Place::new("back");
@@ -390,7 +310,7 @@ mod tests {
         fs::write(&path, "before").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         for text in ["ours", "ours, newer"] {
-            place.log().about_to(&path, file(text.as_bytes()), |_| false).unwrap();
+            place.log().about_to(&path, Left::file(text.as_bytes()), |_| false).unwrap();
             files::place(&path, text.as_bytes(), 0o600, None).unwrap();
         }
         let mut log = place.log();
@@ -410,7 +330,7 @@ mod tests {
         fs::write(&gone, "before").unwrap();
         let mut log = place.log();
         for path in [&there, &new, &gone] {
-            log.about_to(path, file(b"ours"), |_| false).unwrap();
+            log.about_to(path, Left::file(b"ours"), |_| false).unwrap();
             fs::write(path, "ours").unwrap();
         }
         fs::write(&there, "theirs").unwrap();
@@ -429,8 +349,8 @@ mod tests {
         symlink("elsewhere", &link).unwrap();
         let mut log = place.log();
         log.make_folder(&place.0.join("a/b")).unwrap();
-        log.about_to(&link, file(b"ours"), |_| false).unwrap();
-        log.about_to(&copy, file(b"ours"), |_| false).unwrap();
+        log.about_to(&link, Left::file(b"ours"), |_| false).unwrap();
+        log.about_to(&copy, Left::file(b"ours"), |_| false).unwrap();
         files::place(&link, b"ours", 0o755, None).unwrap();
         fs::write(place.0.join("00.conflist.cilium_bak"), "ours").unwrap();
         fs::write(place.0.join("00.conflist.old"), "theirs").unwrap();
@@ -449,10 +369,10 @@ mod tests {
         let path = place.0.join("x");
         fs::write(&path, "ours, older").unwrap();
         let mut log = place.log();
-        log.about_to(&path, file(b"ours"), |bytes| bytes.starts_with(b"ours")).unwrap();
+        log.about_to(&path, Left::file(b"ours"), |bytes| bytes.starts_with(b"ours")).unwrap();
         fs::write(&path, "ours").unwrap();
         assert_eq!(log.revert(&path).unwrap(), Reverted::Removed);
-        assert!(log.about_to(&place.0, file(b""), |_| false).is_err(), "a folder");
+        assert!(log.about_to(&place.0, Left::file(b""), |_| false).is_err(), "a folder");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cni::request::Command;
 use crate::fault::CniError;
-use crate::names::{ContainerId, IfName, NetnsPath, PluginName};
+use crate::names::{ContainerId, IfName, NetnsId, NetnsPath, PluginName};
 
 /// The newest protocol number this build speaks. A release that raises it still speaks the one before: while a node is
 /// updated, or put back, a plugin of one release is answered by the agent of its neighbour.
@@ -54,6 +54,9 @@ pub struct Call {
     /// The same call was made before, to an agent that ended before it answered.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub again: bool,
+    /// Which namespace `CNI_NETNS` is where the runtime is; the agent may see another one, or none, under that path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns_id: Option<NetnsId>,
 }
 
 impl Call {
@@ -217,6 +220,7 @@ mod tests {
             config: String::new(),
             timeout_ms: 0,
             again: false,
+            netns_id: None,
         };
         for (protocol, oldest, agreed) in [
             (PROTOCOL, None, Some(PROTOCOL)),

@@ -152,6 +152,7 @@ impl Bench {
     pub(crate) fn attachment(&self, pod: &Pod) -> Attachment {
         Attachment {
             netns: netns_path(&pod.netns),
+            netns_id: None,
             ifname: "net1".to_owned(),
             mac: link(&pod.netns, "net1").1,
             parent: Some(self.parent()),

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use ::lab::sys::bpf::Position;
 use multus_agent::datapath::{
     AttachMode, Attachment, Datapath, DatapathError, Guard, Guarded, Mac, Method, Parent, PodLook, Presence, Settings,
 };
@@ -25,15 +26,15 @@ fn a_stranger_that_accepts_everything_hides_nothing_from_us() {
     let mut bench = Bench::new();
     let pod = bench.pod("private");
     // One was there before us, and one comes behind us.
-    let _earlier = Stranger::on(&bench.host(), "eth0", true);
+    let _earlier = Stranger::on(&bench.host(), "eth0", Position::First);
     let datapath = bench.open();
     let _attached = bench.attach(&datapath, &pod);
     let ifindex = bench.parent().ifindex;
-    let _last = Stranger::on(&bench.host(), "eth0", false);
+    let _last = Stranger::on(&bench.host(), "eth0", Position::Last);
     assert!(bench.on_host(|| datapath.look_at_parent(ifindex)).unwrap().is_whole());
     relays(&bench, &pod, "between two strangers");
     // Another one puts itself before us: then nothing comes to us, and that is seen.
-    let _first = Stranger::on(&bench.host(), "eth0", true);
+    let _first = Stranger::on(&bench.host(), "eth0", Position::First);
     let (host, inside) = (bench.host_peer(), pod.peer());
     host.query(Family::V4, "hidden");
     assert_eq!(inside.heard(Family::V4, "hidden"), 0);

@@ -94,12 +94,13 @@ fn the_hook_turns_the_daemon_set_around_and_waits_for_every_node() {
 fn the_hook_can_be_run_again_and_says_what_it_waits_for() {
     needs_programs!();
     let lab = Lab::new("everywhere");
-    let refusal = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Invalid", "message": "no", "code": 422});
+    let refusal = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Invalid", "message": "no\u{1b}[2J", "code": 422});
     let (address, _told) = server(vec![(422, refusal.clone()), (200, daemon_set("uninstall", 1, 1))]);
     assert_eq!(run(&lab, &address, &[]).code, Some(0));
     let (address, _told) = server(vec![(422, refusal), (200, daemon_set("install", 1, 1))]);
     let other = run(&lab, &address, &[]);
     assert!(other.code == Some(1) && other.err().contains("does not fit"), "{:?} {}", other.code, other.err());
+    assert!(!other.err().contains('\u{1b}'), "{:?}", other.err());
     let (address, _told) = server(vec![(200, daemon_set("uninstall", 3, 1))]);
     let late = run(&lab, &address, &["--timeout", "1s"]);
     assert!(late.code == Some(4) && late.err().contains("1 of 3 nodes"), "{:?} {}", late.code, late.err());

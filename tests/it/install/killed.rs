@@ -1,6 +1,6 @@
 //! Killed before every single change that installing, or uninstalling, makes: the host comes back as it was.
 
-use lab::sys::{Killed, kill_at_change};
+use lab::sys::traced::{Killed, kill_at_change};
 use serde_json::json;
 
 use super::tree::{FLANNEL, Tree, config};

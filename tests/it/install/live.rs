@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use lab::world::Builder;
 use lab::{Lab, Pod, World, agent, plugins, process, wait_until};
+use multus_agent::names::ContainerId;
+use multus_agent::spool::{Note, Spool};
 use serde_json::{Value, json};
 
 use super::tree::{assert_same, on, snapshot};
@@ -128,6 +130,34 @@ fn in_a_pod_addresses_are_freed_and_what_only_the_host_can_do_stays() {
     assert!(plugins::allocations(&world.lab.ipam_dir).is_empty(), "the plugin that stayed does the rest");
     let done = uninstall(&world.lab);
     assert!(done.code == Some(0) && !world.lab.cni_dir.exists(), "{}\n{}", done.out(), done.err());
+}
+
+#[test]
+fn dels_that_wait_are_done_though_there_are_no_records() {
+    needs_programs!();
+    let (builder, file) = node("noted", |builder| builder);
+    let mut world = installed((builder, file));
+    let (pod, other) = (world.attached("cam", "lan"), world.attached("tv", "lan"));
+    world.del(&other).expect_ok();
+    world.agent.kill9();
+    fs::remove_dir_all(world.lab.cni_dir.join("records")).expect("lose the records");
+    let id = ContainerId::new(pod.id.as_str()).expect("an id");
+    Spool::at(&world.lab.cni_dir).leave(&Note::put_off(id, "nobody serves".to_owned())).expect("leave a note");
+    pod.netns.remove();
+    let dry = on(
+        &world.lab.node,
+        &["uninstall", "--dry-run", "--config", &world.lab.dir.join("daemon-config.json").display().to_string()],
+    );
+    assert!(dry.out().contains(&pod.id) && !world.lab.cni_dir.join("records").exists(), "{}{}", dry.out(), dry.err());
+    let done = uninstall(&world.lab);
+    assert_eq!(done.code, Some(0), "{}\n{}", done.out(), done.err());
+    assert!(done.out().contains("could not be deleted") && !done.out().contains("still to come"), "{}", done.out());
+    assert!(!plugins::allocations(&world.lab.ipam_dir).is_empty(), "what is left is not forgotten: {}", done.out());
+    world.agent.reconfigure(|config| config["hostExec"] = "/proc/self/ns/mnt".into());
+    let done = uninstall(&world.lab);
+    assert_eq!(done.code, Some(0), "{}\n{}", done.out(), done.err());
+    assert!(plugins::allocations(&world.lab.ipam_dir).is_empty(), "{}", done.out());
+    assert!(!world.lab.cni_dir.exists(), "nothing of our own is left");
 }
 
 #[test]

@@ -150,6 +150,17 @@ fn walk(root: &Path, folder: &Path, seen: &mut Snapshot) {
     }
 }
 
+/// Everything below `root` with its inode and the times of its last change: what is only written as it was shows, too.
+pub(crate) fn stamps(root: &Path) -> Snapshot {
+    let mut seen = snapshot(root);
+    for (path, how) in &mut seen {
+        let about = fs::symlink_metadata(root.join(path)).expect("look at a file");
+        let (changed, moment) = (about.mtime(), about.mtime_nsec());
+        let _ = write!(how, " inode {} {changed}.{moment} {}.{}", about.ino(), about.ctime(), about.ctime_nsec());
+    }
+    seen
+}
+
 /// Demands that two snapshots are equal, and names what is not.
 pub(crate) fn assert_same(before: &Snapshot, now: &Snapshot, after: &str) {
     let gone = before.keys().filter(|path| !now.contains_key(*path)).map(|path| format!("gone: {}", path.display()));

@@ -145,6 +145,9 @@ fn what_it_does_not_know_is_refused_and_old_values_by_their_new_name() {
         (json!({"dynamicNetworksController": {"enabled": true}}), "hostExec"),
         (json!({"labels": {"nodeSelector": {}}}), "nodeSelector"),
         (json!({"pod": {"resources": {}}}), "resources"),
+        (json!({"thickPlugin": {"image": {"tag": "x"}}}), "image.repository"),
+        (json!({"cniplugins": {"image": {}}}), "containernetworking-plugins"),
+        (json!({"dhcpDaemonSet": {"enabled": true}}), "by itself"),
     ] {
         let refusal = rendered::chart(&values).expect_err(&values.to_string());
         assert!(refusal.contains(wanted), "{values}: {refusal}");
@@ -197,12 +200,20 @@ fn before_it_goes_every_node_is_cleaned() {
     let objects = rendered::chart(&json!({})).expect("a chart");
     let job = rendered::ours(&objects, "Job", "multus-ebpf-uninstall");
     assert_eq!(job["metadata"]["annotations"]["helm.sh/hook"], "pre-delete");
-    let patch = rendered::ours(&objects, "ConfigMap", "multus-ebpf-uninstall")["data"]["patch.json"].clone();
-    let patch: Vec<Value> = serde_json::from_str(patch.as_str().expect("text")).expect("JSON");
-    assert!(patch.len() > 10 && patch.iter().all(|step| step["op"].is_string()), "{patch:?}");
-    // What it is sent to is the same as what the component turns around, where every step fits: see the overlays' tests.
-    let role = rendered::ours(&objects, "Role", "multus-ebpf-uninstall");
-    assert_eq!(role["rules"][0]["resourceNames"], json!(["multus-ebpf"]));
+    // The same as without a chart.
+    let manifest = rendered::manifest("uninstall");
+    for (kind, key) in [("Job", "spec"), ("ConfigMap", "data"), ("Role", "rules"), ("RoleBinding", "subjects")] {
+        let of = |objects| &rendered::ours(objects, kind, "multus-ebpf-uninstall")[key];
+        assert_eq!(of(&objects), of(&manifest), "{kind}");
+    }
+    // The folders above the agent's own, wherever an operator has these.
+    let values = json!({"config": {"cniDir": "/opt/multus/state/", "socketDir": "/run/net/multus"}});
+    let elsewhere = rendered::chart(&values).expect("a chart");
+    let patch = rendered::ours(&elsewhere, "ConfigMap", "multus-ebpf-uninstall")["data"]["patch.yaml"].to_string();
+    for (path, folder) in [("volumes/2/hostPath/path", "/opt/multus"), ("volumes/3/hostPath/path", "/run/net")] {
+        assert!(patch.contains(&format!("{path}, value: {folder} }}")), "{folder}: {patch}");
+    }
+    assert!(!patch.contains("value: /run }") && !patch.contains("value: /var/lib/cni }"), "{patch}");
     let kept = rendered::chart(&json!({"uninstall": {"onDelete": false}})).expect("a chart");
     assert!(!kept.keys().any(|(kind, ..)| kind == "Job"));
 }
@@ -218,7 +229,7 @@ fn everything_switched_on_fits_the_schemas_and_is_modest() {
             {"matchExpressions": [{"key": "x", "operator": "Exists"}]}]}}},
         "metrics": {
             "address": ":9479", "podMonitor": {"enabled": true, "labels": {"release": "p"}},
-            "serviceMonitor": {"enabled": true}, "rules": {"enabled": true},
+            "serviceMonitor": {"enabled": true}, "rules": {"enabled": true, "configMaps": true},
             "dashboards": {"enabled": true, "annotations": {"grafana_folder": "Network"}},
         },
         "admissionPolicies": {"ownNodeStatus": true, "pluginTypes": {"enabled": true, "namespaces": {"home": "macvlan"}}},
@@ -234,6 +245,8 @@ fn everything_switched_on_fits_the_schemas_and_is_modest() {
     };
     assert_eq!(count("ConfigMap", "multus-ebpf-dashboard-"), files("dashboards"));
     assert_eq!(count("PrometheusRule", "multus-ebpf-"), files("alerts"));
+    let rules = rendered::ours(&objects, "ConfigMap", "multus-ebpf-alerts");
+    assert_eq!(rules["data"]["alerts.yaml"], rendered::read("deploy/alerts/alerts.yaml"));
 }
 
 #[test]

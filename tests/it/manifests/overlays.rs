@@ -29,8 +29,8 @@ fn names(folder: &str) -> Vec<String> {
 fn every_overlay_and_component_is_tested_and_has_its_files() {
     assert_eq!(names("deploy/kustomize/overlays"), OVERLAYS);
     assert_eq!(names("deploy/kustomize/components"), COMPONENTS);
-    let mut wanted: Vec<String> =
-        OVERLAYS.iter().flat_map(|name| ["install", "uninstall"].map(|what| format!("{what}-{name}.yaml"))).collect();
+    let mut wanted: Vec<String> = OVERLAYS.iter().map(|name| format!("install-{name}.yaml")).collect();
+    wanted.push("uninstall.yaml".to_owned());
     wanted.sort();
     assert_eq!(names("deploy/manifests"), wanted);
 }
@@ -38,34 +38,38 @@ fn every_overlay_and_component_is_tested_and_has_its_files() {
 #[test]
 fn the_manifests_are_what_the_overlays_come_to() {
     needs_kubernetes!();
-    for name in OVERLAYS {
-        let text = rendered::read(&format!("deploy/manifests/install-{name}.yaml"));
+    let installing = OVERLAYS.map(|name| (format!("install-{name}.yaml"), format!("overlays/{name}")));
+    for (file, folder) in installing.into_iter().chain([("uninstall.yaml".to_owned(), "uninstall".to_owned())]) {
+        let text = rendered::read(&format!("deploy/manifests/{file}"));
         let (head, rest) = text.split_once('\n').expect("a first line");
-        assert!(head.contains("cargo xtask manifests") && head.contains(name), "{head}");
-        let folder = rendered::root().join("deploy/kustomize/overlays").join(name);
+        assert!(head.contains("cargo xtask manifests") && head.contains(&folder), "{head}");
+        let folder = rendered::root().join("deploy/kustomize").join(folder);
         let rendered = rendered::kubernetes(&["kustomize", folder.to_str().expect("UTF-8")]);
-        assert!(rendered.as_deref() == Ok(rest), "install-{name}.yaml is not up to date: run `cargo xtask manifests`");
+        assert!(rendered.as_deref() == Ok(rest), "{file} is not up to date: run `cargo xtask manifests`");
     }
 }
 
 #[test]
-fn the_uninstalling_manifests_are_the_overlays_turned_around() {
+fn every_overlay_can_be_turned_around() {
     needs_kubernetes!();
+    let patches =
+        ["components/uninstall", "uninstall"].map(|at| rendered::read(&format!("deploy/kustomize/{at}/patch.yaml")));
+    assert_eq!(patches[0], patches[1], "run `cargo xtask manifests`");
     for name in OVERLAYS {
-        let scratch = rendered::Scratch::new();
-        scratch.put("all.yaml", &rendered::read(&format!("deploy/manifests/uninstall-{name}.yaml")));
-        scratch.put("kustomization.yaml", "resources: [all.yaml]\n");
-        let made = rendered::kustomization(scratch.path());
-        assert_eq!(made.len(), 1, "{name}: the DaemonSet alone: {:?}", made.keys());
-        let wanted = rendered::overlay(name, &["uninstall"]);
-        let set = |objects: &Objects| rendered::ours(objects, "DaemonSet", "multus-ebpf").clone();
-        assert!(set(&made) == set(&wanted), "uninstall-{name}.yaml is not up to date: run `cargo xtask manifests`");
-        let pod = rendered::pod(&made);
+        let objects = rendered::overlay(name, &["uninstall"]);
+        let pod = rendered::pod(&objects);
         assert_eq!(pod["initContainers"][0]["args"][0], "uninstall");
         assert_eq!(pod["initContainers"].as_array().map(Vec::len), Some(1), "nothing is installed any more");
         let writable = |mount: &&Value| mount["name"] == "cni-bin" && mount["readOnly"] != true;
         let mounts = pod["initContainers"][0]["volumeMounts"].as_array().expect("mounts");
         assert!(mounts.iter().any(|mount| writable(&mount)), "{name}: the shim cannot be removed");
+        // The API server refuses an annotation for a container that is not there.
+        let template = &rendered::ours(&objects, "DaemonSet", "multus-ebpf")["spec"]["template"]["metadata"];
+        let names: Vec<&str> = rendered::containers(pod).filter_map(|container| container["name"].as_str()).collect();
+        for key in template["annotations"].as_object().expect("annotations").keys() {
+            let of = key.strip_prefix("container.apparmor.security.beta.kubernetes.io/");
+            assert!(of.is_none_or(|of| names.contains(&of)), "{name}: {key}: {names:?}");
+        }
     }
 }
 
@@ -123,7 +127,8 @@ fn objects_fit_the_schemas_of_the_oldest_and_the_newest_kubernetes() {
                 &rendered::overlay(name, if is_old { &[] } else { &everything }),
             );
         }
-        fits(&schemas, &format!("uninstall at {version}"), &rendered::overlay("k3s", &["uninstall"]));
+        fits(&schemas, &format!("turned around at {version}"), &rendered::overlay("k3s", &["uninstall"]));
+        fits(&schemas, &format!("uninstall at {version}"), &rendered::manifest("uninstall"));
     }
     fits(&Schemas::of(OLD), "k3s-old", &rendered::overlay("k3s-old", &["host-exec", "reflect"]));
 }

@@ -143,6 +143,14 @@ pub(super) fn overlay(overlay: &str, components: &[&str]) -> Objects {
     kustomization(scratch.path())
 }
 
+/// A file of `deploy/manifests`.
+pub(super) fn manifest(name: &str) -> Objects {
+    let scratch = Scratch::new();
+    scratch.put("all.yaml", &read(&format!("deploy/manifests/{name}.yaml")));
+    scratch.put("kustomization.yaml", "resources: [all.yaml]\n");
+    kustomization(scratch.path())
+}
+
 /// The chart with `values`; the sentence of its refusal otherwise.
 pub(super) fn chart(values: &Value) -> Result<Objects, String> {
     let scratch = Scratch::new();

@@ -1,5 +1,5 @@
 //! Taking it off as the manifests do: their own command lines, on a host whose folders are mounted as they say; and what the
-//! chart's hook sends to the API server.
+//! Job, or the chart's hook, sends to the API server.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -12,18 +12,11 @@ use lab::{Lab, agent, process, sys};
 use serde_json::{Value, json};
 
 use super::needs_kubernetes;
-use super::rendered::{self, OVERLAYS, Objects};
+use super::rendered::{self, OVERLAYS};
 use crate::install::everywhere::{daemon_set, server};
 use crate::install::tree::{FLANNEL, Tree};
 
 const LIMIT: Duration = Duration::from_secs(30);
-
-fn manifest(what: &str, overlay: &str) -> Objects {
-    let scratch = rendered::Scratch::new();
-    scratch.put("all.yaml", &rendered::read(&format!("deploy/manifests/{what}-{overlay}.yaml")));
-    scratch.put("kustomization.yaml", "resources: [all.yaml]\n");
-    rendered::kustomization(scratch.path())
-}
 
 fn words(list: &Value) -> Vec<&str> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
@@ -58,8 +51,8 @@ fn contain(lab: &Lab, tree: &Tree, pod: &Value, container: &Value, config: &Path
         let _ = write!(script, "[ -e {folder} ] && {{ mkdir -p $r{folder}; mount --bind {folder} $r{folder}; }}; ");
     }
     script += "mount -t proc none $r/proc; ";
-    for name in ["multus-agent", "multus-shim"] {
-        let program = agent::program(name);
+    let programs = ["multus-agent", "multus-shim"].map(|name| (name, agent::program(name)));
+    for (name, program) in programs.into_iter().chain([("setpriv", "/usr/bin/setpriv".into())]) {
         let _ = write!(script, "touch $r/usr/bin/{name}; mount --bind {} $r/usr/bin/{name}; ", program.display());
     }
     for (host, at, is_read_only) in mounts(pod, container) {
@@ -69,7 +62,11 @@ fn contain(lab: &Lab, tree: &Tree, pod: &Value, container: &Value, config: &Path
             let _ = write!(script, "mount -o remount,bind,ro $r{at}; ");
         }
     }
-    script += "mount -o remount,ro $r; exec chroot $r \"$@\"";
+    // Root without the rights that the manifest leaves out.
+    let added = words(&container["securityContext"]["capabilities"]["add"]);
+    let rights: String = added.iter().map(|name| format!(",+{}", name.to_lowercase())).collect();
+    let _ = write!(script, "mount -o remount,ro $r; exec chroot $r /usr/bin/setpriv --no-new-privs ");
+    let _ = write!(script, "--bounding-set=-all{rights} --inh-caps=-all \"$@\"");
     let mut command = lab.node.command("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]);
     command.args(words(&container["command"])).args(words(&container["args"]));
@@ -82,7 +79,8 @@ fn the_manifests_own_commands_put_it_on_a_host_and_take_it_off_again() {
     needs_kubernetes!();
     let (lab, mut seen) = (Lab::new("manifest-uninstall"), BTreeSet::new());
     for name in OVERLAYS {
-        let (install, uninstall) = (manifest("install", name), manifest("uninstall", name));
+        let (install, uninstall) =
+            (rendered::manifest(&format!("install-{name}")), rendered::overlay(name, &["uninstall"]));
         let text = rendered::config(&install);
         let config: Value = serde_json::from_str(&text).expect("JSON");
         let (pod, off) = (rendered::pod(&install), rendered::pod(&uninstall));
@@ -101,6 +99,10 @@ fn the_manifests_own_commands_put_it_on_a_host_and_take_it_off_again() {
             "a plugin",
             0o755,
         );
+        // As archives of the plugins and some installers leave them.
+        for folder in [confs, plugins] {
+            std::os::unix::fs::chown(tree.path(folder), Some(1001), Some(127)).expect("give a folder away");
+        }
         // What the kubelet makes for a mount of any pod is no trace of ours; what is ours alone is.
         for (host, ..) in mounts(off, &off["initContainers"][0]) {
             tree.folders(&[host.unwrap_or("/run")]);
@@ -117,7 +119,7 @@ fn the_manifests_own_commands_put_it_on_a_host_and_take_it_off_again() {
         assert!(shim.is_file() && tree.path("/var/lib/cni/multus").is_dir(), "{name}: {}", done.out());
         let done = contain(&lab, &tree, off, &off["initContainers"][0], &folder);
         assert_eq!(done.code, Some(0), "{name}: {}\n{}", done.out(), done.err());
-        tree.assert_is(&before, &format!("uninstall-{name}.yaml: {}", done.out()));
+        tree.assert_is(&before, &format!("{name}, turned around: {}", done.out()));
     }
 }
 
@@ -125,7 +127,7 @@ fn the_manifests_own_commands_put_it_on_a_host_and_take_it_off_again() {
 fn then_its_pod_stays_without_any_right_and_ends_when_it_is_told() {
     needs_programs!();
     needs_kubernetes!();
-    let uninstall = manifest("uninstall", "kubeadm");
+    let uninstall = rendered::overlay("kubeadm", &["uninstall"]);
     let stays = &rendered::pod(&uninstall)["containers"][0];
     assert_eq!(words(&stays["args"]), ["uninstall", "--stay"]);
     assert_eq!(stays["securityContext"]["capabilities"], json!({"drop": ["ALL"]}));
@@ -142,12 +144,12 @@ fn then_its_pod_stays_without_any_right_and_ends_when_it_is_told() {
 }
 
 #[test]
-fn the_charts_hook_sends_what_the_manifests_say_and_may_do_no_more() {
+fn the_job_turns_every_overlay_around_and_may_do_no_more() {
     needs_programs!();
     needs_kubernetes!();
-    let chart = rendered::chart(&json!({"preset": "kubeadm"})).expect("a chart");
-    let job = rendered::ours(&chart, "Job", "multus-ebpf-uninstall");
-    let patch = &rendered::ours(&chart, "ConfigMap", "multus-ebpf-uninstall")["data"]["patch.json"];
+    let objects = rendered::manifest("uninstall");
+    let job = rendered::ours(&objects, "Job", "multus-ebpf-uninstall");
+    let patch = &rendered::ours(&objects, "ConfigMap", "multus-ebpf-uninstall")["data"]["patch.yaml"];
     let lab = Lab::new("hook");
     let (address, told) = server(vec![(200, daemon_set("uninstall", 1, 1))]);
     let kubeconfig = lab.dir.join("kubeconfig");
@@ -155,19 +157,19 @@ fn the_charts_hook_sends_what_the_manifests_say_and_may_do_no_more() {
         "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
         "clusters": [{"name": "x", "cluster": {"server": address}}], "users": [{"name": "x", "user": {}}]});
     fs::write(&kubeconfig, config.to_string()).expect("write a kubeconfig");
-    let file = lab.dir.join("patch.json");
+    let file = lab.dir.join("patch.yaml");
     fs::write(&file, patch.as_str().expect("text")).expect("write the patch");
     // The Job's own words, but for where its ConfigMap is mounted and who the API server is.
     let container = &job["spec"]["template"]["spec"]["containers"][0];
     let mut command = Command::new(agent::program("multus-agent"));
     let args = words(&container["args"]);
-    assert!(args.contains(&"--patch=/etc/multus-ebpf/patch.json"), "{args:?}");
+    assert!(args.contains(&"--patch=/etc/multus-ebpf/patch.yaml"), "{args:?}");
     command.args(args.iter().filter(|word| !word.starts_with("--patch="))).arg("--patch").arg(file);
     let done = process::run(command.arg("--kubeconfig").arg(kubeconfig), b"", LIMIT);
     assert_eq!(done.code, Some(0), "{}\n{}", done.out(), done.err());
 
     // What it asked of the API server, its Role allows.
-    let rules = &rendered::ours(&chart, "Role", "multus-ebpf-uninstall")["rules"];
+    let rules = &rendered::ours(&objects, "Role", "multus-ebpf-uninstall")["rules"];
     assert_eq!(
         rules,
         &json!([{"apiGroups": ["apps"], "resources": ["daemonsets"], "resourceNames": ["multus-ebpf"], "verbs": ["get", "patch"]}])
@@ -179,19 +181,46 @@ fn the_charts_hook_sends_what_the_manifests_say_and_may_do_no_more() {
         assert!(["GET", "PATCH"].contains(&verb), "{first}");
         assert!(target.starts_with("/apis/apps/v1/namespaces/multus-ebpf/daemonsets/multus-ebpf "), "{first}");
     }
-    // And what it sent makes of the chart's DaemonSet what the manifest has.
+    // And what it sent makes of every DaemonSet what the component makes of it, the chart's too.
     let sent: Value = serde_json::from_str(&asked[0].1).expect("JSON");
-    let mut daemons = rendered::ours(&chart, "DaemonSet", "multus-ebpf").clone();
-    apply(&mut daemons, sent.as_array().expect("a patch"));
-    let wanted = manifest("uninstall", "kubeadm");
-    assert_eq!(&daemons["spec"]["template"]["spec"], rendered::pod(&wanted));
-    assert_eq!(
-        daemons["spec"]["updateStrategy"],
-        rendered::ours(&wanted, "DaemonSet", "multus-ebpf")["spec"]["updateStrategy"]
-    );
-    // A second one fits no more: it is told that every node knows.
-    let first = &sent[0];
-    assert!(first["op"] == "test" && daemons.pointer(first["path"].as_str().expect("a path")) != Some(&first["value"]));
+    let chart = rendered::chart(&json!({"preset": "kubeadm"})).expect("a chart");
+    let installed = OVERLAYS.map(|name| (name, rendered::manifest(&format!("install-{name}"))));
+    for (name, objects) in installed.into_iter().chain([("kubeadm", chart)]) {
+        let mut daemons = rendered::ours(&objects, "DaemonSet", "multus-ebpf").clone();
+        apply(&mut daemons, sent.as_array().expect("a patch"));
+        let wanted = rendered::overlay(name, &["uninstall"]);
+        let wanted = &rendered::ours(&wanted, "DaemonSet", "multus-ebpf")["spec"];
+        assert_eq!(daemons["spec"]["template"]["spec"], wanted["template"]["spec"], "{name}");
+        assert_eq!(daemons["spec"]["updateStrategy"], wanted["updateStrategy"], "{name}");
+        // A second one fits no more: it is told that every node knows.
+        let first = &sent[0];
+        let there = daemons.pointer(first["path"].as_str().expect("a path"));
+        assert!(first["op"] == "test" && there != Some(&first["value"]), "{name}");
+    }
+}
+
+/// The tutorial changes one word of the manifest, so that every node is given back to Multus.
+#[test]
+fn the_way_back_to_multus_is_the_manifest_but_for_one_word() {
+    needs_programs!();
+    needs_kubernetes!();
+    let tutorial = rendered::read("docs/tutorials/from-multus.md");
+    let (_, rest) = tutorial.split_once("| sed '").expect("a sed in the tutorial");
+    let (expression, _) = rest.split_once('\'').expect("its end");
+    let manifest = rendered::root().join("deploy/manifests/uninstall.yaml");
+    let changed = process::tool(Command::new("sed").arg(expression).arg(manifest));
+    let scratch = rendered::Scratch::new();
+    scratch.put("all.yaml", &String::from_utf8(changed).expect("UTF-8"));
+    scratch.put("kustomization.yaml", "resources: [all.yaml]\n");
+    let objects = rendered::kustomization(scratch.path());
+    let patch = rendered::ours(&objects, "ConfigMap", "multus-ebpf-uninstall")["data"]["patch.yaml"].clone();
+    let line = patch.as_str().expect("text").lines().find(|line| line.contains("initContainers/0/args")).expect("args");
+    let (_, args) = line.split_once("value: [").expect("a list");
+    let args: Vec<&str> = args.trim_end_matches(['}', ' ', ']']).split(", ").collect();
+    assert_eq!(args, ["migrate", "--back", "--config=/etc/multus-ebpf/daemon-config.json"]);
+    // Such words the agent understands: what it misses is the file.
+    let done = process::run(Command::new(agent::program("multus-agent")).args(&args).arg("--dry-run"), b"", LIMIT);
+    assert!(done.code == Some(1) && done.err().contains("daemon-config.json"), "{:?} {}", done.code, done.err());
 }
 
 /// JSON patch (RFC 6902), as much of it as the patch uses.

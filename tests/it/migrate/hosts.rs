@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lab::agent;
 use lab::process::{self, Finished};
-use lab::sys::{Killed, kill_at_change};
+use lab::sys::traced::{Killed, kill_at_change};
 use serde_json::{Value, json};
 
 use crate::install::tree::{FLANNEL, SHIM, Tree, sentences};
@@ -28,7 +28,7 @@ fn thin() -> String {
 }
 
 /// `migrate` of a file of this host.
-fn command(tree: &Tree, file: &str, more: &[&str]) -> Command {
+pub(super) fn command(tree: &Tree, file: &str, more: &[&str]) -> Command {
     let shim = tree.root.with_extension("shim");
     fs::write(&shim, SHIM).expect("write a plugin");
     let mut command = Command::new(agent::program("multus-agent"));

@@ -24,6 +24,27 @@ fn column<'a>(document: &'a Value, interface: &str, column: &str) -> &'a str {
     found.and_then(|item| item[column].as_str()).unwrap_or_default()
 }
 
+/// By the book the folders are root's; tar archives of the plugins and some installers make them another user's.
+#[test]
+fn without_dac_override_nothing_is_written_in_folders_of_others() {
+    needs_runc!();
+    for (without, name) in [(None, "with-dac"), (Some("DAC_OVERRIDE"), "no-dac")] {
+        let site = Site::with(name, without, |_| {});
+        let folder = &site.world.lab.cni_conf_dir;
+        let conf = folder.join("00-multus.conflist");
+        assert!(wait_until(SOON, || conf.exists()), "no conf at all");
+        std::os::unix::fs::chown(folder, Some(1001), Some(127)).expect("give the folder away");
+        std::fs::remove_file(&conf).expect("take the conf away");
+        let comes_back = wait_until(if without.is_none() { SOON } else { SOON / 5 }, || conf.exists());
+        assert_eq!(comes_back, without.is_none(), "{name}");
+        let told = site.kubelet("/readinessProbe/exec/command");
+        if without.is_some() {
+            let wanted = "its folder belongs to user 1001; give it to root, or CAP_DAC_OVERRIDE to the container";
+            assert!(told.code == Some(1) && site.world.agent.log_text().contains(wanted), "{}", told.out());
+        }
+    }
+}
+
 #[test]
 fn without_net_admin_nothing_is_counted() {
     needs_runc!();

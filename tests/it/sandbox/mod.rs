@@ -57,7 +57,7 @@ impl Site {
         let mut config = Manifest::rendered().config();
         config["kubeconfig"] = bundle::place_account(&lab, &api).into();
         change(&mut config);
-        // The pod's first container, in its own sandbox: it has no capability at all.
+        // The pod's first container, in its own sandbox: it has one capability.
         let installed = Container::new(&lab, &Wanted::new("install", &config)).run();
         assert!(installed.success(), "install: {}{}", installed.out(), installed.err());
         let agent = Agent::start_at(Home::Container(without), &lab, &config);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::store::{EVENTS, NETWORKS, PODS, Resource};
+use super::resource::{EVENTS, NETWORKS, PODS, Resource};
 
 /// The document at `path`, if it is one of discovery.
 pub(super) fn read(path: &str) -> Option<Value> {

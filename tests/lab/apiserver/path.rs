@@ -2,7 +2,8 @@
 //!
 //! Knows the kinds the double serves, and nothing about their contents.
 
-use super::store::{CLAIMS, EVENTS, LEASES, NETWORKS, PODS, Refusal, Resource, SLICES};
+use super::resource::{CLAIMS, EVENTS, LEASES, NETWORKS, PODS, Resource, SLICES};
+use super::store::Refusal;
 
 /// A collection, an object in it, or a part of the object.
 #[derive(Debug, Clone, PartialEq, Eq)]

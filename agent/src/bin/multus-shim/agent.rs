@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use multus_agent::cni::request::Command;
 use multus_agent::names::{ContainerId, NetnsPath};
-use multus_agent::sys::exec;
+use multus_agent::sys::{exec, unix_socket};
 use multus_agent::wire::{self, Call, Job, Outcome, Problem, Step, http};
 
 /// Room for the agent's own answer when a deadline runs out while a delegate is at work; a STATUS has none to give.
@@ -21,7 +21,7 @@ const GRACE: Duration = Duration::from_secs(2);
 const STATUS_GRACE: Duration = Duration::from_millis(200);
 
 /// How long a DEL waits for one word of the agent before it goes on without it.
-const DEL_ANSWER: Duration = Duration::from_secs(10);
+pub(crate) const DEL_ANSWER: Duration = Duration::from_secs(10);
 
 /// What this shim may do, from its own environment and configuration, never from the agent.
 pub(crate) struct Mine {
@@ -31,13 +31,13 @@ pub(crate) struct Mine {
     pub(crate) folders: Vec<PathBuf>,
 }
 
-/// Connects to the agent below `socket_dir`.
-pub(crate) fn connect(socket_dir: &Path) -> io::Result<UnixStream> {
+/// Connects to the agent below `socket_dir`, until `until` at the latest.
+pub(crate) fn connect(socket_dir: &Path, until: Instant) -> io::Result<UnixStream> {
     let folder = std::fs::metadata(socket_dir)?;
     if folder.uid() != 0 || folder.mode() & 0o022 != 0 {
         return Err(Error::new(ErrorKind::PermissionDenied, "the socket's folder is not root's alone"));
     }
-    let stream = UnixStream::connect(socket_dir.join(wire::SOCKET))?;
+    let stream = unix_socket::connect(&socket_dir.join(wire::SOCKET), until)?;
     if peer_uid(&stream)? != 0 {
         return Err(Error::new(ErrorKind::PermissionDenied, "the agent does not run as root"));
     }

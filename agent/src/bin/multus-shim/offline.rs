@@ -11,7 +11,7 @@ use multus_agent::cni::request::Command;
 use multus_agent::names::{ContainerId, NetnsPath};
 use multus_agent::records::{Record, Records, Stage, State};
 use multus_agent::spool::{Note, Spool};
-use multus_agent::sys::files::Held;
+use multus_agent::sys::files::{Held, netns_id};
 use multus_agent::wire::{Job, Outcome};
 
 use crate::agent::{Mine, perform};
@@ -79,7 +79,8 @@ fn leave(
 }
 
 fn undo(records: &Records, record: &mut Record, mine: &Mine, deadline: Instant, failed: &mut Vec<String>) {
-    let netns = mine.netns.clone().or_else(|| record.netns.clone().filter(|path| path.as_path().exists()));
+    let seen = mine.netns.as_ref().and_then(|netns| netns_id(netns.as_path()));
+    let netns = record.namespace_asked(mine.netns.as_ref(), seen.as_ref());
     for at in record.due() {
         let Some(job) = job(record, at, netns.clone(), deadline) else { continue };
         // What is built into the agent has nothing to delete.

@@ -61,7 +61,7 @@ fn is_ready(socket_dir: &Path, deadline: Instant) -> io::Result<bool> {
 
 /// One request of HTTP/1.0 on a connection of its own: to anything newer Go answers in chunks.
 fn post(socket_dir: &Path, path: &str, body: &[u8], deadline: Instant) -> io::Result<http::Response> {
-    let mut stream = agent::connect(socket_dir)?;
+    let mut stream = agent::connect(socket_dir, deadline)?;
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
     stream.set_read_timeout(Some(left))?;
     stream.set_write_timeout(Some(left))?;
@@ -77,7 +77,9 @@ fn post(socket_dir: &Path, path: &str, body: &[u8], deadline: Instant) -> io::Re
 fn convert(body: &[u8], version: &str) -> Result<String, CniError> {
     let success: Success = serde_json::from_slice(body)
         .map_err(|error| CniError::new(code::DECODE, format!("decode the daemon's answer: line {}", error.line())))?;
-    CniResult::parse(success.result.to_string().as_bytes())?.print(Version::parse(version)?)
+    // What is wrong with it may quote a value of it.
+    let result = CniResult::parse(success.result.to_string().as_bytes()).map_err(crate::conceal)?;
+    result.print(Version::parse(version)?)
 }
 
 /// A CNI error object where the daemon gave one, else its text: what follows the request it repeats.

@@ -4,12 +4,13 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::keys::{self, Key};
-use super::rates::Table;
+use super::table::Table;
 use crate::cli::Ending;
 use crate::cli::output;
 use crate::sys::terminal;
@@ -17,6 +18,9 @@ use crate::sys::terminal;
 /// The alternate screen without a cursor, and back (xterm's control sequences, which terminals have in common).
 const ENTER: &str = "\u{1b}[?1049h\u{1b}[?25l";
 const LEAVE: &str = "\u{1b}[?25h\u{1b}[?1049l";
+/// Is the alternate screen shown? Whoever leaves it must do so once: the next time would take the cursor back over what was
+/// written meanwhile.
+static IS_SHOWN: AtomicBool = AtomicBool::new(false);
 /// Keys that wait: whoever leans on one loses the rest.
 const WAITING: usize = 64;
 
@@ -55,7 +59,7 @@ impl Screen {
         let in_place = stays && !is_dumb && io::stdout().is_terminal();
         let place = in_place.then(|| {
             let keys = terminal::Keys::of(&io::stdin());
-            drop(output::write(ENTER));
+            enter();
             Place {
                 keys,
                 #[cfg(feature = "tui")]
@@ -86,6 +90,9 @@ impl Screen {
         let Some(place) = &mut self.place else {
             return self.say(&format!("{}\n{}", frame.title, frame.table.text()));
         };
+        if !IS_SHOWN.load(Ordering::Relaxed) {
+            return Err(Ending::Failed("a thread of this program ended in a panic; its words are above".to_owned()));
+        }
         let help = place.keys.as_ref().map(|_| frame.help);
         #[cfg(feature = "tui")]
         return place.painter.paint(frame, help);
@@ -113,8 +120,26 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         if self.place.is_some() {
-            drop(output::write(LEAVE));
+            leave();
         }
+    }
+}
+
+/// Shows the alternate screen until somebody leaves it. A panic does before it speaks: on the alternate screen its words
+/// would be gone with it.
+fn enter() {
+    IS_SHOWN.store(true, Ordering::Relaxed);
+    drop(output::write(ENTER));
+    let speak = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        leave();
+        speak(panic);
+    }));
+}
+
+fn leave() {
+    if IS_SHOWN.swap(false, Ordering::Relaxed) {
+        drop(output::write(LEAVE));
     }
 }
 

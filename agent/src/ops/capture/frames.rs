@@ -184,7 +184,7 @@ fn find(records: &[Arc<Record>], of: &Of) -> Result<Place, CaptureError> {
                 (Of::Attachment(namespace, name, interface), parent)
                     if pod_text(record) == format!("{namespace}/{name}") && attachment.ifname.as_str() == interface =>
                 {
-                    let Some(path) = record.netns.as_ref().map(|netns| netns.as_path().to_owned()) else { continue };
+                    let Some(path) = record.namespace().map(|netns| netns.as_path().to_owned()) else { continue };
                     let identity = netns::identity(&path);
                     return Ok(Place {
                         name: format!("{namespace}/{name}/{interface}"),

@@ -191,7 +191,7 @@ async fn lost(records: &[std::sync::Arc<Record>]) -> Vec<(String, String, String
     let all: Vec<_> = all.filter(|(_, attachment)| has_link(attachment)).take(MOST.0).collect();
     let mut lost = Vec::new();
     for (record, attachment) in all {
-        let Some(netns) = record.netns.as_ref().filter(|path| path.as_path().exists()) else { continue };
+        let Some(netns) = record.namespace() else { continue };
         if let Ok(None) = links::find(Some(netns.as_path()), attachment.ifname.as_str()).await {
             lost.push((
                 whose(record),

@@ -39,7 +39,7 @@ pub(super) fn member(context: &Context, parent: u32, mac: Mac) -> Option<Member>
     context.ledger.all().iter().find_map(|record| {
         let mut all = members(record);
         let (attachment, ..) = all.find(|(_, link, on)| link.mac == mac && on.ifindex == parent)?;
-        Some(Member { netns: record.netns.clone()?, ifname: attachment.ifname.clone(), mac })
+        Some(Member { netns: record.namespace()?, ifname: attachment.ifname.clone(), mac })
     })
 }
 

@@ -159,6 +159,7 @@ fn as_the_runtime_asks(
         config: config.print(),
         timeout_ms: u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX),
         again: false,
+        netns_id: None,
     };
     let invocation = Invocation::read(call, &context.settings)?;
     Ok(Invocation { annotations: Some(annotations.clone()), ..invocation })

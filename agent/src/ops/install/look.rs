@@ -48,6 +48,13 @@ pub(super) fn may_be(root: &Path, netns: &NetnsPath) -> bool {
     path.starts_with("/proc") || path.exists() || Root::at(root).resolve(path).is_ok_and(|path| path.exists())
 }
 
+/// Is a plugin of Multus, or ours in its place, in this folder of the host?
+pub(super) fn has_multus(root: &Path, folder: &str) -> bool {
+    let (root, folder) = (Root::at(root), Path::new(folder));
+    let has = |name: &str| root.resolve(&folder.join(name)).is_ok_and(|path| path.is_file());
+    has("multus-shim") || has("multus")
+}
+
 /// Reads a file, or every file that a `*` stands for; what was read already is not read again.
 fn read(root: &Root, pattern: &str, files: &mut Vec<(String, String)>) {
     let paths = match pattern.rsplit_once('/') {

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::{InstallError, Kind, Places, Preset, Report, Site, is_our_shim, look, shown};
 use crate::plan::runtime_conf;
 use crate::sys::files;
-use crate::sys::revert::{Left, RevertLog, checksum};
+use crate::sys::revert::{Left, RevertLog};
 
 /// The plugin's mode: everybody may run it, nobody but its owner write it, and nothing about it is special.
 const MODE: u32 = 0o755;
@@ -87,7 +87,7 @@ pub(super) fn place(
     let shown = shown(target);
     let failed = |error| InstallError::of("place the CNI plugin", target, error);
     let before = present(target).map_err(failed)?;
-    let left = Left::File { sum: checksum(bytes) };
+    let left = Left::file(bytes);
     if before.as_ref().is_some_and(|(there, mode)| there == bytes && *mode == MODE) {
         if let Some(log) = log {
             log.about_to(target, left, is_our_shim).map_err(failed)?;

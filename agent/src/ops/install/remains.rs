@@ -88,7 +88,7 @@ fn delete(record: &mut Record, runners: &Runners) -> Vec<String> {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
         return vec!["no plugin can be run: the process may start no threads".to_owned()];
     };
-    let netns = record.netns.clone().filter(|path| path.as_path().exists());
+    let netns = record.namespace_to_undo();
     let mut failed = Vec::new();
     for at in record.due() {
         let Some(job) = undo::job(record, at, netns.as_ref(), Instant::now() + DEL) else { continue };

@@ -4,9 +4,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,6 +18,7 @@ use crate::spool::{Note, Spool};
 use crate::sys::conf_files;
 use crate::sys::files::{self, Held};
 use crate::sys::revert::{RevertLog, Reverted, there};
+use crate::sys::unix_socket;
 use crate::wire;
 
 /// How long an agent may take to end: longer than its last work.
@@ -51,7 +50,7 @@ pub fn uninstall(site: &Site, drained: &Drained) -> Result<Report, InstallError>
     say_drained(drained, &mut report);
     let cni_dir = site.cni_dir()?;
     let staying = there::noted(&cni_dir).unwrap_or_default();
-    let records = Records::open_if_any(&cni_dir).map_err(|error| InstallError::of("open", &cni_dir, error))?;
+    let records = open(&cni_dir, site.dry_run)?;
     let own = match (&records, site.dry_run) {
         (Some(records), false) => Some(own(records, &cni_dir)?),
         _ => None,
@@ -108,15 +107,28 @@ pub(super) fn own(records: &Records, cni_dir: &Path) -> Result<Held, InstallErro
     }
 }
 
+/// The records, if there are any; and also where there are none yet, but a DEL waits that may leave one.
+pub(super) fn open(cni_dir: &Path, dry_run: bool) -> Result<Option<Records>, InstallError> {
+    let failed = |error| InstallError::of("open", cni_dir, error);
+    if put_off(cni_dir).map_err(failed)?.is_empty() {
+        return Records::open_if_any(cni_dir).map_err(failed);
+    }
+    let records = if dry_run { Ok(Records::at(cni_dir)) } else { Records::open(cni_dir) };
+    records.map(Some).map_err(failed)
+}
+
 /// Every record; what a DEL was answered for that is still to be done is marked for it, and so nobody will ask again.
 pub(super) fn all(records: &Records, dry_run: bool) -> io::Result<Vec<Record>> {
     let mut all = if dry_run {
-        records.look()?.0
+        match records.look() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            looked => looked?.0,
+        }
     } else {
         records.sweep()?;
         records.all()?.0
     };
-    for note in put_off(&records.cni_dir()) {
+    for note in put_off(&records.cni_dir())? {
         match all.iter_mut().find(|record| record.container == note.container) {
             // A container that was added after that DEL is another one under the same name.
             Some(record) if record.since > note.when => {}
@@ -131,9 +143,9 @@ pub(super) fn all(records: &Records, dry_run: bool) -> io::Result<Vec<Record>> {
 }
 
 /// The DELs that the plugin left to an agent.
-pub(super) fn put_off(cni_dir: &Path) -> Vec<Note> {
-    let notes = Spool::at(cni_dir).look().map(|(notes, _)| notes).unwrap_or_default();
-    notes.into_iter().map(|(_, note)| note).filter(|note| note.pending).collect()
+fn put_off(cni_dir: &Path) -> io::Result<Vec<Note>> {
+    let (notes, _unreadable) = Spool::at(cni_dir).look()?;
+    Ok(notes.into_iter().map(|(_, note)| note).filter(|note| note.pending).collect())
 }
 
 /// Will the runtime still call for this container? Its namespace is there, or nobody knows where that is.
@@ -173,7 +185,8 @@ fn pod_places(record: &Record) -> Vec<PodPlace> {
     let place = |attachment: &crate::records::Attachment| {
         let link = attachment.link.as_ref()?;
         let (netns, ifname) = (netns.as_path().to_owned(), attachment.ifname.to_string());
-        Some(PodPlace { netns, ifname, instance: link.instance })
+        let netns_id = record.netns_id.clone();
+        Some(PodPlace { netns, netns_id, ifname, instance: link.instance })
     };
     record.attachments.iter().filter_map(place).collect()
 }
@@ -311,14 +324,10 @@ pub(super) fn socket(site: &Site, drained: &Drained, staying: &[PathBuf], report
 
 /// Does anybody listen there? Also somebody who accepts nobody just now.
 fn is_answered(socket: &Path) -> bool {
-    let (path, (tell, told)) = (socket.to_owned(), mpsc::channel());
-    thread::spawn(move || tell.send(UnixStream::connect(path).map_err(|error| error.kind())));
-    match told.recv_timeout(ANSWER) {
-        Ok(Ok(_)) | Err(_) => true,
-        Ok(Err(kind)) => {
-            use io::ErrorKind::{ConnectionRefused, InvalidInput, NotFound};
-            !matches!(kind, ConnectionRefused | InvalidInput | NotFound)
-        }
+    use io::ErrorKind::{ConnectionRefused, InvalidInput, NotFound};
+    match unix_socket::connect(socket, Instant::now() + ANSWER) {
+        Ok(_) => true,
+        Err(error) => !matches!(error.kind(), ConnectionRefused | InvalidInput | NotFound),
     }
 }
 
@@ -349,19 +358,32 @@ pub(super) fn own_files(
 }
 
 pub(super) fn say_what_stays(left: &[Record], report: &mut Report) {
-    let name = |record: &Record| {
+    let (undone, waiting): (Vec<&Record>, Vec<&Record>) = left.iter().partition(|record| record.state == State::Undo);
+    if !waiting.is_empty() {
+        let text = format!(
+            "the CNI plugin and the records stay for {}, whose DEL is still to come and needs no agent; when they are \
+             gone, run this again to remove them",
+            names(&waiting)
+        );
+        report.note(Kind::Left, text);
+    }
+    if !undone.is_empty() {
+        let text = format!(
+            "the CNI plugin and the records stay for {}, of which something is left that could not be deleted from here; \
+             run this again where plugins can be run: on the host, or with the host-exec component",
+            names(&undone)
+        );
+        report.note(Kind::Left, text);
+    }
+}
+
+fn names(of: &[&Record]) -> String {
+    let name = |record: &&Record| {
         let pod = record.pod.as_ref().map(ToString::to_string);
         quote(&pod.unwrap_or_else(|| record.container.to_string()))
     };
-    let mut names: Vec<String> = left.iter().take(MOST_NAMED).map(name).collect();
-    let more = left.len().saturating_sub(MOST_NAMED);
+    let mut names: Vec<String> = of.iter().take(MOST_NAMED).map(name).collect();
+    let more = of.len().saturating_sub(MOST_NAMED);
     names.extend((more > 0).then(|| format!("{more} more")));
-    report.note(
-        Kind::Left,
-        format!(
-            "the CNI plugin and the records stay for {}, whose DEL is still to come and needs no agent; when they are \
-             gone, run this again to remove them",
-            names.join(", ")
-        ),
-    );
+    names.join(", ")
 }

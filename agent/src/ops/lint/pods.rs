@@ -11,7 +11,7 @@ use crate::fault::{CniError, code, quote};
 use crate::kube::ClusterError;
 use crate::names::{DeviceId, IfName, NadRef, PluginName, PodRef};
 use crate::objects::{Allocated, Network, Pod, annotation};
-use crate::ops::explain::document::{self, Explanation};
+use crate::ops::explain::document::{self, Explanation, SelectionView};
 use crate::ops::{chain, cluster_network, planning, preflight, telling};
 use crate::plan::{self, Choice, KnownNetwork, Plan, Wanted, conflicts, judged};
 
@@ -64,42 +64,8 @@ impl Linter<'_> {
                 error,
             )
         })?;
-        let judged = judged::selections(&choice, &pod.id.namespace, &policy, |id| self.find(id));
-        told.selections = {
-            let known: Vec<NadRef> = self.networks.keys().cloned().collect();
-            judged.iter().map(|each| document::selection(each, &pod.id.namespace, &known)).collect()
-        };
-        let mut said: Vec<Refused> = Vec::new();
-        for each in &judged {
-            let missing = each.network.as_ref().err().filter(|_| !self.networks.contains_key(&each.selection.network));
-            said.extend(missing.map(|error| (rules::UNKNOWN_NETWORK, each.annotation, error.clone())));
-            said.extend(each.isolation.as_ref().err().map(|error| (rules::ISOLATION, each.annotation, error.clone())));
-        }
-        drop(judged);
-        for (rule, field, error) in &said {
-            let is_doubt = self.given.partial && *rule == rules::UNKNOWN_NETWORK;
-            let rule = if is_doubt {
-                Rule { severity: Severity::Warning, ..rules::UNKNOWN_NETWORK }
-            } else {
-                Rule { ..*rule }
-            };
-            self.tell(&rule, (place, object, Some(field)), error);
-        }
-        let mut networks = BTreeMap::new();
-        for id in choice.needed() {
-            let found = self.find(&id);
-            let is_here = self.networks.contains_key(&id);
-            // Which networks a cluster has, and which file a node has for an empty spec, may not be known here.
-            let is_elsewhere = if is_here { !self.has_conf_dir() } else { self.given.partial };
-            let network = match found {
-                Ok(network) => network,
-                Err(error) if error.code != code::UNKNOWN_NETWORK => return Err((rules::BAD_CONFIG, selects, error)),
-                Err(_) if is_elsewhere => placeholder(&id),
-                Err(error) if is_here => return Err((self.empty_spec(), selects, error)),
-                Err(error) => return Err((rules::UNKNOWN_NETWORK, selects, error)),
-            };
-            networks.insert(id, network);
-        }
+        told.selections = self.selections((place, object), pod, &choice, &policy);
+        let networks = self.needed(&choice)?;
         self.devices(place, object, &networks);
         let (ifname, nothing_given) = (IfName::eth0(), RawObject::default());
         let sandbox = (&pod.id, &ifname, &nothing_given);
@@ -126,6 +92,52 @@ impl Linter<'_> {
         preflight::none_is_ours(&self.given.settings.generator.plugin, &plan)
             .map_err(|error| (rules::LEADS_BACK, selects, error))?;
         self.missing(&pod.id, &plan)
+    }
+
+    /// What is selected; each network that is missing or may not be used is told.
+    fn selections(
+        &mut self,
+        (place, object): (&str, &str),
+        pod: &Pod,
+        choice: &Choice,
+        policy: &Policy,
+    ) -> Vec<SelectionView> {
+        let judged = judged::selections(choice, &pod.id.namespace, policy, |id| self.find(id));
+        let known: Vec<NadRef> = self.networks.keys().cloned().collect();
+        let shown = judged.iter().map(|each| document::selection(each, &pod.id.namespace, &known)).collect();
+        let mut said: Vec<Refused> = Vec::new();
+        for each in &judged {
+            let missing = each.network.as_ref().err().filter(|_| !self.networks.contains_key(&each.selection.network));
+            said.extend(missing.map(|error| (rules::UNKNOWN_NETWORK, each.annotation, error.clone())));
+            said.extend(each.isolation.as_ref().err().map(|error| (rules::ISOLATION, each.annotation, error.clone())));
+        }
+        drop(judged);
+        for (rule, field, error) in said {
+            let is_doubt = self.given.partial && rule == rules::UNKNOWN_NETWORK;
+            let rule = if is_doubt { Rule { severity: Severity::Warning, ..rule } } else { rule };
+            self.tell(&rule, (place, object, Some(field)), &error);
+        }
+        shown
+    }
+
+    /// The networks that a plan will ask for. Which ones a cluster has, and which file a node has for an empty spec, may
+    /// not be known here.
+    fn needed(&self, choice: &Choice) -> Result<BTreeMap<NadRef, Network>, Refused> {
+        let selects = annotation::NETWORKS;
+        let mut networks = BTreeMap::new();
+        for id in choice.needed() {
+            let is_here = self.networks.contains_key(&id);
+            let is_elsewhere = if is_here { !self.has_conf_dir() } else { self.given.partial };
+            let network = match self.find(&id) {
+                Ok(network) => network,
+                Err(error) if error.code != code::UNKNOWN_NETWORK => return Err((rules::BAD_CONFIG, selects, error)),
+                Err(_) if is_elsewhere => placeholder(&id),
+                Err(error) if is_here => return Err((self.empty_spec(), selects, error)),
+                Err(error) => return Err((rules::UNKNOWN_NETWORK, selects, error)),
+            };
+            networks.insert(id, network);
+        }
+        Ok(networks)
     }
 
     fn missing(&self, pod: &PodRef, plan: &Plan) -> Result<(), Refused> {

@@ -47,6 +47,10 @@ async fn settle_one(context: &Context, container: &ContainerId) -> bool {
     let Some(_turn) = context.turns.try_container(container) else { return false };
     let Some(record) = context.ledger.get(container).filter(|record| record.state == State::Added) else { return true };
     let Some(datapath) = &context.datapath else { return true };
+    if record.namespace().is_none() {
+        // Its DEL is on its way.
+        return true;
+    }
     let mut record = Record::clone(&record);
     let (mut is_changed, mut done) = (false, Vec::new());
     for at in 0..record.attachments.len() {
@@ -188,7 +192,7 @@ async fn mend(
     if !context.troubles.found(&place, what.clone(), Instant::now()) && change.is_none() {
         return None;
     }
-    let wanted = describe(datapath, record.netns.as_ref()?, &attachment.ifname, &link);
+    let wanted = describe(datapath, (record.netns.as_ref()?, record.netns_id.as_ref()), &attachment.ifname, &link);
     let found = presence.clone();
     let done = blocking(datapath, move |datapath| datapath.refresh(&was, &wanted, &found)).await;
     let tries = context.troubles.tried(&place, Instant::now());

@@ -210,6 +210,24 @@ impl Keeper {
         look
     }
 
+    /// Why the runtime would not find our plugin, and so attach no pod at all: a folder without any other plugin is not
+    /// where it looks. Asked before the first conf alone, for later somebody may be exchanging the plugins.
+    fn misplaced(&self, target: &Target) -> Option<String> {
+        let settings = &self.context.settings;
+        let own = settings.generator.plugin.as_str();
+        let stands = self.standing.is_there() || self.standing.folder.join(&target.file).exists();
+        let folders = settings.plugin_folders();
+        if stands || folders.iter().any(|folder| has_other_plugins(folder, own)) {
+            return None;
+        }
+        let folders: Vec<String> = folders.iter().map(|folder| quote(&folder.to_string_lossy())).collect();
+        Some(format!(
+            "binDir {} holds no plugin but ours, so the runtime looks elsewhere: no conf is written yet; \
+             set binDir to the folder that has the runtime's plugins",
+            folders.join(", ")
+        ))
+    }
+
     /// Writes what is to be written, and what is known.
     fn conclude(&mut self, mut look: Look) {
         let generator = &self.context.settings.generator;
@@ -217,6 +235,10 @@ impl Keeper {
         if let Some(file) = waits {
             // Whoever sees the conf takes the node for ready.
             let why = format!("readinessindicatorfile {} is not there: no conf is written yet", quote(file));
+            look.problem.get_or_insert(why);
+            look.target = None;
+        }
+        if let Some(why) = look.target.as_ref().and_then(|target| self.misplaced(target)) {
             look.problem.get_or_insert(why);
             look.target = None;
         }
@@ -248,6 +270,12 @@ impl Keeper {
             warnings: look.warnings,
         });
     }
+}
+
+/// Are there plugins in `folder`, besides ours? What begins with a dot is a file on its way.
+fn has_other_plugins(folder: &Path, own: &str) -> bool {
+    let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.into_iter().any(|name| name != own && !name.to_string_lossy().starts_with(['.']))
 }
 
 /// Is `current` there but cannot be read, for a moment? Most programs write their file bit by bit.

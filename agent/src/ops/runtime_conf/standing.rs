@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::fault::quote;
 use crate::ops::cluster_network;
 use crate::plan::runtime_conf as plan;
-use crate::sys::revert::{Left, RevertLog, checksum};
+use crate::sys::revert::{Left, RevertLog};
 use crate::sys::{conf_files, files};
 
 /// First and longest pause before a file that was taken away is written once more; the first time it is at once.
@@ -106,9 +106,10 @@ impl Standing {
             }
         }
         let shown = quote(&path.to_string_lossy());
-        let left = Left::File { sum: checksum(&target.bytes) };
+        let left = Left::file(&target.bytes);
         self.remember(&target.file, left, own)
             .and_then(|()| files::replace_for_good(path, &target.bytes))
+            .map_err(|error| files::whose_folder(path, error))
             .map_err(|error| format!("write {shown}: {error}"))?;
         tracing::info!("wrote {shown} for the container runtime");
         Ok(())

@@ -129,7 +129,9 @@ pub(super) async fn links(context: &Context) -> Value {
     let mut wanted: Vec<(String, Option<PathBuf>, String)> = Vec::new();
     for record in context.ledger.all() {
         let pod = record.pod.as_ref().map(|pod| format!("{}/{}", pod.namespace, pod.name)).unwrap_or_default();
-        let netns = record.netns.as_ref().map(|netns| netns.as_path().to_owned());
+        // One that is gone says so; into another one in its place nobody looks.
+        let gone = || record.netns.clone().filter(|netns| !netns.as_path().exists());
+        let netns = record.namespace().or_else(gone).map(|netns| netns.as_path().to_owned());
         for attachment in &record.attachments {
             if let Some(parent) = attachment.link.as_ref().and_then(|link| link.parent.as_ref()) {
                 let node = ("node".to_owned(), None, parent.name.clone());

@@ -26,6 +26,8 @@ pub struct Seen<'a> {
     pub confs: &'a [Candidate],
     /// The networks that every pod gets by configuration, the master first; none: it is not known which.
     pub networks: &'a [NetworkConfig],
+    /// Is the file of `multusConfigFile` on the host, where one is configured?
+    pub has_config_file: bool,
 }
 
 /// One thing to do, in order.
@@ -51,6 +53,15 @@ pub enum Step {
     ConfReplaced(String),
     /// The agent does that when it serves: nobody knows the cluster's own network yet.
     ConfLater,
+    /// It is a copy of the configured file: under this name, and there already or made by the agent when it serves.
+    ConfCopied {
+        /// The copy's name.
+        file: String,
+        /// Is it there?
+        stands: bool,
+    },
+    /// The file to be copied is not on the host.
+    NothingToCopy(String),
     /// The agent does that when it serves: ours would take the node from a running Multus, whose file this is, at once.
     ConfAhead(String),
 }
@@ -73,8 +84,29 @@ pub fn forth(seen: &Seen<'_>) -> Vec<Step> {
         seen.confs.iter().filter(is_multus).filter(|file| !runtime_conf::names().contains(&file.file.as_str()));
     steps.extend(shadowing.map(|file| Step::Shadowed(file.file.clone())));
     steps.push(Step::PlacePlugin);
-    steps.push(conf(seen, own));
+    match &seen.settings.generator.config_file {
+        Some(source) => steps.extend(copied(seen, source)),
+        None => steps.push(conf(seen, own)),
+    }
     steps
+}
+
+/// Whoever gives a file as `multusConfigFile` has it copied, by Multus as by us.
+fn copied(seen: &Seen<'_>, source: &str) -> Vec<Step> {
+    let file = source.rsplit('/').next().unwrap_or(source).to_owned();
+    let stands = seen.confs.iter().any(|conf| conf.file == file);
+    let mut steps = vec![Step::ConfCopied { file, stands }];
+    steps.extend((!seen.has_config_file).then(|| Step::NothingToCopy(source.to_owned())));
+    steps
+}
+
+/// The folder in which the runtime finds plugins: what Multus calls `binDir` may have its delegates alone. Each with
+/// whether Multus's plugin is there; without any sign it is the one that is configured.
+pub fn plugins_folder<'a>(configured: Option<(&'a str, bool)>, found: (&'a str, bool)) -> &'a str {
+    match configured {
+        Some((folder, has_multus)) if has_multus || !found.1 => folder,
+        _ => found.0,
+    }
 }
 
 /// Our file for the runtime, before Multus ends: pods that start in between wait for the agent, and do not start without
@@ -87,7 +119,7 @@ fn conf(seen: &Seen<'_>, own: &str) -> Step {
         Some(Ok(bytes)) if runtime_conf::is_generated(bytes, own) => Step::ConfStands,
         // Thin mode has the same name for its own: it works until the agent is there.
         Some(_) => Step::ConfReplaced(runtime_conf::FILE.to_owned()),
-        None if seen.settings.generator.config_file.is_some() || seen.networks.is_empty() => Step::ConfLater,
+        None if seen.networks.is_empty() => Step::ConfLater,
         // The runtime takes the first one by name.
         None if let Some(file) = first.filter(|file| *file > runtime_conf::FILE) => Step::ConfAhead(file.to_owned()),
         None => Step::WriteConf(runtime_conf::compose(seen.settings, seen.networks)),
@@ -155,7 +187,14 @@ mod tests {
         let candidate =
             |(file, text): &(&str, &str)| Candidate { file: (*file).to_owned(), content: Ok(text.as_bytes().to_vec()) };
         let confs: Vec<Candidate> = files.iter().map(candidate).collect();
-        forth(&Seen { settings: &settings, configuration: config, standing, confs: &confs, networks })
+        forth(&Seen {
+            settings: &settings,
+            configuration: config,
+            standing,
+            confs: &confs,
+            networks,
+            has_config_file: false,
+        })
     }
 
     #[test]
@@ -214,6 +253,36 @@ mod tests {
             });
             let is_written = seen.iter().any(|step| matches!(step, Step::WriteConf(_)));
             assert_eq!((ahead, is_written), (wanted, wanted.is_none()), "{files:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_to_be_copied_is_the_conf() {
+        let config = r#"{"cniConfigDir":"/c","multusConfigFile":"/m/70-multus.conf"}"#;
+        let master = NetworkConfig::parse(BRIDGE.as_bytes(), None).unwrap();
+        for (files, stands) in [(&[][..], false), (&[("70-multus.conf", MULTUS)][..], true)] {
+            let seen = steps(config, None, files, std::slice::from_ref(&master));
+            let wanted = [
+                Step::WriteConfiguration,
+                Step::PlacePlugin,
+                Step::ConfCopied { file: "70-multus.conf".to_owned(), stands },
+                Step::NothingToCopy("/m/70-multus.conf".to_owned()),
+            ];
+            assert_eq!(seen, wanted, "whatever the cluster's network is, nothing is generated");
+        }
+    }
+
+    #[test]
+    fn the_plugin_goes_where_multus_own_is() {
+        let table = [
+            (None, ("/found", true), "/found"),
+            (None, ("/found", false), "/found"),
+            (Some(("/configured", true)), ("/found", true), "/configured"),
+            (Some(("/configured", false)), ("/found", false), "/configured"),
+            (Some(("/configured", false)), ("/found", true), "/found"),
+        ];
+        for (configured, found, wanted) in table {
+            assert_eq!(plugins_folder(configured, found), wanted, "{configured:?} {found:?}");
         }
     }
 

@@ -2,8 +2,10 @@
 //!
 //! Not part of the CNI plugin, which only removes such files.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::path::PathBuf;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -60,6 +62,14 @@ struct Written {
     result: Option<Value>,
 }
 
+/// Whose file it is.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Owner {
+    kind: String,
+    container_id: String,
+}
+
 impl Results {
     /// Writes one, its folder first where that is missing. Not flushed: it can be lost, never torn by us.
     ///
@@ -107,6 +117,28 @@ impl Results {
         self.entries(|name| name.contains(&part)).into_iter().filter(|entry| entry.container == *container).collect()
     }
 
+    /// The files of every container. Whoever asks for many goes through the folder, which may have thousands, once.
+    pub fn by_container(&self) -> BTreeMap<ContainerId, Vec<PathBuf>> {
+        let mut found = BTreeMap::<ContainerId, Vec<PathBuf>>::new();
+        for file in fs::read_dir(&self.folder).into_iter().flatten().flatten().take(MOST_FILES) {
+            let owner = File::open(file.path()).ok().and_then(parsed::<Owner>);
+            let owner =
+                owner.filter(|owner| owner.kind == KIND).and_then(|owner| ContainerId::new(owner.container_id).ok());
+            if let Some(container) = owner {
+                found.entry(container).or_default().push(file.path());
+            }
+        }
+        found
+    }
+
+    /// What is readable of these files of `container`, by interface.
+    pub fn of_files(files: &[PathBuf], container: &ContainerId) -> Vec<Entry> {
+        let read = files.iter().filter_map(|file| read(File::open(file).ok()?));
+        let mut entries: Vec<Entry> = read.filter(|entry| entry.container == *container).collect();
+        entries.sort_by(|a, b| a.ifname.cmp(&b.ifname));
+        entries
+    }
+
     /// Every readable entry.
     pub fn all(&self) -> Vec<Entry> {
         self.entries(|_| true)
@@ -121,11 +153,16 @@ impl Results {
     }
 }
 
-/// What fits of a file; `None` when it is no entry at all.
-fn read(file: File) -> Option<Entry> {
+/// A file's JSON.
+fn parsed<T: for<'de> Deserialize<'de>>(file: File) -> Option<T> {
     let mut text = Vec::new();
     file.take(MOST_BYTES).read_to_end(&mut text).ok()?;
-    let written: Written = serde_json::from_slice(&text).ok().filter(|written: &Written| written.kind == KIND)?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// What fits of a file; `None` when it is no entry at all.
+fn read(file: File) -> Option<Entry> {
+    let written = parsed::<Written>(file).filter(|written| written.kind == KIND)?;
     let config = STANDARD.decode(written.config).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let pairs = written.cni_args.unwrap_or_default();
     let is_pair = |(key, value): &&(String, String)| !format!("{key}{value}").contains([';', '\0']);

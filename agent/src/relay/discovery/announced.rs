@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::super::dns::{Message, Name, kind};
+use super::super::dns::{Name, kind};
+use super::holding::{own_name, service_type};
 use super::plane::Kept;
-use super::services::service_type;
 use super::{Mac, Origin, Table};
 
 /// A name that somebody announced.
@@ -74,23 +74,19 @@ impl Table {
         let mut instances: BTreeMap<(String, Name), Seen> = BTreeMap::new();
         let mut hosts: BTreeMap<Name, Seen> = BTreeMap::new();
         let mut hosts_of: BTreeMap<Name, Name> = BTreeMap::new();
-        for (kept, holds) in self.of_link(link).flat_map(|(_, plane)| plane.all()) {
-            let Ok(message) = Message::read(&kept.payload) else { continue };
-            for (at, until) in holds.into_iter().filter(|(_, until)| *until > now) {
-                let Some(record) = message.records.get(at) else { continue };
-                if record.kind == kind::PTR
-                    && let (Some(kind), Some(target)) = (service_type(&record.name()), record.target())
-                {
-                    instances.entry((kind, target)).or_default().add(kept, until);
-                } else if let Some(service) = record.service() {
-                    hosts_of.insert(record.name(), service.target);
-                } else if record.address().is_some() {
-                    hosts.entry(record.name()).or_default().add(kept, until);
-                }
+        for (kept, record, until) in self.holding(link, now) {
+            if record.kind == kind::PTR
+                && let (Some(kind), Some(target)) = (service_type(&record.name()), record.target())
+            {
+                instances.entry((kind, target)).or_default().add(kept, until);
+            } else if let Some(service) = record.service() {
+                hosts_of.insert(record.name(), service.target);
+            } else if record.address().is_some() {
+                hosts.entry(record.name()).or_default().add(kept, until);
             }
         }
         let instance = |((kind, name), seen): ((String, Name), Seen)| Announced {
-            name: name.split_first().map(|(own, _)| String::from_utf8_lossy(own).into_owned()).unwrap_or_default(),
+            name: own_name(&name),
             kind: Some(kind),
             host: hosts_of.get(&name).map(ToString::to_string),
             tellers: seen.tellers(now),

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::super::dns::{Message, Name, kind};
+use super::super::dns::{Name, kind};
 use super::Table;
+use super::holding::{own_name, service_type};
 
 /// A service instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,30 +42,23 @@ impl Table {
         let mut instances: BTreeMap<(String, Name), Seen> = BTreeMap::new();
         let mut hosts: BTreeMap<Name, (Name, u16)> = BTreeMap::new();
         let mut addresses: BTreeMap<Name, BTreeSet<IpAddr>> = BTreeMap::new();
-        for (kept, holds) in self.of_link(link).flat_map(|(_, plane)| plane.all()) {
-            let Ok(message) = Message::read(&kept.payload) else { continue };
-            for (at, until) in holds.into_iter().filter(|(_, until)| *until > now) {
-                let Some(record) = message.records.get(at) else { continue };
-                if record.kind == kind::PTR
-                    && let (Some(kind), Some(target)) = (service_type(&record.name()), record.target())
-                {
-                    let seen = instances.entry((kind, target)).or_default();
-                    seen.sources.insert(kept.source.ip());
-                    seen.until = seen.until.max(until);
-                } else if let Some(service) = record.service() {
-                    hosts.insert(record.name(), (service.target, service.port));
-                } else if let Some(address) = record.address() {
-                    addresses.entry(record.name()).or_default().insert(address);
-                }
+        for (kept, record, until) in self.holding(link, now) {
+            if record.kind == kind::PTR
+                && let (Some(kind), Some(target)) = (service_type(&record.name()), record.target())
+            {
+                let seen = instances.entry((kind, target)).or_default();
+                seen.sources.insert(kept.source.ip());
+                seen.until = seen.until.max(until);
+            } else if let Some(service) = record.service() {
+                hosts.insert(record.name(), (service.target, service.port));
+            } else if let Some(address) = record.address() {
+                addresses.entry(record.name()).or_default().insert(address);
             }
         }
         let service = |((kind, name), seen): ((String, Name), Seen)| {
             let host = hosts.get(&name);
             Service {
-                instance: name
-                    .split_first()
-                    .map(|(own, _)| String::from_utf8_lossy(own).into_owned())
-                    .unwrap_or_default(),
+                instance: own_name(&name),
                 kind,
                 host: host.map(|(host, _)| host.to_string()),
                 port: host.map(|(_, port)| *port),
@@ -75,16 +69,6 @@ impl Table {
         };
         instances.into_iter().map(service).collect()
     }
-}
-
-/// The type, when a name is one: `_service._proto.local` (RFC 6763 section 4.1). Neither subtypes nor the list of types.
-pub(in super::super) fn service_type(name: &Name) -> Option<String> {
-    let labels: Vec<&[u8]> = name.labels().take(4).collect();
-    let [service, protocol, domain] = labels[..] else { return None };
-    let is_type = service.starts_with(b"_") && domain.eq_ignore_ascii_case(b"local");
-    let is_protocol = [b"_tcp".as_slice(), b"_udp"].iter().any(|each| protocol.eq_ignore_ascii_case(each));
-    let text = |label| String::from_utf8_lossy(label).to_ascii_lowercase();
-    (is_type && is_protocol).then(|| format!("{}.{}", text(service), text(protocol)))
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{Before, Left, checksum};
+use super::{Before, Left};
+use crate::sys::checksum::checksum;
 
 /// The largest file that is kept: Multus's own plugin has 40 MB.
 const MOST_BYTES: u64 = 256 << 20;
@@ -70,7 +71,7 @@ pub(super) fn remove_renamed(path: &Path, left: &[Left]) -> bool {
             continue;
         }
         let Ok(Seen::File { bytes, .. }) = look(&entry.path()) else { continue };
-        if left.contains(&Left::File { sum: checksum(&bytes) }) {
+        if left.contains(&Left::file(&bytes)) {
             found |= fs::remove_file(entry.path()).is_ok();
         }
     }

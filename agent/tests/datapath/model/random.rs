@@ -2,7 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{GROUPS, Input, Model};
+use super::groups::GROUPS;
+use super::{Input, Model};
 use multus_agent::datapath::Mac;
 
 /// SplitMix64 (Steele, Lea and Flood, 2014): small, and good enough to pick with.

@@ -65,12 +65,13 @@ app.kubernetes.io/name: multus-ebpf
 {{- if hasKey .Values.thickPlugin "enabled" }}
 {{- if not .Values.thickPlugin.enabled }}{{ fail "thickPlugin.enabled: there is no thin mode in this chart; remove the value" }}{{ end }}
 {{- end }}
+{{- if hasKey .Values.thickPlugin "image" }}{{ fail "thickPlugin.image: write image.repository and image.tag" }}{{ end }}
 {{- range $key, $value := omit .Values.thickPlugin "enabled" }}{{ fail (printf "thickPlugin.%s: unknown; keys of the daemon's configuration go into config" $key) }}{{ end }}
 {{- if hasKey .Values.config "cni_conf" }}{{ fail "config.cni_conf: the conf for the runtime is made by the agent; write cniConfigDir, binDir, clusterNetwork and the like directly into config" }}{{ end }}
 {{- range $key := list "path" "fname" }}
 {{- if hasKey $.Values.config $key }}{{ fail (printf "config.%s: the file's place is fixed; write config.cniConfigDir for the folder of the runtime's files" $key) }}{{ end }}
 {{- end }}
-{{- range $old, $new := dict "manifests" "crds.install, and nothing else can be left out" "dynamicNetworksController" "hostExec; the controller is installed by itself" "rke2-whereabouts" "nothing; install whereabouts by itself" "pod" "resources" "labels" "nodeSelector" "serviceAccount" "nothing; its name is multus-ebpf" }}
+{{- range $old, $new := dict "manifests" "crds.install, and nothing else can be left out" "dynamicNetworksController" "hostExec; the controller is installed by itself" "rke2-whereabouts" "nothing; install whereabouts by itself" "pod" "resources" "labels" "nodeSelector" "serviceAccount" "nothing; its name is multus-ebpf" "cniplugins" "nothing; the nodes have their plugins from the distribution, or from containernetworking-plugins" "dhcpDaemonSet" "nothing; a DHCP daemon of the CNI plugins is installed by itself" }}
 {{- if hasKey $.Values $old }}{{ fail (printf "%s: a value of another chart; here it is %s" $old $new) }}{{ end }}
 {{- end }}
 {{- if or .Values.metrics.podMonitor.enabled .Values.metrics.serviceMonitor.enabled }}

@@ -5,7 +5,8 @@
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
-use crate::{Netns, sys};
+use crate::Netns;
+use crate::sys::bpf::{self, Hook, Position};
 
 /// The program on a parent; it goes with the value.
 pub(super) struct Clones {
@@ -17,8 +18,10 @@ impl Clones {
     /// Copies what `parent` sends to `group` to each of `macs`, through the parent's receive path.
     pub(super) fn start(node: &Netns, parent: &str, group: Ipv4Addr, macs: &[[u8; 6]]) -> Self {
         let ifindex = node.ifindex(parent);
-        let program = sys::load_classifier(&program(ifindex, group, macs)).expect("load the program that clones");
-        let link = node.enter(|| sys::attach_egress(&program, ifindex)).expect("attach the program that clones");
+        let program = bpf::load_classifier(&program(ifindex, group, macs)).expect("load the program that clones");
+        let link = node
+            .enter(|| bpf::attach(&program, ifindex, Hook::Egress, Position::Last))
+            .expect("attach the program that clones");
         Self { _program: program, _link: link }
     }
 }

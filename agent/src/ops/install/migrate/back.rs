@@ -29,9 +29,7 @@ pub fn back(migration: &Migration, drained: &Drained) -> Result<Report, InstallE
     // Who comes again finds nothing of ours, and empty folders are Multus's.
     let is_over = || take::is_untouched(&cni_dir).then(|| take::shared(site, &cni_dir));
     let staying = there::noted(&cni_dir).or_else(is_over).unwrap_or_default();
-    let has_waiting = !site.dry_run && !take::put_off(&cni_dir).is_empty();
-    let open = if has_waiting { Records::open(&cni_dir).map(Some) } else { Records::open_if_any(&cni_dir) };
-    let records = open.map_err(|error| InstallError::of("open", &cni_dir, error))?;
+    let records = take::open(&cni_dir, site.dry_run)?;
     let own = match (&records, site.dry_run) {
         (Some(records), false) => Some(take::own(records, &cni_dir)?),
         _ => None,
@@ -96,9 +94,14 @@ fn hand_over_all(
         }
     }
     for record in remains::finish(site, records, gone, report) {
+        let what = if seen::is_alive(site, &record) {
+            "was to be detached, which could not be finished from here"
+        } else {
+            "is gone and could not be detached from here"
+        };
         let text = format!(
-            "{} is gone and could not be detached from here: Multus does it only if the runtime asks once more; with \
-             host-exec, or run on the host, it is done now",
+            "{} {what}: Multus does it only if the runtime asks once more; with host-exec, or run on the host, it is \
+             done now",
             name(&record)
         );
         report.note(Kind::Warning, text);
@@ -110,8 +113,8 @@ fn hand_over_all(
 /// Running containers whose records were lost: libcni's results still say what they have.
 fn told_by_results_alone(site: &Site, cni_dir: &Path) -> Vec<Record> {
     let is_recorded = |id: &ContainerId| Records::at(cni_dir).load(id).is_ok_and(|record| record.is_some());
-    let candidates = takeover::candidates(cni_dir).into_iter().filter(|id| !is_recorded(id));
-    let told = candidates.filter_map(|id| takeover::told(cni_dir, &id, None));
+    let left = takeover::Left::below(cni_dir);
+    let told = left.containers().filter(|id| !is_recorded(id)).filter_map(|id| left.told(id));
     told.filter(|record| record.origin == Origin::Cache && seen::is_alive(site, record)).collect()
 }
 

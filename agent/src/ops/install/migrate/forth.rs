@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use super::super::{InstallError, Kind, Report, Site, is_our_shim, put, shown, take};
 use super::{Migrated, Migration, networks, seen};
 use crate::cni::NetworkConfig;
+use crate::fault::quote;
 use crate::ops::cluster_network;
 use crate::plan::master::{self, Candidate, Rules};
 use crate::plan::migrate::{Form, Seen, Step, forth as decide};
 use crate::plan::runtime_conf;
 use crate::sys::files;
-use crate::sys::revert::{Left, RevertLog, checksum, there};
+use crate::sys::revert::{Left, RevertLog, there};
 
 /// Changes the node over as far as that goes beside a Multus that runs. `shim` is our CNI plugin.
 ///
@@ -35,6 +36,18 @@ pub fn forth(migration: &Migration, shim: &Path) -> Result<Migrated, InstallErro
         );
         report.note(Kind::Warning, text);
         return Ok(migrated);
+    }
+    if let Some(delegates) = site.settings.delegation.bin_dir.as_deref()
+        && delegates != places.bin_dir.path
+    {
+        let (delegates, runtimes) = (quote(delegates), quote(&places.bin_dir.path));
+        report.note(
+            Kind::Left,
+            format!(
+                "binDir {delegates} is where delegates are, and the runtime finds the plugin in {runtimes}: have \
+                 multus-agent install put it there, too, with --cni-bin-dir"
+            ),
+        );
     }
     let plugin = match fs::read(shim) {
         // Whoever only wants to know what would be done has to have no plugin.
@@ -74,6 +87,7 @@ pub fn forth(migration: &Migration, shim: &Path) -> Result<Migrated, InstallErro
         standing: standing.as_deref(),
         confs: &confs,
         networks: &networks,
+        has_config_file: has_config_file(site),
     };
     for step in decide(&seen) {
         doing.perform(step, site.settings.generator.plugin.as_str())?;
@@ -88,6 +102,12 @@ pub fn forth(migration: &Migration, shim: &Path) -> Result<Migrated, InstallErro
     migrated.networks = networks::look(site, &cni_dir, &mut migrated.report);
     say_what_is_next(&mut migrated.report, &migration.written);
     Ok(migrated)
+}
+
+/// Is the file that is to be copied for the runtime on this host?
+fn has_config_file(site: &Site) -> bool {
+    let source = site.settings.generator.config_file.as_deref();
+    source.and_then(|source| site.ours("find multusConfigFile", source).ok()).is_some_and(|source| source.is_file())
 }
 
 /// The networks that every pod gets, where that can be known from here; the runtime's conf declares what they can.
@@ -170,6 +190,31 @@ impl Doing<'_> {
                 );
                 Ok(())
             }
+            Step::ConfCopied { file, stands } => {
+                let file = shown(&self.conf_dir.join(file));
+                let (kind, what) = if stands {
+                    (Kind::Already, "is there already as the copy of multusConfigFile, and the runtime goes on with it")
+                } else {
+                    (
+                        Kind::Left,
+                        "is written by the agent when it serves, as the copy of multusConfigFile; cordon the node from \
+                         Multus's end until then",
+                    )
+                };
+                self.say(kind, format!("{file} {what}"));
+                Ok(())
+            }
+            Step::NothingToCopy(source) => {
+                let (source, written) = (quote(&source), shown(self.written));
+                self.say(
+                    Kind::Warning,
+                    format!(
+                        "multusConfigFile {source} is not on this host: it was in Multus's pod; give it to the agent's, or \
+                         take the key out of {written}, and the agent makes a conf itself"
+                    ),
+                );
+                Ok(())
+            }
             Step::ConfLater => {
                 self.say(
                     Kind::Left,
@@ -198,7 +243,7 @@ impl Doing<'_> {
                 log.make_folder(folder).map_err(failed)?;
             }
             let path = real(self.written).map_err(failed)?;
-            log.about_to(&path, Left::File { sum: checksum(bytes) }, |_| false).map_err(failed)?;
+            log.about_to(&path, Left::file(bytes), |_| false).map_err(failed)?;
             files::place(&path, bytes, 0o600, None).map_err(failed)?;
         }
         self.say(Kind::Done, format!("our configuration is written to {}", shown(self.written)));
@@ -223,7 +268,7 @@ impl Doing<'_> {
         if let Some(log) = self.log.as_mut() {
             let path = real(path).map_err(failed)?;
             let is_ours = |bytes: &[u8]| runtime_conf::is_generated(bytes, own);
-            log.about_to(&path, Left::File { sum: checksum(bytes) }, is_ours).map_err(failed)?;
+            log.about_to(&path, Left::file(bytes), is_ours).map_err(failed)?;
             files::replace_for_good(&path, bytes).map_err(failed)?;
         }
         let path = shown(path);

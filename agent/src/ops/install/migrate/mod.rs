@@ -18,7 +18,7 @@ use super::{Places, Preset, Report, Site, Wishes, look};
 use crate::cni::RawObject;
 use crate::config::{ConfigError, Settings};
 use crate::fault::CniError;
-use crate::plan::migrate::{Translation, translate};
+use crate::plan::migrate::{Translation, plugins_folder, translate};
 
 pub use crate::plan::migrate::{Fate, Form, Key};
 pub use back::back;
@@ -81,22 +81,7 @@ impl Migration {
         let mut translation = translate(text)?;
         let usable = if translation.is_refused() { "{}".to_owned() } else { translation.text() };
         let (settings, _) = Settings::parse(&usable)?;
-        let configured = settings.origin.has("cniConfigDir").then(|| settings.generator.cni_config_dir.clone());
-        let said = |path: &Option<String>| path.as_deref().map(|path| of_host(&asked.root, path));
-        let mut wishes = Wishes {
-            preset: asked.preset,
-            conf_dir: said(&asked.conf_dir).or(configured),
-            bin_dir: said(&asked.bin_dir).or_else(|| settings.delegation.bin_dir.clone()),
-        };
-        let mut places = look::found(&asked.root, &wishes);
-        // Who has a folder of its own for the master need have none in the runtime's.
-        let has_other = settings.generator.autoconfig_dir != settings.generator.cni_config_dir;
-        places.elsewhere = places.elsewhere.filter(|other| asked.conf_dir.is_none() && (other.is_said || !has_other));
-        if asked.preset.is_some() && places.elsewhere.is_some() {
-            // The file names it as Multus's pod sees it: what the operator says of the host goes before.
-            wishes.conf_dir = None;
-            places = look::found(&asked.root, &wishes);
-        }
+        let (wishes, places) = looked(asked, &settings);
         translation.settle(&places, asked.bin_dir.is_some());
         let configuration = translation.text();
         let settings = if translation.is_refused() { settings } else { Settings::parse(&configuration)?.0 };
@@ -137,12 +122,46 @@ impl Migration {
     }
 }
 
+/// The host's folders. What the operator says of them goes before the file, which may have them as Multus's pod sees them.
+fn looked(asked: &Asked, settings: &Settings) -> (Wishes, Places) {
+    let said = |path: &Option<String>| path.as_deref().map(|path| of_host(&asked.root, path));
+    let (generator, bin_dir) = (&settings.generator, settings.delegation.bin_dir.as_deref());
+    let configured = settings.origin.has("cniConfigDir").then(|| generator.cni_config_dir.clone());
+    let wished = |conf_dir| {
+        let wishes = Wishes { preset: asked.preset, conf_dir, bin_dir: said(&asked.bin_dir) };
+        with_bin_dir(&asked.root, wishes, bin_dir)
+    };
+    let wishes = wished(said(&asked.conf_dir).or(configured));
+    let mut places = look::found(&asked.root, &wishes);
+    // Who has a folder of its own for the master need have none in the runtime's.
+    let has_other = generator.autoconfig_dir != generator.cni_config_dir;
+    places.elsewhere = places.elsewhere.filter(|other| asked.conf_dir.is_none() && (other.is_said || !has_other));
+    if asked.preset.is_some() && places.elsewhere.is_some() {
+        let wishes = wished(None);
+        let places = look::found(&asked.root, &wishes);
+        return (wishes, places);
+    }
+    (wishes, places)
+}
+
 /// A folder as the host has it, also where it was named by where we see it.
 fn of_host(root: &Path, path: &str) -> String {
     match Path::new(path).strip_prefix(root) {
         Ok(below) if root != Path::new("/") => Path::new("/").join(below).to_string_lossy().into_owned(),
         _ => path.to_owned(),
     }
+}
+
+/// With Multus's `binDir` as the folder of plugins, unless Multus's own plugin is seen to be elsewhere.
+fn with_bin_dir(root: &Path, wishes: Wishes, configured: Option<&str>) -> Wishes {
+    if wishes.bin_dir.is_some() || configured.is_none() {
+        return wishes;
+    }
+    let found = look::found(root, &wishes).bin_dir.path;
+    let has = |folder: &str| look::has_multus(root, folder);
+    let folder = plugins_folder(configured.map(|folder| (folder, has(folder))), (&found, has(&found)));
+    let is_configured = configured == Some(folder);
+    Wishes { bin_dir: is_configured.then(|| folder.to_owned()), ..wishes }
 }
 
 /// The place for ours: the file itself if it is ours, else beside it.

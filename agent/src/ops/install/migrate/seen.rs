@@ -2,11 +2,13 @@
 //!
 //! Reads files of Multus, of libcni and of ours; changes none.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::super::{Site, look};
+use crate::names::ContainerId;
 use crate::ops::takeover;
 use crate::records::{Origin, Record, Records};
 
@@ -41,10 +43,11 @@ pub struct Interface {
 /// Every container that somebody attached here.
 pub(super) fn containers(site: &Site, cni_dir: &Path) -> Vec<Container> {
     let records = Records::at(cni_dir).look().map(|(all, _torn)| all).unwrap_or_default();
-    let is_recorded = |record: &Record| records.iter().any(|known| known.container == record.container);
-    let told = takeover::candidates(cni_dir).into_iter().filter_map(|id| takeover::told(cni_dir, &id, None));
-    let told: Vec<Record> = told.filter(|record| !is_recorded(record)).collect();
-    let mut seen: Vec<Container> = records.iter().chain(&told).map(|record| container(site, record)).collect();
+    let recorded: BTreeSet<&ContainerId> = records.iter().map(|record| &record.container).collect();
+    let left = takeover::Left::below(cni_dir);
+    let told = left.containers().filter(|id| !recorded.contains(id)).filter_map(|id| left.told(id));
+    let told = told.map(|record| container(site, &record));
+    let mut seen: Vec<Container> = records.iter().map(|record| container(site, record)).chain(told).collect();
     seen.sort_by(|a, b| (&a.pod, &a.container).cmp(&(&b.pod, &b.container)));
     seen
 }
