@@ -106,3 +106,14 @@ fn the_clusters_own_network_does_not_become_ours() {
     assert!(done.err().contains("plugin \"bridge\"") && done.err().contains("00-multus.conf"), "{}", done.err());
     tree.assert_is(&before, "a file that is not Multus's");
 }
+
+#[test]
+fn a_file_with_a_key_that_is_refused_is_told_as_it_is() {
+    needs_programs!();
+    let tree = Tree::new("migrate-refused-folder");
+    tree.file("/etc/cni/net.d/10-flannel.conflist", MASTER, 0o644);
+    tree.file(FILE, r#"{"metricsPort":"9091","cniConfigDir":"/host/srv/net.d"}"#, 0o644);
+    let told = migrate(&tree, FILE, &["--dry-run"]);
+    assert!(told.code == Some(1) && told.out().contains("REFUSED"), "{}", told.out());
+    assert!(told.out().contains("it is \"/srv/net.d\" on the host"), "{}", told.out());
+}

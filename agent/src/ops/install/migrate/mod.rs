@@ -82,7 +82,9 @@ impl Migration {
         let usable = if translation.is_refused() { "{}".to_owned() } else { translation.text() };
         let (settings, _) = Settings::parse(&usable)?;
         let (wishes, places) = looked(asked, &settings);
-        translation.settle(&places, asked.bin_dir.is_some());
+        if !translation.is_refused() {
+            translation.settle(&places, asked.bin_dir.is_some());
+        }
         let configuration = translation.text();
         let settings = if translation.is_refused() { settings } else { Settings::parse(&configuration)?.0 };
         let mut site = Site {
