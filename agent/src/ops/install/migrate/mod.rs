@@ -129,17 +129,17 @@ fn looked(asked: &Asked, settings: &Settings) -> (Wishes, Places) {
     let said = |path: &Option<String>| path.as_deref().map(|path| of_host(&asked.root, path));
     let (generator, bin_dir) = (&settings.generator, settings.delegation.bin_dir.as_deref());
     let configured = settings.origin.has("cniConfigDir").then(|| generator.cni_config_dir.clone());
-    let wished = |conf_dir| {
+    let with_conf_dir = |conf_dir| {
         let wishes = Wishes { preset: asked.preset, conf_dir, bin_dir: said(&asked.bin_dir) };
         with_bin_dir(&asked.root, wishes, bin_dir)
     };
-    let wishes = wished(said(&asked.conf_dir).or(configured));
+    let wishes = with_conf_dir(said(&asked.conf_dir).or(configured));
     let mut places = look::found(&asked.root, &wishes);
     // Who has a folder of its own for the master need have none in the runtime's.
     let has_other = generator.autoconfig_dir != generator.cni_config_dir;
     places.elsewhere = places.elsewhere.filter(|other| asked.conf_dir.is_none() && (other.is_said || !has_other));
     if asked.preset.is_some() && places.elsewhere.is_some() {
-        let wishes = wished(None);
+        let wishes = with_conf_dir(None);
         let places = look::found(&asked.root, &wishes);
         return (wishes, places);
     }
