@@ -15,7 +15,7 @@ use super::{Ending, query, time};
 use crate::config::Settings;
 use crate::fault::quote;
 use crate::ops::install::{self, Drained, Report, Signals, Site, Wishes};
-use crate::wire;
+use crate::wire::{self, http::Response};
 
 /// Shown with the long help of `install`.
 pub const INSTALL_EXAMPLES: &str = "Examples:
@@ -42,6 +42,8 @@ const DRAIN: Duration = Duration::from_secs(20);
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// Most pods that a sentence names.
 const MOST_NAMED: usize = 5;
+/// How long somebody at the socket may take to say who it is.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Which host.
 #[derive(Debug, Args)]
@@ -115,7 +117,7 @@ fn here(asked: &Uninstall) -> Ending {
     if let Err(error) = install::is_all_seen(&site) {
         return Ending::Failed(error.to_string());
     }
-    let drained = if host.node.dry_run { Drained::NoAgent } else { drain_agent(&site) };
+    let drained = drain_agent(&site);
     if asked.wait {
         return until_nothing_is_left(host, &site, drained, asked.timeout);
     }
@@ -177,15 +179,26 @@ fn waiting(report: &Report) -> String {
     format!("waiting for {}", names.join(", "))
 }
 
-/// Asks an agent that runs to let nobody in any more, and to end.
+/// Asks an agent that runs to let nobody in any more, and to end; in a dry run only whether one runs.
 pub(super) fn drain_agent(site: &Site) -> Drained {
     let socket = match site.socket_dir() {
         Ok(folder) => folder.join(wire::SOCKET),
         Err(error) => return Drained::Failed(error.to_string()),
     };
+    if site.dry_run {
+        let answer = query::exchange(&socket, ("GET", "/v1/version", b""), LOOK);
+        return if answer.is_ok_and(|answer| answer.status == 200) { Drained::Yes } else { Drained::NoAgent };
+    }
     let path = query::with("/v1/drain", &[("for", Some(DRAIN.as_millis().to_string())), ("then", Some("end".into()))]);
-    match query::ask(&socket, "POST", &path, DRAIN + Duration::from_secs(5)) {
-        Ok(_) => Drained::Yes,
+    let answer = query::exchange(&socket, ("POST", &path, b""), DRAIN + Duration::from_secs(5));
+    let refused = |answer: Response| match answer.status {
+        200 => Ok(Drained::Yes),
+        // Somebody else's socket: Multus's daemon knows no such path.
+        404 => Ok(Drained::NoAgent),
+        status => Err(query::refused(&path, status, &answer.body)),
+    };
+    match answer.and_then(refused) {
+        Ok(drained) => drained,
         Err(Ending::Failed(why) | Ending::Usage(why) | Ending::TimedOut(why)) => Drained::Failed(why),
         Err(_) => Drained::NoAgent,
     }

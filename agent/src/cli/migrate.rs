@@ -15,7 +15,7 @@ use super::node::{Node, shim_beside_us};
 use super::output::{self, Ink, paint, safe};
 use crate::fault::quote;
 use crate::ops::install::migrate::{self, Asked, Container, Fate, Form, Key, Migrated, Migration};
-use crate::ops::install::{Drained, Report, is_all_seen};
+use crate::ops::install::{Report, is_all_seen};
 
 /// Shown with the long help.
 pub const EXAMPLES: &str = "Examples:
@@ -94,8 +94,7 @@ fn back(migration: &Migration, asked: &Migrate) -> Ending {
     if let Err(error) = is_all_seen(migration.site()) {
         return Ending::Failed(error.to_string());
     }
-    let drained = if asked.node.dry_run { Drained::NoAgent } else { drain_agent(migration.site()) };
-    match migrate::back(migration, &drained) {
+    match migrate::back(migration, &drain_agent(migration.site())) {
         Ok(report) => ended(print_back(&report, asked), warned(&report)),
         Err(error) => Ending::Failed(error.to_string()),
     }
@@ -145,7 +144,7 @@ fn told(migrated: &Migrated, asked: &Migrate) -> String {
     };
     let mut text =
         paint(form, Ink::Strong) + "\n" + &output::table(&["KEY", "HERE", ""], migrated.keys.iter().map(row).collect());
-    if migrated.configuration.is_none() {
+    if migrated.configuration.is_none() && migrated.report.steps.is_empty() {
         return text + "\nnothing is done: correct what is refused\n";
     }
     if !migrated.containers.is_empty() {

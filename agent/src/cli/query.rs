@@ -40,7 +40,24 @@ pub fn ask(socket: &Path, method: &str, path: &str, patience: Duration) -> Resul
     talk(socket, (method, path, b""), patience)
 }
 
-fn talk(socket: &Path, (method, path, body): (&str, &str, &[u8]), patience: Duration) -> Result<Value, Ending> {
+fn talk(socket: &Path, request: (&str, &str, &[u8]), patience: Duration) -> Result<Value, Ending> {
+    let (path, answer) = (request.1, exchange(socket, request, patience)?);
+    if answer.status != 200 {
+        return Err(refused(path, answer.status, &answer.body));
+    }
+    serde_json::from_slice(&answer.body)
+        .map_err(|error| Ending::Failed(format!("the agent's answer to {path} is not JSON: {error}")))
+}
+
+/// Method, path and body to whoever serves there, and his answer, whatever its status.
+///
+/// # Errors
+/// The ending that says why there is none.
+pub fn exchange(
+    socket: &Path,
+    (method, path, body): (&str, &str, &[u8]),
+    patience: Duration,
+) -> Result<http::Response, Ending> {
     let shown = quote(&socket.to_string_lossy());
     let broken = |error: io::Error| match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => Ending::TimedOut(format!(
@@ -52,12 +69,7 @@ fn talk(socket: &Path, (method, path, body): (&str, &str, &[u8]), patience: Dura
     let mut stream = connect(socket, Instant::now() + patience).map_err(broken)?;
     stream.set_read_timeout(Some(patience)).and_then(|()| stream.set_write_timeout(Some(patience))).map_err(broken)?;
     http::write_request(&mut stream, method, path, body).map_err(broken)?;
-    let answer = http::read_response(&mut BufReader::new(stream), 64 << 20).map_err(broken)?;
-    if answer.status != 200 {
-        return Err(refused(path, answer.status, &answer.body));
-    }
-    serde_json::from_slice(&answer.body)
-        .map_err(|error| Ending::Failed(format!("the agent's answer to {path} is not JSON: {error}")))
+    http::read_response(&mut BufReader::new(stream), 64 << 20).map_err(broken)
 }
 
 /// Nobody answers there.

@@ -15,6 +15,7 @@ mod folder;
 mod follow;
 mod known;
 mod lease;
+pub mod listed;
 mod manifests;
 mod networks;
 mod once;

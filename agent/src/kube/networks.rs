@@ -56,6 +56,12 @@ impl Resource for NetworkAttachmentDefinition {
 }
 
 impl NetworkAttachmentDefinition {
+    /// `<namespace>/<name>`, whatever these are.
+    pub(super) fn shown(&self) -> String {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        format!("{}/{}", text(&self.metadata.namespace), text(&self.metadata.name))
+    }
+
     fn id(&self) -> Option<NadRef> {
         let namespace = self.metadata.namespace.clone().unwrap_or_default();
         NadRef::new(namespace, self.metadata.name.clone().unwrap_or_default())

@@ -88,7 +88,7 @@ fn judge(candidate: &Candidate, rules: Rules<'_>) -> Result<Vec<u8>, Why> {
     if multus_of(&config, rules.own).is_some() {
         return Err(Why::Multus);
     }
-    if config.plugins.iter().all(|plugin| plugin.plugin.as_str() == "loopback") {
+    if is_loopback(&config) {
         return Err(Why::Loopback);
     }
     Ok(bytes.clone())
@@ -118,6 +118,11 @@ pub fn too_new(bytes: &[u8]) -> Option<String> {
     let offers_others = offered.iter().any(|value| serde_json::from_str(value.get()).is_ok_and(is_spoken));
     let is_newer = matches!(Version::clamped(&version), Some((_, true)));
     (is_newer && !offers_others).then_some(version)
+}
+
+/// Has it nothing but the loopback plugin?
+pub fn is_loopback(network: &NetworkConfig) -> bool {
+    network.plugins.iter().all(|plugin| plugin.plugin.as_str() == "loopback")
 }
 
 /// Does this configuration lead to Multus, or to the plugin `own`? Also where it could not be used for other reasons.

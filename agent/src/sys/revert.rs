@@ -6,6 +6,7 @@
 //! wherever its root is seen.
 
 mod seen;
+pub mod there;
 mod written;
 
 use std::collections::BTreeMap;
@@ -85,6 +86,11 @@ impl RevertLog {
     /// As [`RevertLog::open`].
     pub fn if_any(root: &Path, cni_dir: &Path) -> io::Result<Option<Self>> {
         if Self::folder(cni_dir).is_dir() { Self::open(root, cni_dir).map(Some) } else { Ok(None) }
+    }
+
+    /// Has anything been noted below `cni_dir`? Else nothing was changed, or all of it is put back.
+    pub fn is_begun(cni_dir: &Path) -> bool {
+        Self::folder(cni_dir).join(NAME).exists()
     }
 
     /// Every path, with what is known about it.
@@ -206,6 +212,8 @@ impl RevertLog {
     /// A file of it cannot be removed.
     pub fn close(self) -> io::Result<()> {
         if self.entries.is_empty() {
+            // Before the note of what was there: a log without it would say that nothing was.
+            files::remove(&self.folder.join(NAME))?;
             fs::remove_dir_all(&self.folder)?;
         }
         Ok(())

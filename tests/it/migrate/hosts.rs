@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 
 use crate::install::tree::{FLANNEL, SHIM, Tree, sentences};
 
-const MASTER: &str = r#"{"name":"cbr0","cniVersion":"1.0.0","plugins":[{"type":"flannel"},{"type":"portmap","capabilities":{"portMappings":true}}]}"#;
-const K3S_CONF: &str = "/var/lib/rancher/k3s/agent/etc/cni/net.d";
-const K3S_BIN: &str = "/var/lib/rancher/k3s/data/cni";
+pub(super) const MASTER: &str = r#"{"name":"cbr0","cniVersion":"1.0.0","plugins":[{"type":"flannel"},{"type":"portmap","capabilities":{"portMappings":true}}]}"#;
+pub(super) const K3S_CONF: &str = "/var/lib/rancher/k3s/agent/etc/cni/net.d";
+pub(super) const K3S_BIN: &str = "/var/lib/rancher/k3s/data/cni";
 /// With a bpffs that is nowhere, as in all of them: what is taken off must not be this machine's.
-const GENERATED: &str = r#"{"datapath":{"bpffs":"/nowhere/multus"},"capabilities":{"portMappings":true},"cniVersion":"0.3.1","name":"multus-cni-network","clusterNetwork":"/host/etc/cni/net.d/10-flannel.conflist","type":"multus-shim","daemonSocketDir":"/run/multus"}"#;
+pub(super) const GENERATED: &str = r#"{"datapath":{"bpffs":"/nowhere/multus"},"capabilities":{"portMappings":true},"cniVersion":"0.3.1","name":"multus-cni-network","clusterNetwork":"/host/etc/cni/net.d/10-flannel.conflist","type":"multus-shim","daemonSocketDir":"/run/multus"}"#;
 
 /// What thin mode writes at 1.0.0: a list under the very name of ours.
 fn thin() -> String {
@@ -80,7 +80,8 @@ fn hosts_of_either_mode_are_changed_over_and_back_byte_for_byte() {
             "theirs",
             0o755,
         );
-        tree.file("/var/lib/cni/multus/results/x", "", 0o600);
+        // Multus's own, and empty: it may run, and have attached nothing yet.
+        tree.folders(&["/var/lib/cni/multus/results", "/run/multus"]);
         let before = tree.snapshot();
         let done = document(&migrate(&tree, &file, &["-o", "json"]));
         let ours = format!("{conf_dir}/multus.d/multus-ebpf.json");
@@ -150,10 +151,9 @@ fn killed_before_any_change_there_or_back_the_way_back_is_found() {
     needs_programs!();
     let tree = Tree::new("migrate-killed");
     tree.file("/etc/cni/net.d/10-flannel.conflist", FLANNEL, 0o644).file("/opt/cni/bin/multus-shim", "theirs", 0o755);
-    tree.file("/etc/cni/net.d/00-multus.conf", GENERATED, 0o600).folders(&["/var/lib/cni/multus/results"]);
+    tree.file("/etc/cni/net.d/00-multus.conf", GENERATED, 0o600);
     let file = "/etc/cni/net.d/00-multus.conf";
-    // Multus has no note here, so that its folder goes when it is empty.
-    let before = tree.file("/var/lib/cni/multus/results/x", "", 0o600).snapshot();
+    let before = tree.folders(&["/var/lib/cni/multus/results", "/run/multus"]).snapshot();
     for is_back in [false, true] {
         let mut steps = 0;
         loop {

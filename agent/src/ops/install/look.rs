@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::cni::NetworkConfig;
 use crate::names::{NetnsId, NetnsPath};
 use crate::plan::host::{self, Facts, Places, Wishes};
 use crate::plan::master;
@@ -14,7 +15,13 @@ const MOST_FILES: usize = 200;
 
 /// Where the host below `root` has its CNI folders, with what is doubtful about it.
 pub fn found(root: &Path, wishes: &Wishes) -> Places {
-    host::places(&facts(&Root::at(root), wishes), wishes)
+    let root = Root::at(root);
+    let mut places = host::places(&facts(&root, wishes), wishes);
+    let leads = |path: &str| root.resolve(Path::new(path)).ok();
+    let here = leads(&places.conf_dir.path);
+    // A link makes two names of one folder.
+    places.elsewhere = places.elsewhere.filter(|other| leads(&other.path) != here);
+    places
 }
 
 fn facts(root: &Root, wishes: &Wishes) -> Facts {
@@ -91,7 +98,8 @@ fn has_networks(root: &Root, folder: &str) -> bool {
     let is_others = |name: String| {
         root.text(&format!("{folder}/{name}")).is_some_and(|text| {
             let bytes = text.as_bytes();
-            !master::leads_to_multus(bytes, "multus-shim") && master::network(bytes, None).is_ok()
+            let is_network = |config: NetworkConfig| !master::is_loopback(&config);
+            !master::leads_to_multus(bytes, "multus-shim") && master::network(bytes, None).is_ok_and(is_network)
         })
     };
     root.names(folder).into_iter().filter(is_conf).any(is_others)

@@ -15,11 +15,14 @@ use crate::ops::{device_info, takeover};
 use crate::records::{Record, Records, State};
 use crate::spool::{Note, Spool};
 use crate::sys::files::{self, Held};
-use crate::sys::revert::{RevertLog, Reverted};
+use crate::sys::revert::{RevertLog, Reverted, there};
+use crate::sys::unix_socket;
 use crate::wire;
 
 /// How long an agent may take to end: longer than its last work.
 const AGENTS_END: Duration = Duration::from_secs(25);
+/// How long somebody who listens at the socket may take to show it.
+const ANSWER: Duration = Duration::from_secs(1);
 /// Folders below `cniDir` that are ours alone.
 const OWN: [&str; 4] = ["records", "networks", "spool", "traces"];
 /// Most pods that a sentence names.
@@ -54,6 +57,7 @@ pub fn uninstall(site: &Site, drained: &Drained) -> Result<Report, InstallError>
     is_all_seen(site)?;
     say_drained(drained, &mut report);
     let cni_dir = site.cni_dir()?;
+    let staying = there::noted(&cni_dir).unwrap_or_default();
     let records = open(&cni_dir, site.dry_run)?;
     let own = match (&records, site.dry_run) {
         (Some(records), false) => Some(own(records, &cni_dir)?),
@@ -73,11 +77,13 @@ pub fn uninstall(site: &Site, drained: &Drained) -> Result<Report, InstallError>
         notes(site, &cni_dir, &mut report);
     }
     revert(site, &cni_dir, (left.is_empty(), Heir::Cluster(drained)), &mut report)?;
-    socket(site, &mut report);
+    let is_served = socket(site, drained, &staying, &mut report);
     drop(own);
     if left.is_empty() {
-        own_files(site, &cni_dir, &mut report)?;
+        let staying = if is_served { shared(site, &cni_dir) } else { staying };
+        own_files(site, &cni_dir, &staying, &mut report)?;
     } else {
+        close(site, &cni_dir)?;
         say_what_stays(&left, &mut report);
     }
     let did = |kind| report.steps.iter().any(|step| step.kind == kind);
@@ -216,6 +222,11 @@ pub(super) fn notes(site: &Site, cni_dir: &Path, report: &mut Report) {
     }
 }
 
+/// Is nothing of ours below `cni_dir`?
+pub(super) fn is_untouched(cni_dir: &Path) -> bool {
+    !RevertLog::is_begun(cni_dir) && OWN.iter().all(|name| !cni_dir.join(name).exists())
+}
+
 /// The host's files as they were: the runtime's conf first, so that nobody is called who is not there; then the rest.
 pub(super) fn revert(
     site: &Site,
@@ -242,9 +253,6 @@ pub(super) fn revert(
         let plugins = plugins.into_iter().filter(|_| everything);
         for path in confs.chain(plugins).chain(folders).filter(|path| !away.contains(path)) {
             is_judged &= revert_one(&mut log, &path, site.dry_run, report);
-        }
-        if !site.dry_run {
-            log.close().map_err(failed)?;
         }
     }
     // What an agent without a log left, or one whose log is lost. Where an entry could not be judged the plugin may be its.
@@ -320,24 +328,62 @@ fn remove(path: &Path, dry_run: bool, report: &mut Report) {
     }
 }
 
-/// The socket that an agent left which was killed, and its folder.
-pub(super) fn socket(site: &Site, report: &mut Report) {
-    let Ok(folder) = site.socket_dir() else { return };
+/// Ends the revert log, if nothing is left in it.
+pub(super) fn close(site: &Site, cni_dir: &Path) -> Result<(), InstallError> {
+    if site.dry_run {
+        return Ok(());
+    }
+    let log = RevertLog::if_any(site.host_root(), cni_dir).and_then(|log| log.map_or(Ok(()), RevertLog::close));
+    log.map_err(|error| InstallError::of("end the revert log in", cni_dir, error))
+}
+
+/// The folders that Multus has as well as we: empty ones go, but those that were there before us.
+pub(super) fn shared(site: &Site, cni_dir: &Path) -> Vec<PathBuf> {
+    let results = cni_dir.join("results");
+    site.socket_dir().into_iter().chain([results, cni_dir.to_owned()]).collect()
+}
+
+/// The socket that an agent left which was killed, and its folder unless it is one of `staying`. The answer: somebody serves
+/// there. It is none of our agents, for these have ended when the records are ours; all that is theirs stays.
+pub(super) fn socket(site: &Site, drained: &Drained, staying: &[PathBuf], report: &mut Report) -> bool {
+    let Ok(folder) = site.socket_dir() else { return false };
     let begins = format!("{}.", wire::SOCKET);
+    // In a dry run ours goes on.
+    let is_ours = site.dry_run && *drained == Drained::Yes;
+    let is_served = !is_ours && is_answered(&folder.join(wire::SOCKET));
     for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        if name == wire::SOCKET || name.to_string_lossy().starts_with(&begins) {
-            remove(&entry.path(), site.dry_run, report);
+        let (name, path) = (entry.file_name(), entry.path());
+        if name == wire::SOCKET && is_served {
+            let text =
+                format!("{} stays: it is served by another than our agent, such as Multus's daemon", shown(&path));
+            report.note(Kind::Left, text);
+        } else if name == wire::SOCKET || name.to_string_lossy().starts_with(&begins) {
+            remove(&path, site.dry_run, report);
         }
     }
-    if !site.dry_run {
+    if !site.dry_run && !staying.contains(&folder) {
         // Others' files keep it.
         let _ = fs::remove_dir(folder);
     }
+    is_served
 }
 
-/// Our own folders, when nobody needs them any more.
-pub(super) fn own_files(site: &Site, cni_dir: &Path, report: &mut Report) -> Result<(), InstallError> {
+/// Does anybody listen there? Also somebody who accepts nobody just now.
+fn is_answered(socket: &Path) -> bool {
+    use io::ErrorKind::{ConnectionRefused, InvalidInput, NotFound};
+    match unix_socket::connect(socket, Instant::now() + ANSWER) {
+        Ok(_) => true,
+        Err(error) => !matches!(error.kind(), ConnectionRefused | InvalidInput | NotFound),
+    }
+}
+
+/// Our own folders, when nobody needs them any more; others' that are empty go as well, but for those `staying`.
+pub(super) fn own_files(
+    site: &Site,
+    cni_dir: &Path,
+    staying: &[PathBuf],
+    report: &mut Report,
+) -> Result<(), InstallError> {
     for folder in OWN.map(|name| cni_dir.join(name)) {
         if !folder.is_dir() {
             continue;
@@ -347,9 +393,12 @@ pub(super) fn own_files(site: &Site, cni_dir: &Path, report: &mut Report) -> Res
         }
         report.note(Kind::Done, format!("{} is removed", shown(&folder)));
     }
-    if !site.dry_run {
-        let _ = fs::remove_dir(cni_dir.join("results"));
-        let _ = fs::remove_dir(cni_dir);
+    // What was there before is noted in the log.
+    close(site, cni_dir)?;
+    for folder in [cni_dir.join("results"), cni_dir.to_owned()] {
+        if !site.dry_run && !staying.contains(&folder) {
+            let _ = fs::remove_dir(folder);
+        }
     }
     Ok(())
 }

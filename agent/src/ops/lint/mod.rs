@@ -79,8 +79,7 @@ pub struct Finding {
 /// # Errors
 /// The daemon's configuration cannot be used for requests.
 pub fn lint(sources: &[Source], given: &Given) -> Result<LintView, CniError> {
-    let conf = NetConf::parse(br#"{"name":"multus-cni-network","cniVersion":"1.0.0"}"#, &given.settings)?;
-    let mut linter = Linter { given, conf, networks: BTreeMap::new(), findings: Vec::new() };
+    let mut linter = Linter::new(given)?;
     let (mut networks, mut pods, mut ignored) = (Vec::new(), Vec::new(), 0);
     for source in sources {
         let text = match &source.text {
@@ -115,6 +114,16 @@ pub fn lint(sources: &[Source], given: &Given) -> Result<LintView, CniError> {
     Ok(LintView { api_version: API_VERSION, kind: "Lint", errors, warnings, findings, pods, networks: count, ignored })
 }
 
+/// Judges networks by themselves; a finding's place is `<namespace>/<name>` of the one it is about.
+///
+/// # Errors
+/// As [`lint`].
+pub fn networks(networks: Vec<Network>, given: &Given) -> Result<Vec<Finding>, CniError> {
+    let mut linter = Linter::new(given)?;
+    linter.networks(networks.into_iter().map(|network| (network.id.to_string(), network)).collect());
+    Ok(linter.findings)
+}
+
 struct Linter<'a> {
     given: &'a Given,
     conf: NetConf,
@@ -122,7 +131,12 @@ struct Linter<'a> {
     findings: Vec<Finding>,
 }
 
-impl Linter<'_> {
+impl<'a> Linter<'a> {
+    fn new(given: &'a Given) -> Result<Self, CniError> {
+        let conf = NetConf::parse(br#"{"name":"multus-cni-network","cniVersion":"1.0.0"}"#, &given.settings)?;
+        Ok(Self { given, conf, networks: BTreeMap::new(), findings: Vec::new() })
+    }
+
     fn say(
         &mut self,
         rule: &Rule,

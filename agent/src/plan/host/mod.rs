@@ -86,6 +86,18 @@ pub struct Places {
     pub bin_dir: Place,
     /// What does not fit together, as sentences.
     pub doubts: Vec<String>,
+    /// The folder that a configured one probably is on the host, where that has another name.
+    #[serde(skip)]
+    pub elsewhere: Option<Elsewhere>,
+}
+
+/// Another folder than the one that is configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// The folder, as a path of the host.
+    pub path: String,
+    /// The runtime's own configuration says so; else it is only that networks have their configuration there.
+    pub is_said: bool,
 }
 
 impl Facts {
@@ -152,8 +164,10 @@ pub fn places(facts: &Facts, wishes: &Wishes) -> Places {
         .or_else(|| told.bin_dir(facts).cloned())
         .or_else(known_bin_dir)
         .unwrap_or_else(|| place(Preset::Kubeadm.bin_dir(), usual));
-    let doubts = doubts(facts, wishes, (recognised, &told), (&conf_dir, &bin_dir));
-    Places { recognised, conf_dir, bin_dir, doubts }
+    let likely = [told.conf_dir.as_ref().map(|told| told.path.as_str()), recognised.map(Preset::conf_dir)];
+    let elsewhere = wishes.conf_dir.as_deref().and_then(|ours| elsewhere(facts, ours, likely));
+    let doubts = doubts(facts, wishes, (recognised, &told), (&conf_dir, &bin_dir), elsewhere.as_ref());
+    Places { recognised, conf_dir, bin_dir, doubts, elsewhere }
 }
 
 /// What does not fit together.
@@ -162,6 +176,7 @@ fn doubts(
     wishes: &Wishes,
     (recognised, told): (Option<Preset>, &Told),
     (conf_dir, bin_dir): (&Place, &Place),
+    elsewhere: Option<&Elsewhere>,
 ) -> Vec<String> {
     let mut doubts = Vec::new();
     if let (Some(preset), Some(seen)) = (wishes.preset, recognised)
@@ -174,7 +189,7 @@ fn doubts(
         let (path, because) = (shown(&told.path), &told.because);
         doubts.push(format!("the conf goes to {}, and the runtime reads {path} ({because})", shown(&conf_dir.path)));
     } else if !facts.configured.contains(&conf_dir.path)
-        && let Some(other) = facts.configured.first()
+        && let Some(other) = elsewhere.map(|other| &other.path).or(facts.configured.first())
     {
         let (ours, other) = (shown(&conf_dir.path), shown(other));
         doubts.push(format!("no cluster network has a configuration in {ours}, and {other} has some"));
@@ -191,6 +206,20 @@ fn doubts(
         doubts.extend(rancher::doubts(facts));
     }
     doubts
+}
+
+/// Where the runtime reads instead of `ours`, as far as can be seen: it says so itself, or only there are networks. `likely`:
+/// the folder that it says, and the distribution's.
+fn elsewhere(facts: &Facts, ours: &str, likely: [Option<&str>; 2]) -> Option<Elsewhere> {
+    let bare = |path: &str| path.trim_end_matches('/').to_owned();
+    let is_configured = |path: &str| facts.configured.iter().any(|seen| bare(seen) == bare(path));
+    let is_ours = |path: &str| bare(path) == bare(ours);
+    let [told, known] = likely;
+    if let Some(told) = told.filter(|told| is_ours(told) || is_configured(told) || !is_configured(ours)) {
+        return (!is_ours(told)).then(|| Elsewhere { path: told.to_owned(), is_said: true });
+    }
+    let known = known.filter(|known| is_configured(known)).or(facts.configured.first().map(String::as_str));
+    known.filter(|_| !is_configured(ours)).map(|known| Elsewhere { path: known.to_owned(), is_said: false })
 }
 
 /// A folder as sentences have it: whole.
@@ -392,6 +421,36 @@ mod tests {
         let far = places(&facts(&[], &[], &["/a", "/b"]), &Wishes::default());
         assert_eq!(far.conf_dir.path, "/etc/cni/net.d");
         assert!(far.doubts[0].contains("\"/a\" has some"), "{:?}", far.doubts);
+    }
+
+    #[test]
+    fn a_configured_folder_is_another_one_where_the_runtime_or_the_networks_say_so() {
+        let text = toml(CNI_V2, K3S_CONF, "/var/lib/rancher/k3s/data/cni");
+        let says: &[(&str, &str)] = &[(K3S, &text)];
+        let k3s = "/var/lib/rancher/k3s";
+        // What the file says, whether the runtime says something, where networks are, and where it is then.
+        let table: [(&str, bool, &[&str], Option<&str>); 9] = [
+            ("/etc/cni/net.d", true, &[K3S_CONF], Some(K3S_CONF)),
+            ("/etc/cni/net.d", false, &["/a", K3S_CONF], Some(K3S_CONF)),
+            ("/etc/cni/net.d", false, &["/a", "/b"], Some("/a")),
+            // What podman left there is no network of the cluster.
+            ("/etc/cni/net.d", true, &["/etc/cni/net.d", K3S_CONF], Some(K3S_CONF)),
+            ("/etc/cni/net.d", false, &["/etc/cni/net.d", K3S_CONF], None),
+            ("/etc/cni/net.d", true, &["/etc/cni/net.d"], None),
+            ("/etc/cni/net.d", false, &[], None),
+            (K3S_CONF, true, &["/etc/cni/net.d"], None),
+            (K3S_CONF, true, &[K3S_CONF, "/etc/cni/net.d"], None),
+        ];
+        for (ours, is_said, configured, wanted) in table {
+            for ours in [ours.to_owned(), format!("{ours}/")] {
+                let wishes = Wishes { conf_dir: Some(ours.clone()), ..Wishes::default() };
+                let found = places(&facts(&[k3s], if is_said { says } else { &[] }, configured), &wishes);
+                let path = found.elsewhere.as_ref().map(|other| other.path.as_str());
+                assert_eq!(path, wanted, "{ours} {configured:?}");
+                assert!(found.elsewhere.is_none_or(|other| other.is_said == is_said));
+            }
+        }
+        assert_eq!(places(&facts(&[k3s], &[], &["/a", "/b"]), &Wishes::default()).elsewhere, None);
     }
 
     #[test]

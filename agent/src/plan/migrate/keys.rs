@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 use crate::cni::RawObject;
 use crate::config::Settings;
 use crate::config::keys::{self, Kind, Section};
-use crate::fault::{CniError, quote};
-use crate::plan::host::{Places, Preset};
+use crate::fault::{CniError, code, quote};
 use crate::plan::master;
 
 /// Where Multus's own manifests mount the host's folders.
@@ -79,7 +78,7 @@ pub struct Translation {
     pub form: Form,
     /// Every key, in its order.
     pub keys: Vec<Key>,
-    ours: RawObject,
+    pub(super) ours: RawObject,
 }
 
 impl Translation {
@@ -91,21 +90,6 @@ impl Translation {
     /// Our configuration as far as the file alone says it.
     pub fn text(&self) -> String {
         printed(&self.ours)
-    }
-
-    /// The same with the folders of this host, where the file does not name them: an agent writes a conf only into a
-    /// folder that is configured.
-    pub fn on_host(&self, places: &Places) -> String {
-        let mut ours = self.ours.clone();
-        let has = |key: &str| ours.iter().any(|(name, _)| name.eq_ignore_ascii_case(key));
-        let (has_conf, has_bin) = (has("cniConfigDir"), has("binDir") || has("cniBinDir"));
-        if !has_conf {
-            ours.set_json("cniConfigDir", &places.conf_dir.path);
-        }
-        if !has_bin && places.bin_dir.path != Preset::Kubeadm.bin_dir() {
-            ours.set_json("binDir", &places.bin_dir.path);
-        }
-        printed(&ours)
     }
 }
 
@@ -119,7 +103,7 @@ fn printed(object: &RawObject) -> String {
 /// Goes through a configuration of Multus.
 ///
 /// # Errors
-/// It is no JSON object, or a list of other plugins than Multus.
+/// It is no JSON object, or the configuration of other plugins than Multus.
 pub fn translate(text: &str) -> Result<Translation, CniError> {
     let whole = RawObject::parse(text.as_bytes())?;
     let object = multus_of(&whole)?;
@@ -142,12 +126,23 @@ pub fn translate(text: &str) -> Result<Translation, CniError> {
 
 /// The object that Multus reads: of a list, its plugin with the list's own `cniVersion` and `name`.
 fn multus_of(whole: &RawObject) -> Result<RawObject, CniError> {
-    let Some(plugins) = whole.list("plugins")? else { return Ok(whole.clone()) };
+    let refused = |why: &str| {
+        CniError::new(code::INVALID_CONFIG, why)
+            .remedy("name Multus's own file: its daemon-config.json, or 00-multus.conf or 00-multus.conflist")
+    };
+    let Some(plugins) = whole.list("plugins")? else {
+        // The cluster's own network, say, whose plugin would go for ours.
+        return match value(whole, "type") {
+            Some(kind) if !master::leads_to_multus(whole.print().as_bytes(), NETWORK) && !is_of_daemon(whole) => {
+                let kind = kind.as_str().map_or_else(|| quote(&kind.to_string()), quote);
+                Err(refused(&format!("this is the configuration of plugin {kind}, and not of Multus")))
+            }
+            _ => Ok(whole.clone()),
+        };
+    };
     let leads = |plugin: &&RawValue| master::leads_to_multus(plugin.get().as_bytes(), NETWORK);
     let Some(plugin) = plugins.iter().map(AsRef::as_ref).find(leads) else {
-        let none = "none of the plugins of this list is Multus";
-        return Err(CniError::new(crate::fault::code::INVALID_CONFIG, none)
-            .remedy("name Multus's own file: its daemon-config.json, or 00-multus.conf or 00-multus.conflist"));
+        return Err(refused("none of the plugins of this list is Multus"));
     };
     let mut object = RawObject::parse(plugin.get().as_bytes())?;
     for key in ["cniVersion", "name"] {
@@ -159,15 +154,20 @@ fn multus_of(whole: &RawObject) -> Result<RawObject, CniError> {
 }
 
 /// The value of `key` in any case, the last one written.
-fn value(object: &RawObject, key: &str) -> Option<Value> {
+pub(super) fn value(object: &RawObject, key: &str) -> Option<Value> {
     let is_it = |(name, value): &(&str, &RawValue)| name.eq_ignore_ascii_case(key) && value.get() != "null";
     let (_, found) = object.iter().filter(is_it).last()?;
     serde_json::from_str(found.get()).ok()
 }
 
+/// Does it have a key that only the daemon's file has?
+fn is_of_daemon(object: &RawObject) -> bool {
+    OF_DAEMON.iter().any(|key| value(object, key).is_some())
+}
+
 fn form(object: &RawObject) -> Form {
     let text = |key: &str| value(object, key).and_then(|value| value.as_str().map(str::to_ascii_lowercase));
-    let is_of_daemon = OF_DAEMON.iter().any(|key| value(object, key).is_some());
+    let is_of_daemon = is_of_daemon(object);
     match text("type") {
         Some(kind) if !is_of_daemon && text("name").is_some() && kind.contains("shim") => Form::Generated,
         Some(kind) if !is_of_daemon && kind.contains("multus") => Form::Thin,
@@ -341,15 +341,15 @@ mod tests {
         let plain = r#"{"cniVersion":"0.3.1","name":"cbr0","type":"multus","kubeconfig":"/etc/cni/net.d/multus.d/multus.kubeconfig",
             "binDir":"/opt/cni/bin","cniConf":"/host/etc/cni/multus/net.d","delegates":[{"name":"cbr0","type":"bridge","x":1.50}]}"#;
         let list = format!(r#"{{"cniVersion":"1.0.0","name":"multus-cni-network","plugins":[{plain}]}}"#);
-        let translation = translate(plain).unwrap();
+        let mut translation = translate(plain).unwrap();
         assert_eq!(translation.form, Form::Thin);
         assert!(translation.text().contains(r#"[{"name":"cbr0","type":"bridge","x":1.50}]"#), "{}", translation.text());
         let made = ours(plain);
         assert_eq!((&made["overrideNetworkName"], &made["type"]), (&json!(true), &Value::Null));
         assert_eq!(made["kubeconfig"], "/etc/cni/net.d/multus.d/multus.kubeconfig");
         assert_eq!(ours(&list), made);
-        let found = places(&Facts::default(), &Wishes::default());
-        let (settings, warnings) = Settings::parse(&translation.on_host(&found)).unwrap();
+        translation.settle(&places(&Facts::default(), &Wishes::default()), false);
+        let (settings, warnings) = Settings::parse(&translation.text()).unwrap();
         assert!(warnings.is_empty() && settings.generator.on, "{warnings:?}");
         assert_eq!(settings.generator.plugin, "multus-shim");
     }
@@ -365,11 +365,22 @@ mod tests {
 
     #[test]
     fn what_is_no_configuration_of_multus_is_refused() {
-        for (text, part) in
-            [("[", "JSON"), ("7", "object"), (r#"{"name":"x","plugins":[{"type":"bridge"}]}"#, "none of the plugins")]
-        {
+        for (text, part) in [
+            ("[", "JSON"),
+            ("7", "object"),
+            (r#"{"name":"x","plugins":[{"type":"bridge"}]}"#, "none of the plugins"),
+            (
+                r#"{"cniVersion":"1.0.0","name":"cbr0","type":"bridge","ipam":{"type":"host-local"}}"#,
+                "plugin \"bridge\"",
+            ),
+            (r#"{"Type":"ptp","capabilities":{"portMappings":true}}"#, "not of Multus"),
+            (r#"{"type":["multus"]}"#, "not of Multus"),
+        ] {
             let error = translate(text).unwrap_err();
             assert!(error.to_string().contains(part), "{text}: {error}");
+        }
+        for text in ["{}", r#"{"logLevel":"debug"}"#, r#"{"type":"my-shim","socketDir":"/run/multus"}"#] {
+            assert_eq!(translate(text).unwrap().form, Form::Daemon, "{text}");
         }
     }
 }

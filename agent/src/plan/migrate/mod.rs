@@ -3,13 +3,13 @@
 //!
 //! Reads nothing, and does nothing.
 
+mod folders;
 pub mod keys;
 
 use crate::cni::NetworkConfig;
 use crate::config::Settings;
-use crate::objects::Network;
 use crate::plan::master::{self, Candidate};
-use crate::plan::{KnownNetwork, runtime_conf};
+use crate::plan::runtime_conf;
 
 pub use keys::{Fate, Form, Key, Translation, translate};
 
@@ -126,15 +126,17 @@ fn conf(seen: &Seen<'_>, own: &str) -> Step {
     }
 }
 
-/// What is wrong with a network for us; `None`: it is understood.
-pub fn refusal(network: &Network, own: &str) -> Option<String> {
-    // A spec that is empty refers to a file of confDir, which is read by the node that has it.
-    network.config.as_deref().filter(|text| !text.trim().is_empty())?;
-    match KnownNetwork::from_nad(network) {
+/// What is wrong with a file of `confDir` for us; `None`: it is understood. `own` is the plugin that the runtime calls.
+pub fn refusal(content: &Result<Vec<u8>, String>, own: &str) -> Option<String> {
+    let bytes = match content {
+        Ok(bytes) => bytes,
+        Err(why) => return Some(why.clone()),
+    };
+    match NetworkConfig::parse(bytes, None) {
         Err(error) => Some(error.to_string()),
-        Ok(known) => master::multus_of(&known.config, own).map(|plugin| {
-            format!("network-attachment-definition {}: {} would call Multus for ever", network.id, plugin.plugin)
-        }),
+        Ok(config) => {
+            master::multus_of(&config, own).map(|plugin| format!("{} would call Multus for ever", plugin.plugin))
+        }
     }
 }
 
@@ -174,10 +176,7 @@ pub fn back(held: Held) -> Fortune {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::names::NadRef;
 
     const MULTUS: &str = r#"{"cniVersion":"0.3.1","name":"multus-cni-network","type":"multus-shim"}"#;
     const THIN: &str = r#"{"cniVersion":"1.0.0","name":"multus-cni-network","plugins":[{"type":"multus"}]}"#;
@@ -288,17 +287,15 @@ mod tests {
     }
 
     #[test]
-    fn networks_that_cannot_be_used_are_named() {
-        let refused = |config: &str| {
-            let id = NadRef::new("default", "lan").unwrap();
-            let network = Network { id, config: Some(config.to_owned()), annotations: BTreeMap::new() };
-            refusal(&network, "multus-shim")
-        };
+    fn files_that_cannot_be_used_are_told() {
+        let refused = |content: &str| refusal(&Ok(content.as_bytes().to_vec()), "multus-shim");
         assert_eq!(refused(BRIDGE), None);
-        assert_eq!(refused(""), None);
-        for (config, part) in
-            [(r#"{"plugins":[]}"#, "empty list"), ("{", "default/lan"), (r#"{"type":"multus"}"#, "for ever")]
-        {
+        assert_eq!(refusal(&Err("it is a folder".to_owned()), "multus-shim").as_deref(), Some("it is a folder"));
+        for (config, part) in [
+            (r#"{"name":"x","plugins":[]}"#, "empty list"),
+            ("{", "JSON"),
+            (r#"{"name":"x","type":"multus"}"#, "for ever"),
+        ] {
             let text = refused(config).unwrap_or_default();
             assert!(text.contains(part), "{config}: {text}");
         }

@@ -12,6 +12,7 @@ use crate::names::ContainerId;
 use crate::ops::takeover;
 use crate::plan::migrate::{Fortune, Held, back as decide};
 use crate::records::{Origin, Record, Records, State};
+use crate::sys::revert::there;
 
 /// What only the operator can know, said once.
 const CRI_O: &str = "CRI-O asks for a DEL with the conf that a pod was started with, ours, which Multus does not do: there \
@@ -27,6 +28,9 @@ pub fn back(migration: &Migration, drained: &Drained) -> Result<Report, InstallE
     take::say_drained(drained, &mut report);
     is_all_seen(site)?;
     let cni_dir = site.cni_dir()?;
+    // Who comes again finds nothing of ours, and empty folders are Multus's.
+    let is_over = || take::is_untouched(&cni_dir).then(|| take::shared(site, &cni_dir));
+    let staying = there::noted(&cni_dir).or_else(is_over).unwrap_or_default();
     let records = take::open(&cni_dir, site.dry_run)?;
     let own = match (&records, site.dry_run) {
         (Some(records), false) => Some(take::own(records, &cni_dir)?),
@@ -45,12 +49,16 @@ pub fn back(migration: &Migration, drained: &Drained) -> Result<Report, InstallE
         left.extend(hand_over(site, record, &mut report)?);
     }
     take::revert(site, &cni_dir, (left.is_empty(), Heir::Multus), &mut report)?;
-    take::socket(site, &mut report);
+    let is_served = take::socket(site, drained, &staying, &mut report);
     drop(own);
     if left.is_empty() {
-        take::own_files(site, &cni_dir, &mut report)?;
-        report.note(Kind::Left, "next: start Multus again, if it has a daemon");
+        let staying = if is_served { take::shared(site, &cni_dir) } else { staying };
+        take::own_files(site, &cni_dir, &staying, &mut report)?;
+        if !is_served {
+            report.note(Kind::Left, "next: start Multus again, if it has a daemon");
+        }
     } else {
+        take::close(site, &cni_dir)?;
         take::say_what_stays(&left, &mut report);
     }
     Ok(report)

@@ -7,15 +7,15 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::super::{InstallError, Kind, Report, Site, is_our_shim, put, shown};
-use super::{Migrated, Migration, said, seen};
+use super::super::{InstallError, Kind, Report, Site, is_our_shim, put, shown, take};
+use super::{Migrated, Migration, networks, said, seen};
 use crate::cni::NetworkConfig;
 use crate::ops::cluster_network;
 use crate::plan::master::{self, Candidate, Rules};
 use crate::plan::migrate::{Form, Seen, Step, forth as decide};
 use crate::plan::runtime_conf;
 use crate::sys::files;
-use crate::sys::revert::{Left, RevertLog};
+use crate::sys::revert::{Left, RevertLog, there};
 
 /// Changes the node over as far as that goes beside a Multus that runs. `shim` is our CNI plugin.
 ///
@@ -28,11 +28,23 @@ pub fn forth(migration: &Migration, shim: &Path) -> Result<Migrated, InstallErro
     for doubt in &places.doubts {
         report.note(Kind::Warning, doubt.clone());
     }
+    if let Some(folder) = &places.elsewhere {
+        let (named, folder) = (shown(Path::new(&places.conf_dir.path)), shown(Path::new(&folder.path)));
+        let text = format!(
+            "nothing is done: Multus's pod sees this folder under another name ({named}); say --cni-conf-dir {folder}"
+        );
+        report.note(Kind::Warning, text);
+        return Ok(migrated);
+    }
     said::where_delegates_are(report, site, &places.bin_dir.path);
     let plugin = our_plugin(shim, site)?;
     let cni_dir = site.cni_dir()?;
     let conf_dir = site.ours("find the folder for the conf", &places.conf_dir.path)?;
     let bin_dir = site.ours("find the folder for the plugin", &places.bin_dir.path)?;
+    let failed = |error| InstallError::of("note what is there in", &cni_dir, error);
+    if !site.dry_run {
+        there::note(&cni_dir, &take::shared(site, &cni_dir)).map_err(failed)?;
+    }
     let mut doing = Doing {
         log: site.log(&cni_dir)?,
         configuration: &migration.configuration,
@@ -60,13 +72,13 @@ pub fn forth(migration: &Migration, shim: &Path) -> Result<Migrated, InstallErro
         doing.perform(&step, site.settings.generator.plugin.as_str())?;
     }
     migrated.containers = seen::containers(site, &cni_dir);
-    migrated.networks = seen::networks(site, &cni_dir);
     if migration.translation.form == Form::Generated {
         let text =
             "Multus's daemon-config.json may say more than what it wrote for the runtime: name that, if there is one";
         migrated.report.note(Kind::Left, text);
     }
     say_who_is_attached(&mut migrated);
+    migrated.networks = networks::look(site, &cni_dir, &mut migrated.report);
     say_what_is_next(&mut migrated.report, &migration.written);
     Ok(migrated)
 }
@@ -206,12 +218,6 @@ fn say_who_is_attached(migrated: &mut Migrated) {
             "containers that are gone and were never detached: {gone}; the agent shows them, GC frees what they hold"
         );
         migrated.report.note(Kind::Left, text);
-    }
-    for network in &migrated.networks {
-        if let Some(why) = &network.refused {
-            let text = format!("network {} cannot be used: {why}", network.network);
-            migrated.report.note(Kind::Warning, text);
-        }
     }
 }
 

@@ -5,6 +5,7 @@
 mod back;
 mod forth;
 mod handing_over;
+mod networks;
 mod said;
 mod seen;
 
@@ -23,7 +24,8 @@ use crate::plan::migrate::{Translation, plugins_folder, translate};
 pub use crate::plan::migrate::{Fate, Form, Key};
 pub use back::back;
 pub use forth::forth;
-pub use seen::{Container, Interface, Judged};
+pub use networks::Judged;
+pub use seen::{Container, Interface};
 
 /// Our configuration's file, beside the one it was made of.
 const FILE: &str = "multus-ebpf.json";
@@ -73,15 +75,14 @@ impl Migration {
     /// # Errors
     /// The text is no configuration. Keys that are refused are told by [`Translation::is_refused`], and nothing is done then.
     pub fn of(asked: &Asked, text: &str) -> Result<Self, UnusableError> {
-        let translation = translate(text)?;
+        let mut translation = translate(text)?;
         let usable = if translation.is_refused() { "{}".to_owned() } else { translation.text() };
         let (settings, _) = Settings::parse(&usable)?;
-        let configured = settings.origin.has("cniConfigDir").then(|| settings.generator.cni_config_dir.clone());
-        let conf_dir = asked.wishes.conf_dir.clone().or(configured);
-        let wishes = Wishes { conf_dir, ..asked.wishes.clone() };
-        let wishes = with_bin_dir(&asked.root, wishes, settings.delegation.bin_dir.as_deref());
-        let places = look::found(&asked.root, &wishes);
-        let configuration = translation.on_host(&places);
+        let (wishes, places) = looked(asked, &settings);
+        if !translation.is_refused() {
+            translation.settle(&places, asked.wishes.bin_dir.is_some());
+        }
+        let configuration = translation.text();
         let settings = if translation.is_refused() { settings } else { Settings::parse(&configuration)?.0 };
         let mut site = Site {
             root: asked.root.clone(),
@@ -101,17 +102,53 @@ impl Migration {
         &self.site
     }
 
+    /// Is the folder that the file names probably none of the host's?
+    fn is_in_doubt(&self) -> bool {
+        self.places.elsewhere.is_some()
+    }
+
     /// What a file says, where none of it is done.
     pub fn told(&self) -> Migrated {
         let configuration = serde_json::from_str(&self.configuration).unwrap_or_default();
         Migrated {
             from: self.translation.form,
             keys: self.translation.keys.clone(),
-            configuration: Some(configuration).filter(|_| !self.translation.is_refused()),
+            configuration: Some(configuration).filter(|_| !self.translation.is_refused() && !self.is_in_doubt()),
             containers: Vec::new(),
             networks: Vec::new(),
             report: Report { places: Some(self.places.clone()), ..Report::default() },
         }
+    }
+}
+
+/// The host's folders. What the operator says of them goes before the file, which may have them as Multus's pod sees them.
+fn looked(asked: &Asked, settings: &Settings) -> (Wishes, Places) {
+    let said = |path: &Option<String>| path.as_deref().map(|path| of_host(&asked.root, path));
+    let (generator, bin_dir) = (&settings.generator, settings.delegation.bin_dir.as_deref());
+    let configured = settings.origin.has("cniConfigDir").then(|| generator.cni_config_dir.clone());
+    let with_conf_dir = |conf_dir| {
+        let wishes = Wishes { preset: asked.wishes.preset, conf_dir, bin_dir: said(&asked.wishes.bin_dir) };
+        with_bin_dir(&asked.root, wishes, bin_dir)
+    };
+    let wishes = with_conf_dir(said(&asked.wishes.conf_dir).or(configured));
+    let mut places = look::found(&asked.root, &wishes);
+    // Who has a folder of its own for the master need have none in the runtime's.
+    let has_other = generator.autoconfig_dir != generator.cni_config_dir;
+    places.elsewhere =
+        places.elsewhere.filter(|other| asked.wishes.conf_dir.is_none() && (other.is_said || !has_other));
+    if asked.wishes.preset.is_some() && places.elsewhere.is_some() {
+        let wishes = with_conf_dir(None);
+        let places = look::found(&asked.root, &wishes);
+        return (wishes, places);
+    }
+    (wishes, places)
+}
+
+/// A folder as the host has it, also where it was named by where we see it.
+fn of_host(root: &Path, path: &str) -> String {
+    match Path::new(path).strip_prefix(root) {
+        Ok(below) if root != Path::new("/") => Path::new("/").join(below).to_string_lossy().into_owned(),
+        _ => path.to_owned(),
     }
 }
 
@@ -146,12 +183,12 @@ pub struct Migrated {
     pub from: Form,
     /// Its keys.
     pub keys: Vec<Key>,
-    /// Our configuration; none where keys are refused.
+    /// Our configuration; none where keys are refused, or the runtime's folder is in doubt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub configuration: Option<RawObject>,
     /// The containers that are attached on this node.
     pub containers: Vec<Container>,
-    /// The networks that are known on this node.
+    /// The networks that pods of this node may ask for.
     pub networks: Vec<Judged>,
     /// What was done, in order.
     #[serde(flatten)]

@@ -1,4 +1,4 @@
-//! What is on a node that is to be changed over: attached containers, and the networks that are known without a cluster.
+//! Which containers are attached on a node that is to be changed over?
 //!
 //! Reads files of Multus, of libcni and of ours; changes none.
 
@@ -8,10 +8,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::super::{Site, look};
-use crate::kube::at_hand;
 use crate::names::ContainerId;
 use crate::ops::takeover;
-use crate::plan::migrate;
 use crate::records::{Origin, Record, Records};
 
 /// A container that is attached.
@@ -40,16 +38,6 @@ pub struct Interface {
     pub network: String,
     /// The plugins that made it.
     pub plugins: Vec<String>,
-}
-
-/// A network that is known.
-#[derive(Debug, Clone, Serialize)]
-pub struct Judged {
-    /// `<namespace>/<name>`.
-    pub network: String,
-    /// Why it cannot be used; none: it can.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub refused: Option<String>,
 }
 
 /// Every container that somebody attached here.
@@ -86,15 +74,4 @@ fn container(site: &Site, record: &Record) -> Container {
         alive: is_alive(site, record),
         interfaces: record.attachments.iter().map(interface).collect(),
     }
-}
-
-/// Every network that is known without asking a cluster.
-pub(super) fn networks(site: &Site, cni_dir: &Path) -> Vec<Judged> {
-    let own = site.settings.generator.plugin.as_str();
-    let objects = site.settings.objects.as_deref().map(Path::new);
-    let mut seen = at_hand::networks(objects, &cni_dir.join("networks"));
-    seen.sort_by(|a, b| a.id.cmp(&b.id));
-    seen.iter()
-        .map(|network| Judged { network: network.id.to_string(), refused: migrate::refusal(network, own) })
-        .collect()
 }
