@@ -28,7 +28,9 @@ fn facts(root: &Root, wishes: &Wishes) -> Facts {
     let mut at = 0;
     while let Some((path, text)) = facts.files.get(at) {
         let imported = host::imports(path, text);
-        imported.iter().for_each(|pattern| read(root, pattern, &mut facts.files));
+        for pattern in imported {
+            read(root, &pattern, &mut facts.files);
+        }
         at += 1;
     }
     facts.folders = host::marks(&facts).into_iter().filter(|folder| root.has_folder(folder)).collect();
