@@ -28,7 +28,7 @@ impl HostFolder {
 
     /// Mounts a new, empty bpffs there.
     pub fn mount_bpffs(&self) {
-        sys::mount_bpffs(&self.0).unwrap_or_else(|e| panic!("mount a bpffs at {}: {e}", self.0.display()));
+        sys::bpf::mount(&self.0).unwrap_or_else(|e| panic!("mount a bpffs at {}: {e}", self.0.display()));
     }
 
     /// Takes off what was mounted last; nobody may be at work in it.

@@ -403,7 +403,7 @@ mod tests {
         fs::write(&outside, "before").unwrap();
         let mut log = RevertLog::open(&root, &root.join("state")).unwrap();
         for path in [&root.join("bin/x"), &outside] {
-            log.about_to(path, file(b"ours"), |_| false).unwrap();
+            log.about_to(path, Left::file(b"ours"), |_| false).unwrap();
             fs::write(path, "ours").unwrap();
         }
         drop(log);
@@ -423,7 +423,7 @@ mod tests {
         fs::write(root.join("bin/x"), "before").unwrap();
         // As older versions wrote it: with paths as they were seen.
         let mut log = RevertLog::open(Path::new("/elsewhere"), &root.join("state")).unwrap();
-        log.about_to(&root.join("bin/x"), file(b"ours"), |_| false).unwrap();
+        log.about_to(&root.join("bin/x"), Left::file(b"ours"), |_| false).unwrap();
         drop(log);
         fs::write(root.join("bin/x"), "ours").unwrap();
         fs::rename(&root, &elsewhere).unwrap();
@@ -433,7 +433,7 @@ mod tests {
         let (kept, bytes) = log.kept(&root.join("bin/x")).unwrap();
         assert!(kept.is_file() && bytes == b"before");
         // The same path under both names is one.
-        log.about_to(&elsewhere.join("bin/x"), file(b"ours"), |bytes| bytes == b"ours").unwrap();
+        log.about_to(&elsewhere.join("bin/x"), Left::file(b"ours"), |bytes| bytes == b"ours").unwrap();
         drop(log);
         fs::rename(&elsewhere, &root).unwrap();
         let mut log = RevertLog::open(&root, &root.join("state")).unwrap();
