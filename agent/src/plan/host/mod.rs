@@ -130,15 +130,20 @@ pub fn marks(facts: &Facts) -> Vec<String> {
 
 /// The folders in which the runtime looks for plugins, by what was read and seen.
 pub fn plugin_dirs(facts: &Facts, wishes: &Wishes) -> Vec<String> {
-    let told = runtime::told(facts, wishes.preset.or_else(|| presets::recognise(facts)));
+    let told = runtime::told(facts, runtime_of(wishes, presets::recognise(facts)));
     told.bin_dirs.into_iter().map(|place| place.path).collect()
+}
+
+/// Whose runtime it is. CRI-O is one itself, whatever the operator says of the folders.
+fn runtime_of(wishes: &Wishes, recognised: Option<Preset>) -> Option<Preset> {
+    recognised.filter(|seen| *seen == Preset::CriO).or(wishes.preset).or(recognised)
 }
 
 /// The folders for this host: what the operator says, else what the runtime's configuration says, else what is known of
 /// the distribution, else where configurations are, else the usual ones.
 pub fn places(facts: &Facts, wishes: &Wishes) -> Places {
     let recognised = presets::recognise(facts);
-    let told = runtime::told(facts, wishes.preset.or(recognised));
+    let told = runtime::told(facts, runtime_of(wishes, recognised));
     let place = |path: &str, because: String| Place { path: path.to_owned(), because };
     let written = |path: &Option<String>| path.as_deref().map(|path| place(path, "it is configured".to_owned()));
     let preset = |of: fn(Preset) -> &'static str| {
