@@ -5,15 +5,13 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Drained, Site};
 use crate::plan::master;
 use crate::sys::revert::{Left, RevertLog};
+use crate::sys::unix_socket;
 use crate::wire;
 
 /// How long somebody who listens at a socket may take to show it.
@@ -41,14 +39,10 @@ fn is_served(site: &Site, drained: &Drained, folder: &str) -> bool {
 }
 
 /// Does anybody listen there? Also somebody who accepts nobody just now.
-fn is_answered(socket: &Path) -> bool {
-    let (path, (tell, told)) = (socket.to_owned(), mpsc::channel());
-    thread::spawn(move || tell.send(UnixStream::connect(path).map_err(|error| error.kind())));
-    match told.recv_timeout(ANSWER) {
-        Ok(Ok(_)) | Err(_) => true,
-        Ok(Err(kind)) => {
-            use io::ErrorKind::{ConnectionRefused, InvalidInput, NotADirectory, NotFound};
-            !matches!(kind, ConnectionRefused | InvalidInput | NotADirectory | NotFound)
-        }
+pub(super) fn is_answered(socket: &Path) -> bool {
+    use io::ErrorKind::{ConnectionRefused, InvalidInput, NotADirectory, NotFound};
+    match unix_socket::connect(socket, Instant::now() + ANSWER) {
+        Ok(_) => true,
+        Err(error) => !matches!(error.kind(), ConnectionRefused | InvalidInput | NotADirectory | NotFound),
     }
 }

@@ -16,13 +16,10 @@ use crate::records::{Record, Records, State};
 use crate::spool::{Note, Spool};
 use crate::sys::files::{self, Held};
 use crate::sys::revert::{RevertLog, Reverted, there};
-use crate::sys::unix_socket;
 use crate::wire;
 
 /// How long an agent may take to end: longer than its last work.
 const AGENTS_END: Duration = Duration::from_secs(25);
-/// How long somebody who listens at the socket may take to show it.
-const ANSWER: Duration = Duration::from_secs(1);
 /// Folders below `cniDir` that are ours alone.
 const OWN: [&str; 4] = ["records", "networks", "spool", "traces"];
 /// Most pods that a sentence names.
@@ -350,7 +347,7 @@ pub(super) fn socket(site: &Site, drained: &Drained, staying: &[PathBuf], report
     let begins = format!("{}.", wire::SOCKET);
     // In a dry run ours goes on.
     let is_ours = site.dry_run && *drained == Drained::Yes;
-    let is_served = !is_ours && is_answered(&folder.join(wire::SOCKET));
+    let is_served = !is_ours && orphaned::is_answered(&folder.join(wire::SOCKET));
     for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
         let (name, path) = (entry.file_name(), entry.path());
         if name == wire::SOCKET && is_served {
@@ -366,15 +363,6 @@ pub(super) fn socket(site: &Site, drained: &Drained, staying: &[PathBuf], report
         let _ = fs::remove_dir(folder);
     }
     is_served
-}
-
-/// Does anybody listen there? Also somebody who accepts nobody just now.
-fn is_answered(socket: &Path) -> bool {
-    use io::ErrorKind::{ConnectionRefused, InvalidInput, NotFound};
-    match unix_socket::connect(socket, Instant::now() + ANSWER) {
-        Ok(_) => true,
-        Err(error) => !matches!(error.kind(), ConnectionRefused | InvalidInput | NotFound),
-    }
 }
 
 /// Our own folders, when nobody needs them any more; others' that are empty go as well, but for those `staying`.
