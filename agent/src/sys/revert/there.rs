@@ -47,13 +47,13 @@ mod tests {
         assert_eq!(noted(&cni_dir), None);
         note(&cni_dir, &folders).unwrap();
         assert_eq!(noted(&cni_dir), Some(vec![old.clone()]), "cniDir was made by the note");
-        let mut log = RevertLog::open(&cni_dir).unwrap();
+        let mut log = RevertLog::open(Path::new("/"), &cni_dir).unwrap();
         log.about_to(&new, Left::Folder, |_| false).unwrap();
         log.close().unwrap();
         fs::create_dir(&new).unwrap();
         note(&cni_dir, &folders).unwrap();
         assert_eq!(noted(&cni_dir), Some(vec![old]));
-        let mut log = RevertLog::open(&cni_dir).unwrap();
+        let mut log = RevertLog::open(Path::new("/"), &cni_dir).unwrap();
         log.revert(&new).unwrap();
         log.close().unwrap();
         assert!(noted(&cni_dir).is_none() && !RevertLog::folder(&cni_dir).exists());
