@@ -82,7 +82,7 @@ pub(super) fn where_delegates_are(report: &mut Report, site: &Site, runtimes: &s
         Kind::Left,
         format!(
             "binDir {delegates} is where delegates are, and the runtime finds the plugin in {runtimes}: have \
-             multus-agent install put it there, too, with --cni-bin-dir"
+             multus-agent install put it there, too, with --cni-bin-dir FOLDER"
         ),
     );
 }
