@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use lab::agent::{CAPABILITIES, Home};
+use lab::agent::{CAPABILITIES, HOST_EXEC_CAPABILITIES, Home};
 use lab::world::Builder;
-use lab::{Agent, Lab, World, agent, wait_until};
+use lab::{Agent, Lab, World, agent, upstream, wait_until};
 use serde_json::Value;
 
 /// `CAP_SYS_RESOURCE` in `linux/capability.h`.
@@ -81,6 +81,24 @@ fn without_sys_admin_there_is_no_datapath_and_no_pod() {
     assert!(told.out().contains("datapath"), "{}", told.out());
     let refusal = world.add(&world.lab.pod("cam").networks("lan")).expect_error(8);
     assert!(refusal.contains("not permitted"), "{refusal}");
+}
+
+/// The two of the component `host-exec`: without either no plugin can be run on the host.
+#[test]
+fn without_a_capability_of_host_exec_the_agent_runs_no_plugin_by_itself() {
+    needs_programs!();
+    for (capability, name) in [("SYS_PTRACE", "no-ptrace"), ("SYS_CHROOT", "no-chroot")] {
+        assert!(HOST_EXEC_CAPABILITIES.iter().any(|(known, _)| *known == capability));
+        let world = Builder::new(name).with_host_exec().without_capability(capability).start();
+        let missing = format!("CAP_{capability} is missing, which is needed to");
+        assert!(document(&world, &["check", "-o", "json"]).to_string().contains(&missing), "{capability}");
+        let pod = world.lab.pod("cam");
+        world.lab.pod_object(&pod);
+        let call = world.runtime.call("ADD", Some(&pod));
+        let refusal = upstream::shim(world.agent.socket(), &call).expect_err(capability);
+        assert!(refusal.contains("host-exec"), "{capability}: {refusal}");
+        assert_eq!(pod.netns.link_names(), [""; 0]);
+    }
 }
 
 /// Only kernels before 5.11 care, and there it is the component `old-kernel` that gives the right.

@@ -73,13 +73,21 @@ pub enum Home {
     Container(Option<&'static str>),
     /// In its pod, with the right to enter the host's mount namespace: the host-exec component.
     HostExec,
+    /// The same without one of its capabilities.
+    HostExecWithout(&'static str),
 }
 
 impl Home {
+    /// May the agent there enter the host's mount namespace, as far as that is up to its configuration?
+    fn has_host_exec(self) -> bool {
+        matches!(self, Self::HostExec | Self::HostExecWithout(_))
+    }
+
     /// The capabilities there, as a set of bits.
     fn capabilities(self) -> u64 {
-        let more = if self == Self::HostExec { &HOST_EXEC_CAPABILITIES[..] } else { &[] };
-        let has = |name: &&'static str| self != Self::PodWithout(name) && self != Self::Container(Some(name));
+        let more = if self.has_host_exec() { &HOST_EXEC_CAPABILITIES[..] } else { &[] };
+        let lacks = |name| [Self::PodWithout(name), Self::Container(Some(name)), Self::HostExecWithout(name)];
+        let has = |name: &&'static str| !lacks(*name).contains(&self);
         CAPABILITIES.iter().chain(more).filter(|(name, _)| has(name)).map(|(_, number)| 1 << number).sum()
     }
 }
@@ -157,7 +165,9 @@ impl Agent {
             // Nothing to be kept from: it may, or its sandbox keeps it.
             Home::Host | Home::Container(_) => {}
             // Process 1 may hide its namespaces from us; this process lives on the same host.
-            Home::HostExec => config["hostExec"] = format!("/proc/{}/ns/mnt", std::process::id()).into(),
+            Home::HostExec | Home::HostExecWithout(_) => {
+                config["hostExec"] = format!("/proc/{}/ns/mnt", std::process::id()).into()
+            }
         }
         fs::write(&file, format!("{config:#}")).expect("write daemon-config.json");
         Self::spawn(home, lab, file, program("multus-agent"))

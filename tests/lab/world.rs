@@ -75,10 +75,10 @@ impl Builder {
         self
     }
 
-    /// The agent in its pod, without one of the capabilities of the manifests.
+    /// The agent in its pod, without one of the capabilities of the manifests, or of the host-exec component after that.
     #[must_use]
     pub fn without_capability(mut self, name: &'static str) -> Self {
-        self.home = Home::PodWithout(name);
+        self.home = if self.home == Home::HostExec { Home::HostExecWithout(name) } else { Home::PodWithout(name) };
         self
     }
 
