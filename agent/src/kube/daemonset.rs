@@ -33,8 +33,47 @@ pub struct RollOut {
     pub updated: u64,
     /// Those whose pod is ready.
     pub ready: u64,
-    /// Is the first container that runs on a node one that takes us off? By what it is told to do, whatever its name.
-    pub is_turned_around: bool,
+    /// What the first container that runs on a node takes us off by; `None`: it does not.
+    pub turned: Option<Turned>,
+}
+
+/// How the pods of a DaemonSet that was turned around take us off their nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turned {
+    /// `uninstall`.
+    Uninstall,
+    /// `migrate --back`.
+    Back,
+}
+
+impl Turned {
+    /// What a container is told to do, by the first of its arguments.
+    fn of(word: &str) -> Option<Self> {
+        match word {
+            "uninstall" => Some(Self::Uninstall),
+            "migrate" => Some(Self::Back),
+            _ => None,
+        }
+    }
+
+    /// What a patch (RFC 6902, in JSON or YAML) has the first container do; `None`: it says nothing of that.
+    pub fn wanted(patch: &str) -> Option<Self> {
+        let patch = yaml::documents(patch, 1).into_iter().next()?.ok()?;
+        let args = |step: &Value| {
+            let path = step.get("path")?.as_str()?;
+            let is_it = step.get("op")? == "replace" && path.ends_with("/initContainers/0/args");
+            is_it.then(|| step.pointer("/value/0")?.as_str().and_then(Self::of)).flatten()
+        };
+        patch.as_array()?.iter().find_map(args)
+    }
+
+    /// The command, as a person types it.
+    pub fn command(self) -> &'static str {
+        match self {
+            Self::Uninstall => "uninstall",
+            Self::Back => "migrate --back",
+        }
+    }
 }
 
 impl RollOut {
@@ -127,9 +166,8 @@ fn read(object: &Value) -> RollOut {
         desired: number("/status/desiredNumberScheduled"),
         updated: number("/status/updatedNumberScheduled"),
         ready: number("/status/numberReady"),
-        // An older patch gave it this name, too.
-        is_turned_around: matches!(first("args/0"), Some("uninstall" | "migrate"))
-            || first("name") == Some("uninstall"),
+        // An older patch said so by this name alone.
+        turned: first("args/0").and_then(Turned::of).or_else(|| first("name").and_then(Turned::of)),
     }
 }
 
@@ -157,7 +195,7 @@ mod tests {
             (of(2, 2, 3, 3, 2), false),
         ] {
             assert_eq!(roll_out.is_complete(), complete, "{roll_out:?}");
-            assert!(roll_out.is_turned_around);
+            assert_eq!(roll_out.turned, Some(Turned::Uninstall));
         }
         assert!(!read(&json!({})).is_complete());
     }
@@ -165,17 +203,32 @@ mod tests {
     #[test]
     fn it_is_turned_around_if_its_first_container_takes_us_off() {
         let table = [
-            (json!({"name": "install", "args": ["install", "--config=x"]}), false),
-            (json!({"name": "install", "args": ["uninstall", "--config=x"]}), true),
-            (json!({"name": "install", "args": ["migrate", "--back"]}), true),
-            (json!({"name": "uninstall"}), true),
-            (json!({"name": "other", "args": ["--x", "uninstall"]}), false),
-            (json!({"name": "other", "args": []}), false),
+            (json!({"name": "install", "args": ["install", "--config=x"]}), None),
+            (json!({"name": "install", "args": ["uninstall", "--config=x"]}), Some(Turned::Uninstall)),
+            (json!({"name": "install", "args": ["migrate", "--back"]}), Some(Turned::Back)),
+            (json!({"name": "uninstall"}), Some(Turned::Uninstall)),
+            (json!({"name": "other", "args": ["--x", "uninstall"]}), None),
+            (json!({"name": "other", "args": []}), None),
         ];
         for (first, wanted) in table {
             let object = json!({"spec": {"template": {"spec": {"initContainers": [first, {"args": ["uninstall"]}]}}}});
-            assert_eq!(read(&object).is_turned_around, wanted, "{object}");
+            assert_eq!(read(&object).turned, wanted, "{object}");
         }
-        assert!(!read(&json!({})).is_turned_around);
+        assert_eq!(read(&json!({})).turned, None);
+    }
+
+    #[test]
+    fn a_patch_says_by_which_command_we_are_taken_off() {
+        let patch = |args: &str| {
+            format!(
+                "# YAML\n- {{ op: test, path: /spec/template/spec/initContainers/0/args/0, value: install }}\n\
+                 - {{ op: replace, path: /spec/template/spec/initContainers/0/args, value: [{args}] }}\n"
+            )
+        };
+        assert_eq!(Turned::wanted(&patch("uninstall, --config=x")), Some(Turned::Uninstall));
+        assert_eq!(Turned::wanted(&patch("migrate, --back")), Some(Turned::Back));
+        for other in [patch("run"), "[]".to_owned(), "{".to_owned(), String::new()] {
+            assert_eq!(Turned::wanted(&other), None, "{other}");
+        }
     }
 }

@@ -8,6 +8,9 @@ use std::time::Duration;
 use lab::{Lab, agent, process};
 use serde_json::{Value, json};
 
+/// As far as the program reads it.
+const PATCH: &str = r#"[{"op":"replace","path":"/spec/template/spec/initContainers/0/args","value":["uninstall"]}]"#;
+
 pub(crate) fn daemon_set(first: &str, desired: u64, ready: u64) -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "DaemonSet",
@@ -68,7 +71,7 @@ fn run(lab: &Lab, address: &str, more: &[&str]) -> process::Finished {
         "clusters": [{"name": "x", "cluster": {"server": address}}], "users": [{"name": "x", "user": {}}]});
     std::fs::write(&kubeconfig, config.to_string()).expect("write a kubeconfig");
     let patch = lab.dir.join("patch.json");
-    std::fs::write(&patch, r#"[{"op":"test","path":"/x","value":1}]"#).expect("write a patch");
+    std::fs::write(&patch, PATCH).expect("write a patch");
     let mut command = std::process::Command::new(agent::program("multus-agent"));
     command.args(["uninstall", "--everywhere=multus-ebpf/multus-ebpf"]).arg("--patch").arg(patch);
     command.arg("--kubeconfig").arg(kubeconfig).args(more);
@@ -87,7 +90,7 @@ fn the_hook_turns_the_daemon_set_around_and_waits_for_every_node() {
     assert!(done.out().contains("1 of 2 nodes") && done.out().contains("2 of 2 nodes are done"), "{}", done.out());
     let (first, body) = told.recv().unwrap();
     assert!(first.starts_with("PATCH /apis/apps/v1/namespaces/multus-ebpf/daemonsets/multus-ebpf"), "{first}");
-    assert_eq!(body, r#"[{"op":"test","path":"/x","value":1}]"#);
+    assert_eq!(body, PATCH);
 }
 
 #[test]
@@ -97,6 +100,15 @@ fn the_hook_can_be_run_again_and_says_what_it_waits_for() {
     let refusal = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Invalid", "message": "no\u{1b}[2J", "code": 422});
     let (address, _told) = server(vec![(422, refusal.clone()), (200, daemon_set("uninstall", 1, 1))]);
     assert_eq!(run(&lab, &address, &[]).code, Some(0));
+    // Another way off is not this one.
+    let (address, _told) = server(vec![(422, refusal.clone()), (200, daemon_set("migrate", 1, 1))]);
+    let other = run(&lab, &address, &[]);
+    assert!(
+        other.code == Some(1) && other.err().contains("already, to migrate --back"),
+        "{:?} {}",
+        other.code,
+        other.err()
+    );
     let (address, _told) = server(vec![(422, refusal), (200, daemon_set("install", 1, 1))]);
     let other = run(&lab, &address, &[]);
     assert!(other.code == Some(1) && other.err().contains("does not fit"), "{:?} {}", other.code, other.err());

@@ -69,7 +69,7 @@ fn the_agents_process_is_confined_as_the_manifest_says() {
 }
 
 #[test]
-fn installing_needs_no_capability() {
+fn the_installer_does_its_work_there() {
     needs_runc!();
     let site = Site::new("install");
     let (shim, conf) =

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::fault::{escape, quote};
 use crate::kube::ClusterError;
-use crate::kube::daemonset::{DaemonSet, Patched};
+use crate::kube::daemonset::{DaemonSet, Patched, Turned};
 use crate::names::ObjectName;
 
 /// How often the nodes are looked at.
@@ -55,11 +55,21 @@ pub fn everywhere(
                 say("there is no such DaemonSet, and so no node that could be told");
                 return Ok(());
             }
-            // An earlier run has done it already.
-            Patched::DoesNotFit(_) if set.roll_out().await?.is_some_and(|now| now.is_turned_around) => {
-                say("every node was told before");
-            }
-            Patched::DoesNotFit(why) => return Err(EverywhereError::DoesNotFit(shown, escape(&why))),
+            Patched::DoesNotFit(why) => match set.roll_out().await?.and_then(|now| now.turned) {
+                // An earlier run has done it already.
+                Some(turned) if Turned::wanted(patch).is_none_or(|wanted| wanted == turned) => {
+                    say("every node was told before");
+                }
+                Some(turned) => {
+                    let why = format!(
+                        "it is turned around already, to {}: apply the manifest that installs, wait for its roll-out, and \
+                         do this again",
+                        turned.command()
+                    );
+                    return Err(EverywhereError::DoesNotFit(shown, why));
+                }
+                None => return Err(EverywhereError::DoesNotFit(shown, escape(&why))),
+            },
         }
         wait(&set, patience, say).await
     })

@@ -81,8 +81,8 @@ pub(super) fn where_delegates_are(report: &mut Report, site: &Site, runtimes: &s
     report.note(
         Kind::Left,
         format!(
-            "binDir {delegates} is where delegates are, and the runtime finds the plugin in {runtimes}: have \
-             multus-agent install put it there, too, with --cni-bin-dir FOLDER"
+            "binDir {delegates} is where delegates are, and the runtime finds the plugin in {runtimes}: say \
+             --cni-bin-dir {runtimes} to every later multus-agent install, which would go by binDir"
         ),
     );
 }
