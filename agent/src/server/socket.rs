@@ -8,15 +8,19 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
+use crate::sys::unix_socket;
 use crate::wire;
 
 /// Connections served at once where `connectionLimit` says nothing; the rest wait in the kernel's backlog.
 const MOST_CONNECTIONS: usize = 512;
+
+/// How long another daemon's socket may take to say that there is somebody.
+const HEARD: Duration = Duration::from_millis(50);
 
 /// A bound socket.
 #[derive(Debug)]
@@ -40,10 +44,11 @@ impl Socket {
     }
 
     /// Is the file still there, and ours? A daemon that starts or ends in the same folder may take it away, as Multus's
-    /// does; then it is bound again. What another has bound there stays, and is told once.
+    /// does; then it is bound again. What another has bound there stays for as long as somebody listens, and is told once.
     pub fn look_after(&mut self) {
         match fs::metadata(&self.path) {
             Ok(file) if file.ino() == self.inode => self.is_covered = false,
+            Ok(_) if is_dead(&self.path) => self.bind_again(),
             Ok(_) if self.is_covered => {}
             Ok(_) => {
                 self.is_covered = true;
@@ -59,7 +64,7 @@ impl Socket {
         match listen(folder, &self.path) {
             Ok((listener, inode)) => {
                 (self.listener, self.inode, self.is_covered) = (listener, inode, false);
-                tracing::warn!("somebody removed {}; it is bound again", self.path.display());
+                tracing::warn!("somebody took {} away; it is bound again", self.path.display());
             }
             Err(error) => tracing::error!("bind {} again: {error}", self.path.display()),
         }
@@ -135,6 +140,12 @@ fn is_for_sockets_alone(folder: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Was this socket left behind by a daemon that is gone? Whoever listens is not held up: the connection ends at once.
+fn is_dead(path: &Path) -> bool {
+    let heard = unix_socket::connect(path, Instant::now() + HEARD);
+    heard.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
 fn own_uid() -> u32 {
     fs::metadata("/proc/self").map_or(0, |process| process.uid())
 }
@@ -206,9 +217,15 @@ mod tests {
         let another = UnixListener::bind(&path).unwrap();
         let theirs = fs::metadata(&path).unwrap().ino();
         socket.look_after();
-        drop(socket);
         assert_eq!(fs::metadata(&path).unwrap().ino(), theirs);
+        // Killed, it leaves its file behind.
         drop(another);
+        socket.look_after();
+        assert_eq!(fs::metadata(&path).unwrap().ino(), socket.inode);
+        fs::remove_file(&path).unwrap();
+        let _another = UnixListener::bind(&path).unwrap();
+        drop(socket);
+        assert!(path.exists(), "somebody else's");
         fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -71,7 +71,10 @@ pub async fn find(netns: Option<&Path>, name: &str) -> Result<Option<Facts>, Lin
     let name = name.to_owned();
     let found = match netns {
         Some(path) => netns::away(path, move || find_here(&name)).await?,
-        None => find_here(&name),
+        None => {
+            let asked = tokio::task::spawn_blocking(move || find_here(&name)).await;
+            asked.unwrap_or_else(|error| Err(io::Error::other(error)))
+        }
     };
     found.map_err(LinkError::Unanswered)
 }

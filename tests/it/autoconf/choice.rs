@@ -103,6 +103,32 @@ fn without_a_master_nothing_is_written_and_the_reason_is_said() {
     assert!(agent.is_running());
 }
 
+/// In a folder without any other plugin the runtime does not look: with a conf it would start no pod any more.
+#[test]
+fn nothing_is_written_while_our_plugin_is_where_no_other_is() {
+    needs_programs!();
+    let builder = searching("auto-apart");
+    let apart = builder.lab.dir.join("apart");
+    fs::create_dir(&apart).expect("make a folder");
+    place(&apart, "multus-shim", "ours");
+    place(&apart, ".10-flannel.7", "on its way");
+    let builder = builder.configure(|config, lab| config["binDir"] = lab.dir.join("apart").to_string_lossy().into());
+    let mut agent = Agent::start_unready(Home::Pod, &builder.lab, &builder.config);
+    let told =
+        || http::get_unix(agent.socket(), "/readyz").is_ok_and(|reply| reply.body.contains("holds no plugin but ours"));
+    assert!(wait_until(SOON, told), "{:?}", http::get_unix(agent.socket(), "/readyz"));
+    assert!(!conf_path(&builder.lab).exists());
+    place(&apart, "bridge", "a plugin");
+    agent.wait_ready();
+    conf(&builder.lab);
+    // Later somebody may be exchanging the plugins.
+    fs::remove_file(apart.join("bridge")).expect("remove a plugin");
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(
+        conf_path(&builder.lab).exists() && http::get_unix(agent.socket(), "/readyz").is_ok_and(|r| r.status == 200)
+    );
+}
+
 #[test]
 fn a_named_master_wins_but_may_not_be_multus() {
     needs_programs!();

@@ -217,15 +217,15 @@ impl Keeper {
         let settings = &self.context.settings;
         let own = settings.generator.plugin.as_str();
         let stands = self.standing.is_there() || self.standing.folder.join(&target.file).exists();
-        let folders = settings.plugin_folders();
-        if stands || folders.iter().any(|folder| has_other_plugins(folder, own)) {
+        // As the agent sees it: below chrootDir the same folder has another name on the host.
+        let folder = settings.delegation.bin_dir.as_deref().unwrap_or("/opt/cni/bin");
+        if stands || has_other_plugins(Path::new(folder), own) {
             return None;
         }
-        let folders: Vec<String> = folders.iter().map(|folder| quote(&folder.to_string_lossy())).collect();
         Some(format!(
             "binDir {} holds no plugin but ours, so the runtime looks elsewhere: no conf is written yet; \
              set binDir to the folder that has the runtime's plugins",
-            folders.join(", ")
+            quote(folder)
         ))
     }
 
@@ -273,10 +273,12 @@ impl Keeper {
     }
 }
 
-/// Are there plugins in `folder`, besides ours? What begins with a dot is a file on its way.
+/// Are there plugins in `folder`, besides ours and what is on its way there? What cannot be looked at says nothing, and
+/// passes for a folder that has some.
 fn has_other_plugins(folder: &Path, own: &str) -> bool {
-    let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    names.into_iter().any(|name| name != own && !name.to_string_lossy().starts_with(['.']))
+    let Ok(entries) = std::fs::read_dir(folder) else { return true };
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.into_iter().any(|name| !name.starts_with('.') && !name.starts_with(own))
 }
 
 /// Is `current` there but cannot be read, for a moment? Most programs write their file bit by bit.
