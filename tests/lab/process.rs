@@ -2,7 +2,7 @@
 //!
 //! It never interprets what the program printed.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
@@ -58,16 +58,26 @@ pub fn run(command: &mut Command, input: &[u8], limit: Duration) -> Finished {
     start(command, input).wait(limit)
 }
 
+/// Starts `command`. A program that a test has just written is busy for as long as a child of another test's thread, forked
+/// at that moment, has not come to its own exec(2) yet: it holds what we had open for writing.
+fn spawn(command: &mut Command) -> std::io::Result<Child> {
+    let until = Instant::now() + Duration::from_secs(2);
+    loop {
+        match command.spawn() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 /// Starts `command` with `input` on its stdin.
 pub fn start(command: &mut Command, input: &[u8]) -> Running {
     let started = Instant::now();
     let program = format!("{}", command.get_program().display());
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|e| panic!("start {program}: {e}"));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = spawn(command).unwrap_or_else(|e| panic!("start {program}: {e}"));
     let mut stdin = child.stdin.take().expect("piped stdin");
     if input.len() <= 32 * 1024 {
         // Fits the pipe, so writing cannot block.

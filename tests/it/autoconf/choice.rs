@@ -114,19 +114,19 @@ fn nothing_is_written_while_our_plugin_is_where_no_other_is() {
     place(&apart, ".10-flannel.7", "on its way");
     let builder = builder.configure(|config, lab| config["binDir"] = lab.dir.join("apart").to_string_lossy().into());
     let mut agent = Agent::start_unready(Home::Pod, &builder.lab, &builder.config);
-    let told =
-        || http::get_unix(agent.socket(), "/readyz").is_ok_and(|reply| reply.body.contains("holds no plugin but ours"));
-    assert!(wait_until(SOON, told), "{:?}", http::get_unix(agent.socket(), "/readyz"));
+    agent.wait_ready();
+    // What the manifests' readiness probe asks.
+    let status = || agent.cli(&builder.lab, &["status", "--brief"]);
+    let told = status();
+    assert!(told.code == Some(1) && told.out().contains("holds no plugin but ours"), "{:?} {}", told.code, told.out());
     assert!(!conf_path(&builder.lab).exists());
     place(&apart, "bridge", "a plugin");
-    agent.wait_ready();
+    assert!(wait_until(SOON, || status().code == Some(0)), "{}", status().out());
     conf(&builder.lab);
     // Later somebody may be exchanging the plugins.
     fs::remove_file(apart.join("bridge")).expect("remove a plugin");
     std::thread::sleep(Duration::from_secs(3));
-    assert!(
-        conf_path(&builder.lab).exists() && http::get_unix(agent.socket(), "/readyz").is_ok_and(|r| r.status == 200)
-    );
+    assert!(conf_path(&builder.lab).exists() && status().code == Some(0), "{}", status().out());
 }
 
 #[test]
