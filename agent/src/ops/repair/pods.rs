@@ -228,7 +228,10 @@ async fn mend(
         (Some(Change::Parent), true) => "it has another parent".to_owned(),
         (Some(Change::Interface), true) => "it is another interface".to_owned(),
         (Some(Change::Mac), true) => format!("its hardware address is {}", crate::names::mac_text(link.mac)),
-        (None, true) => before.note.clone().unwrap_or_else(|| "it is not among its parent's members".to_owned()),
+        (None, true) => before.note.clone().unwrap_or_else(|| {
+            let of = if link.parent.is_some() { "among its parent's members" } else { "among those that are counted" };
+            format!("it is not {of}")
+        }),
     };
     let what = format!("{}: {lacks}", named(record, attachment));
     // What changed is followed as often as it changes; what was taken away is put back more and more slowly.
