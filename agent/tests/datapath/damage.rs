@@ -215,6 +215,22 @@ fn what_lost_its_pin_works_on_and_is_pinned_again() {
     assert_eq!(bench.leftovers(), Vec::<String>::new());
 }
 
+#[test]
+fn pins_that_several_restore_at_once_are_all_there() {
+    let mut bench = Bench::new();
+    let pod = bench.pod("private");
+    let datapath = bench.open();
+    let _attached = bench.attach(&datapath, &pod);
+    for turn in 0..20 {
+        std::fs::remove_dir_all(bench.bpffs.join("v2")).unwrap();
+        let done: Vec<_> = std::thread::scope(|scope| {
+            let restoring: Vec<_> = (0..4).map(|_| scope.spawn(|| datapath.restore_pins())).collect();
+            restoring.into_iter().map(|one| one.join().unwrap().map_err(|error| error.to_string())).collect()
+        });
+        assert_eq!((done, datapath.look_at_pins()), (vec![Ok(()); 4], None), "turn {turn}");
+    }
+}
+
 /// Fills a pinned map with entries of parents that do not exist; `keys` and `value` are sizes in bytes.
 fn fill(bench: &Bench, map: &str, key: usize, value: usize, entries: u32) {
     let pin = bench.bpffs.join("v2/maps").join(map);
