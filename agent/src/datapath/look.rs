@@ -9,7 +9,9 @@ use std::sync::PoisonError;
 
 use super::members::Sharers;
 use super::object::{GUARD, PARENT, POD};
-use super::{Attached, Attachment, Datapath, DatapathError, Guarded, Mac, Method, Mode, Parent, hooks, program_ids};
+use super::{
+    AttachMode, Attached, Attachment, Datapath, DatapathError, Guarded, Mac, Method, Mode, Parent, hooks, program_ids,
+};
 use crate::sys::links::{self, Facts};
 use crate::sys::netns::NetnsError;
 
@@ -115,6 +117,11 @@ impl Datapath {
             return Ok(());
         };
         if !found.clone().of_relay().is_whole() {
+            // Before anything is taken off that could not be put back: links must be pinned, filters need not.
+            match self.need_pins() {
+                Err(error) if self.settings.attach == AttachMode::Tcx => return Err(error),
+                _ => {}
+            }
             // A filter of somebody else may be in the place of one that is missing.
             let usurped = found.missing.iter().filter(|_| method == Method::Clsact);
             for program in found.behind.iter().map(|(program, _other)| program).chain(usurped) {

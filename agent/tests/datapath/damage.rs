@@ -216,6 +216,29 @@ fn what_lost_its_pin_works_on_and_is_pinned_again() {
 }
 
 #[test]
+fn without_a_bpffs_nothing_is_taken_off_a_parent_that_cannot_be_put_back() {
+    let modes = ways().into_iter().chain([AttachMode::Auto]);
+    for attach in modes {
+        let mut bench = Bench::new();
+        let pod = bench.pod("private");
+        // Where it leads is on a bpffs, and then no more.
+        let way = std::env::temp_dir().join(bench.host());
+        std::fs::create_dir(&bench.bpffs).unwrap();
+        std::os::unix::fs::symlink(&bench.bpffs, &way).unwrap();
+        let settings = Settings { attach, bpffs: way.clone(), ..bench.settings() };
+        let datapath = bench.on_host(|| Datapath::open(&settings)).unwrap();
+        let _attached = bench.attach(&datapath, &pod);
+        std::fs::remove_file(&way).unwrap();
+        let behind = ["parent_ingress", "parent_egress"].map(|name| (name, "another".to_owned()));
+        let found = Presence { behind: behind.into(), ..Presence::default() };
+        let done = bench.on_host(|| datapath.restore_parent(bench.parent().ifindex, &found));
+        let is_refused = matches!(done, Err(DatapathError::NoBpffs(_)));
+        assert_eq!((is_refused, done.is_ok()), (attach == AttachMode::Tcx, attach != AttachMode::Tcx), "{done:?}");
+        relays(&bench, &pod, "without a bpffs");
+    }
+}
+
+#[test]
 fn pins_that_several_restore_at_once_are_all_there() {
     let mut bench = Bench::new();
     let pod = bench.pod("private");
