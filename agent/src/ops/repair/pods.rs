@@ -47,8 +47,8 @@ async fn settle_one(context: &Context, container: &ContainerId) -> bool {
     let Some(_turn) = context.turns.try_container(container) else { return false };
     let Some(record) = context.ledger.get(container).filter(|record| record.state == State::Added) else { return true };
     let Some(datapath) = context.datapath.get() else { return true };
-    if record.namespace().is_none() {
-        // Its DEL is on its way.
+    if record.namespace_to_undo().is_none() {
+        // Its DEL is on its way; or it may be a stranger's, which no program of ours is put into.
         return true;
     }
     let mut record = Record::clone(&record);
@@ -117,7 +117,10 @@ async fn late(
         context.troubles.waits(&place, Instant::now());
         return None;
     };
-    let Ok(Ok(parent)) = timeout(ANSWER, parent_now(&facts)).await else { return None };
+    let Ok(Ok(parent)) = timeout(ANSWER, parent_now(&facts)).await else {
+        context.troubles.waits(&place, Instant::now());
+        return None;
+    };
     let mut link = Link { ifindex: facts.ifindex, mac: facts.mac, kind: facts.kind, parent, ..before.clone() };
     let wanted = describe(datapath, (netns, record.netns_id.as_ref()), &attachment.ifname, &link);
     let done = blocking(datapath, move |datapath| datapath.attach(&wanted)).await;
