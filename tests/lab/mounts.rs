@@ -4,8 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use crate::{Lab, process, sys};
+use crate::{Lab, process, sys, wait_until};
 
 /// A folder of the host where a file system can be mounted.
 #[derive(Debug)]
@@ -31,9 +32,10 @@ impl HostFolder {
         sys::bpf::mount(&self.0).unwrap_or_else(|e| panic!("mount a bpffs at {}: {e}", self.0.display()));
     }
 
-    /// Takes off what was mounted last; nobody may be at work in it.
+    /// Takes off what was mounted last, as soon as nobody is at work in it.
     pub fn unmount(&self) {
-        process::tool(Command::new("umount").arg(&self.0));
+        let umount = || Command::new("umount").arg(&self.0).output().is_ok_and(|done| done.status.success());
+        assert!(wait_until(Duration::from_secs(5), umount), "{} stays busy", self.0.display());
     }
 }
 

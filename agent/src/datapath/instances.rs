@@ -63,9 +63,9 @@ impl Instances {
         self.used.get(&number).is_some_and(|present| present != owner)
     }
 
-    /// Whether an interface of another name or namespace has this number. One whose MAC changed is the same.
-    pub(super) fn is_elsewhere(&self, number: u32, owner: &Owner) -> bool {
-        self.used.get(&number).is_some_and(|p| (&p.netns, &p.ifname) != (&owner.netns, &owner.ifname))
+    /// Whether the interface of this name and namespace has this number. One whose MAC changed is the same.
+    pub(super) fn is_its(&self, number: u32, owner: &Owner) -> bool {
+        self.used.get(&number).is_some_and(|p| (&p.netns, &p.ifname) == (&owner.netns, &owner.ifname))
     }
 
     /// Says that whoever has this number is called otherwise now.
@@ -155,8 +155,8 @@ mod tests {
         assert!(instances.is_anothers(0, &owner("old")) && !instances.is_anothers(0, &owner("new")));
         assert!(instances.is_used(0) && !instances.is_used(1));
         let other_mac = Owner { mac: Mac([2, 0, 0, 0, 0, 9]), ..owner("new") };
-        assert!(instances.is_anothers(0, &other_mac) && !instances.is_elsewhere(0, &other_mac));
-        assert!(instances.is_elsewhere(0, &owner("old")) && !instances.is_elsewhere(1, &owner("old")));
+        assert!(instances.is_anothers(0, &other_mac) && instances.is_its(0, &other_mac));
+        assert!(!instances.is_its(0, &owner("old")) && !instances.is_its(1, &owner("old")), "anothers, and nobody's");
     }
 
     #[test]

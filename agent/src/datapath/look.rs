@@ -9,7 +9,9 @@ use std::sync::PoisonError;
 
 use super::members::Sharers;
 use super::object::{GUARD, PARENT, POD};
-use super::{Attached, Attachment, Datapath, DatapathError, Guarded, Mac, Method, Mode, Parent, hooks, program_ids};
+use super::{
+    AttachMode, Attached, Attachment, Datapath, DatapathError, Guarded, Mac, Method, Mode, Parent, hooks, program_ids,
+};
 use crate::sys::links::{self, Facts};
 use crate::sys::netns::NetnsError;
 
@@ -61,7 +63,7 @@ pub enum PodLook {
         facts: Facts,
         /// How its programs are.
         presence: Presence,
-        /// Whether its parent's maps know it, with the MAC it was attached with.
+        /// Whether its number is its own, and its parent's maps know it with the MAC it was attached with.
         is_member: bool,
     },
 }
@@ -115,6 +117,11 @@ impl Datapath {
             return Ok(());
         };
         if !found.clone().of_relay().is_whole() {
+            // Before anything is taken off that could not be put back: links must be pinned, filters need not.
+            match self.need_pins() {
+                Err(error) if self.settings.attach == AttachMode::Tcx => return Err(error),
+                _ => {}
+            }
             // A filter of somebody else may be in the place of one that is missing.
             let usurped = found.missing.iter().filter(|_| method == Method::Clsact);
             for program in found.behind.iter().map(|(program, _other)| program).chain(usurped) {
@@ -145,10 +152,12 @@ impl Datapath {
             Ok(Ok(Some((facts, presence)))) => {
                 let state = self.state();
                 let parent = parent.as_ref().filter(|_| self.settings.mode == Mode::Full);
-                let is_member = parent.is_none_or(|parent| {
+                let has_its_number = state.instances.is_its(attached.instance, &(&attached.attachment).into());
+                let is_known = parent.is_none_or(|parent| {
                     let sharers = state.sharers.get(&parent.ifindex);
                     sharers.is_some_and(|sharers| sharers.mac_of(attached.instance) == Some(*mac))
                 });
+                let is_member = has_its_number && is_known;
                 Ok(PodLook::There { facts, presence, is_member })
             }
         }
@@ -177,13 +186,13 @@ impl Datapath {
     /// # Errors
     /// As [`Datapath::attach`]; and another member of the parent has the MAC.
     pub fn refresh(&self, was: &Attached, now: &Attachment, found: &Presence) -> Result<Attached, DatapathError> {
-        let is_anothers = {
+        let has_its_number = {
             let mut state = self.state();
             // Nobody's, where its container was busy when the datapath was opened; or somebody took it since.
             let _taken = state.instances.claim(was.instance, (&was.attachment).into());
-            state.instances.is_elsewhere(was.instance, &(&was.attachment).into())
+            state.instances.is_its(was.instance, &(&was.attachment).into())
         };
-        if is_anothers {
+        if !has_its_number {
             return self.attach(now);
         }
         let described = Attached { slot: was.slot, ..self.describe(now, was.instance) };

@@ -85,6 +85,8 @@ pub struct Datapath {
     /// The parents' programs and on which parents they are.
     parents: Mutex<Parents>,
     state: Mutex<State>,
+    /// One at a time writes lost pins: taken with or without `parents`, and nothing but `links` is taken below it.
+    pinning: Mutex<()>,
     /// Carries the tracing object's lines to the log while the datapath is open.
     _lines: Option<Lines>,
 }
@@ -160,6 +162,7 @@ impl Datapath {
             objects,
             parents: Mutex::new(Parents { object, methods: BTreeMap::new(), guards: BTreeMap::new() }),
             state: Mutex::new(State { maps, instances, sharers: BTreeMap::new(), refused: BTreeMap::new() }),
+            pinning: Mutex::new(()),
             _lines: log,
         })
     }

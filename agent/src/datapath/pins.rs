@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::PoisonError;
 
 use aya::maps::{MapData, MapInfo};
 use multus_ebpf_common::LAYOUT;
@@ -52,6 +53,8 @@ impl Datapath {
     /// # Errors
     /// There is no bpffs, or it takes them not.
     pub fn restore_pins(&self) -> Result<(), DatapathError> {
+        // Another one would take a pin that was just written for a stale one.
+        let _alone = self.pinning.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.has_bpffs() {
             return Err(DatapathError::NoBpffs(self.settings.bpffs.clone()));
         }

@@ -232,14 +232,15 @@ pub fn import(context: &Context) -> usize {
     imported
 }
 
-/// Counts the traffic of what was taken over, where its namespace can be seen.
+/// Counts the traffic of what was taken over, where its namespace can be seen. A process's may be a stranger's by now: Multus
+/// notes down no more of it than its path.
 pub async fn follow(context: &Context) {
     for record in context.ledger.all() {
         let is_new = record.attachments.iter().all(|attachment| attachment.link.is_none());
         let (Origin::Multus | Origin::Cache, State::Added, true) = (record.origin, record.state, is_new) else {
             continue;
         };
-        let Some(netns) = record.namespace() else { continue };
+        let Some(netns) = record.namespace_to_undo() else { continue };
         let Some(_turn) = context.turns.try_container(&record.container) else { continue };
         let Some(record) = context.ledger.get(&record.container).filter(|now| now.state == State::Added) else {
             continue;

@@ -215,6 +215,45 @@ fn what_lost_its_pin_works_on_and_is_pinned_again() {
     assert_eq!(bench.leftovers(), Vec::<String>::new());
 }
 
+#[test]
+fn without_a_bpffs_nothing_is_taken_off_a_parent_that_cannot_be_put_back() {
+    let modes = ways().into_iter().chain([AttachMode::Auto]);
+    for attach in modes {
+        let mut bench = Bench::new();
+        let pod = bench.pod("private");
+        // Where it leads is on a bpffs, and then no more.
+        let way = std::env::temp_dir().join(bench.host());
+        std::fs::create_dir(&bench.bpffs).unwrap();
+        std::os::unix::fs::symlink(&bench.bpffs, &way).unwrap();
+        let settings = Settings { attach, bpffs: way.clone(), ..bench.settings() };
+        let datapath = bench.on_host(|| Datapath::open(&settings)).unwrap();
+        let _attached = bench.attach(&datapath, &pod);
+        std::fs::remove_file(&way).unwrap();
+        let behind = ["parent_ingress", "parent_egress"].map(|name| (name, "another".to_owned()));
+        let found = Presence { behind: behind.into(), ..Presence::default() };
+        let done = bench.on_host(|| datapath.restore_parent(bench.parent().ifindex, &found));
+        let is_refused = matches!(done, Err(DatapathError::NoBpffs(_)));
+        assert_eq!((is_refused, done.is_ok()), (attach == AttachMode::Tcx, attach != AttachMode::Tcx), "{done:?}");
+        relays(&bench, &pod, "without a bpffs");
+    }
+}
+
+#[test]
+fn pins_that_several_restore_at_once_are_all_there() {
+    let mut bench = Bench::new();
+    let pod = bench.pod("private");
+    let datapath = bench.open();
+    let _attached = bench.attach(&datapath, &pod);
+    for turn in 0..20 {
+        std::fs::remove_dir_all(bench.bpffs.join("v2")).unwrap();
+        let done: Vec<_> = std::thread::scope(|scope| {
+            let restoring: Vec<_> = (0..4).map(|_| scope.spawn(|| datapath.restore_pins())).collect();
+            restoring.into_iter().map(|one| one.join().unwrap().map_err(|error| error.to_string())).collect()
+        });
+        assert_eq!((done, datapath.look_at_pins()), (vec![Ok(()); 4], None), "turn {turn}");
+    }
+}
+
 /// Fills a pinned map with entries of parents that do not exist; `keys` and `value` are sizes in bytes.
 fn fill(bench: &Bench, map: &str, key: usize, value: usize, entries: u32) {
     let pin = bench.bpffs.join("v2/maps").join(map);

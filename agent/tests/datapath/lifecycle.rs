@@ -2,7 +2,7 @@
 
 use std::mem::forget;
 
-use multus_agent::datapath::{AttachMode, Attachment, Datapath, Mac, Method, Mode, Settings};
+use multus_agent::datapath::{AttachMode, Attached, Attachment, Datapath, Mac, Method, Mode, PodLook, Settings};
 
 use crate::bench::{Bench, Family, frames, ip, output, ways};
 
@@ -249,6 +249,42 @@ fn counts_of_a_pod_that_went_while_the_agent_was_away_are_cleared() {
     bench.on_host(|| second.detach(&records[1])).unwrap();
     assert_eq!(counted_in_slots(&bench), [0; 8]);
     assert_eq!(bench.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn a_pod_that_was_not_taken_over_at_once_gets_its_number_or_another_and_shares_none() {
+    for is_taken in [false, true] {
+        let mut bench = Bench::new();
+        let (busy, new) = (bench.pod("bridge"), bench.pod("bridge"));
+        let first = bench.open();
+        let alone = Attachment { parent: None, ..bench.attachment(&busy) };
+        let was = bench.on_host(|| first.attach(&alone)).unwrap();
+        drop(first);
+        let second = bench.open();
+        bench.on_host(|| second.adopt(&[])).unwrap();
+        let attach = || bench.attach(&second, &new);
+        let before = is_taken.then(attach);
+        let look = |attached: &Attached| match second.look_at_pod(attached).unwrap() {
+            PodLook::There { presence, is_member, .. } => (presence, is_member),
+            gone => panic!("{gone:?}"),
+        };
+        let (presence, is_member) = look(&was);
+        assert!(presence.is_whole() && !is_member, "its programs are there, its number is not: {presence}");
+        let now = bench.on_host(|| second.refresh(&was, &alone, &presence)).unwrap();
+        let new_one = before.unwrap_or_else(attach);
+        assert_eq!((look(&now).1, now.instance == was.instance), (true, !is_taken));
+        assert_ne!(now.instance, new_one.instance);
+        let counts = || [&now, &new_one].map(|one| second.interface_counters(one).unwrap().unwrap().transmit.packets);
+        let (before, peer) = (counts(), busy.peer());
+        // More than IPv6 says by itself.
+        (0..100).for_each(|_| peer.query(Family::V4, "of the one that was busy"));
+        let after = counts();
+        assert!(after[0] >= before[0] + 100 && after[1] < before[1] + 100, "{before:?} {after:?}");
+        for one in [&now, &new_one] {
+            bench.on_host(|| second.detach(one)).unwrap();
+        }
+        assert_eq!((bench.leftovers(), second.facts().slots_used), (Vec::<String>::new(), 0));
+    }
 }
 
 #[test]

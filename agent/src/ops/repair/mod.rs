@@ -59,7 +59,7 @@ pub async fn follow(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
         let is_heard = news.is_some();
         let told = news.take().unwrap_or_default();
         let all = told.all || began >= next;
-        if all {
+        if all || context.troubles.is_due(&Place::Pins, began) {
             pins(&context).await;
         }
         let lost = parents(&context).await;
@@ -134,8 +134,8 @@ fn sift(changes: &[Change], context: &Context) -> Option<News> {
     (of_parent || links).then_some(News { all, links })
 }
 
-/// Looks at the pins, and writes those again that are gone. Where there is no bpffs for them it is looked again each time:
-/// that costs next to nothing, and what others wait for comes with it.
+/// Looks at the pins, and writes those again that are gone. Where there is no bpffs for them it is looked again with
+/// growing pauses, and whenever everything is.
 async fn pins(context: &Context) {
     let Some(datapath) = context.datapath.get() else { return };
     let place = Place::Pins;

@@ -47,8 +47,8 @@ async fn settle_one(context: &Context, container: &ContainerId) -> bool {
     let Some(_turn) = context.turns.try_container(container) else { return false };
     let Some(record) = context.ledger.get(container).filter(|record| record.state == State::Added) else { return true };
     let Some(datapath) = context.datapath.get() else { return true };
-    if record.namespace().is_none() {
-        // Its DEL is on its way.
+    if record.namespace_to_undo().is_none() {
+        // Its DEL is on its way; or it may be a stranger's, which no program of ours is put into.
         return true;
     }
     let mut record = Record::clone(&record);
@@ -117,7 +117,10 @@ async fn late(
         context.troubles.waits(&place, Instant::now());
         return None;
     };
-    let Ok(Ok(parent)) = timeout(ANSWER, parent_now(&facts)).await else { return None };
+    let Ok(Ok(parent)) = timeout(ANSWER, parent_now(&facts)).await else {
+        context.troubles.waits(&place, Instant::now());
+        return None;
+    };
     let mut link = Link { ifindex: facts.ifindex, mac: facts.mac, kind: facts.kind, parent, ..before.clone() };
     let wanted = describe(datapath, (netns, record.netns_id.as_ref()), &attachment.ifname, &link);
     let done = blocking(datapath, move |datapath| datapath.attach(&wanted)).await;
@@ -228,7 +231,10 @@ async fn mend(
         (Some(Change::Parent), true) => "it has another parent".to_owned(),
         (Some(Change::Interface), true) => "it is another interface".to_owned(),
         (Some(Change::Mac), true) => format!("its hardware address is {}", crate::names::mac_text(link.mac)),
-        (None, true) => before.note.clone().unwrap_or_else(|| "it is not among its parent's members".to_owned()),
+        (None, true) => before.note.clone().unwrap_or_else(|| {
+            let of = if link.parent.is_some() { "among its parent's members" } else { "among those that are counted" };
+            format!("it is not {of}")
+        }),
     };
     let what = format!("{}: {lacks}", named(record, attachment));
     // What changed is followed as often as it changes; what was taken away is put back more and more slowly.

@@ -108,6 +108,11 @@ impl Troubles {
         self.all().values().any(|trouble| trouble.text.is_some())
     }
 
+    /// Whether something is wrong there that may be put right now.
+    pub fn is_due(&self, place: &Place, now: Instant) -> bool {
+        self.all().get(place).is_some_and(|trouble| trouble.text.is_some() && trouble.again <= now)
+    }
+
     /// When the next repair may be made.
     pub fn next(&self) -> Option<Instant> {
         self.all().values().filter(|trouble| trouble.text.is_some()).map(|trouble| trouble.again).min()
@@ -168,7 +173,11 @@ mod tests {
         troubles.waits(&place, now);
         troubles.waits(&place, now);
         assert_eq!(troubles.told(now), [text()]);
-        assert_eq!(troubles.next(), Some(now + Duration::from_secs(2)));
+        let again = now + Duration::from_secs(2);
+        assert_eq!(troubles.next(), Some(again));
+        assert!(!troubles.is_due(&place, now) && troubles.is_due(&place, again));
+        troubles.whole(&place, now);
+        assert!(!troubles.is_due(&place, again) && !troubles.is_due(&Place::Pins, again), "nothing is wrong there");
     }
 
     #[test]
