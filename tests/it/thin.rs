@@ -7,6 +7,7 @@ use lab::apiserver::{ApiServer, EVENTS, PODS};
 use lab::pod::NETWORK_STATUS;
 use lab::world::Builder;
 use lab::{Lab, NodeState, Pod, Runtime, agent, plugins, process, wait_until};
+use multus_agent::records::{Records, State};
 use serde_json::{Value, json};
 
 /// A node whose runtime calls `multus` with this configuration; the default network is embedded.
@@ -289,6 +290,28 @@ fn a_half_add_is_undone_by_the_next_one_and_by_gc() {
     assert_eq!((pod.netns.link_names().len(), kept.netns.link_names().len()), (0, 1));
     runtime.del(&lab, &kept).expect_ok();
     before.assert_restored(&lab, &[], "ADDs that were killed, and GC");
+}
+
+#[test]
+fn a_half_add_of_an_old_record_is_undone_in_the_namespace_of_the_next_one() {
+    needs_programs!();
+    let (lab, runtime) = thin("thin-old", &json!({}));
+    let before = baseline(&lab, &runtime);
+    let pod = lab.pod("cam");
+    let mut sleep = pod.netns.command("sleep").arg("60").spawn().expect("a process inside");
+    let path = format!("/proc/{}/ns/net", sleep.id());
+    let call = |verb| runtime.call(verb, Some(&pod)).var("CNI_NETNS", &path).run(&lab.node);
+    call("ADD").expect_ok();
+    let records = Records::at(&lab.cni_dir);
+    let mut record = records.all().expect("records").0.remove(0);
+    // Before the last step, by a release that did not look which namespace it was.
+    (record.netns_id, record.state) = (None, State::Adding);
+    records.save(&record).expect("write the record");
+    call("ADD").expect_ok();
+    assert_eq!(pod.netns.link_names(), ["eth0"]);
+    call("DEL").expect_ok();
+    sleep.kill().and_then(|()| sleep.wait()).expect("end the process");
+    before.assert_restored(&lab, &[], "a half ADD, an ADD and its DEL");
 }
 
 #[test]

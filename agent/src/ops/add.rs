@@ -83,7 +83,9 @@ async fn clear_leftover<R: Runner>(
         );
     }
     let mut record = Record::clone(&record);
-    let netns = record.namespace_to_undo();
+    // The same path of the same container is the namespace of the half ADD, even where the record says only the path.
+    let same = Some(sandbox.netns).filter(|netns| record.netns.as_ref() == Some(netns));
+    let netns = record.namespace_asked(same, call.netns_id.as_ref());
     let failed = undo::undo(context, &mut record, netns.as_ref(), runner, call.deadline).await;
     match failed.first() {
         None => Ok(()),

@@ -126,7 +126,7 @@ async fn add<R: Runner>(
             result.print(Version::NEWEST)
         }
         Err(error) => {
-            let undo = undo::one(context, &mut record, at, runner, request.call.deadline);
+            let undo = undo::one(context, &mut record, (at, Some(&netns)), runner, request.call.deadline);
             for line in request.call.steps.during(Step::Undo, undo).await {
                 tracing::warn!(container = %request.container, "roll back: {line}");
             }
@@ -144,7 +144,8 @@ async fn clear_leftover<R: Runner>(
     runner: &mut R,
 ) -> Result<(), CniError> {
     while let Some(at) = record.half_plugged() {
-        let failed = undo::one(context, record, at, runner, request.call.deadline).await;
+        let asked = request.call.request.netns.as_ref();
+        let failed = undo::one(context, record, (at, asked), runner, request.call.deadline).await;
         if let Some(first) = failed.first() {
             let text = format!("undo an earlier, unfinished attachment: {first}");
             return Err(CniError::new(code::TRY_LATER, text));
@@ -218,8 +219,13 @@ async fn del<R: Runner>(context: &Context, request: &Request<'_>, runner: &mut R
         return Ok(());
     }
     let at = position(&record, request)?;
+    let netns = match request.call.request.netns {
+        // A DEL may name none (CNI specification, section 2); then it goes by the record, unless that does not tell.
+        None if !record.may_be_anothers() => None,
+        _ => Some(namespace(&record, &request.call)?),
+    };
     let left = record.attachments.get(at).map(|left| (left.network.clone(), left.ifname.clone()));
-    let undo = undo::one(context, &mut record, at, runner, request.call.deadline);
+    let undo = undo::one(context, &mut record, (at, netns.as_ref()), runner, request.call.deadline);
     let failed = request.call.steps.during(Step::Undo, undo).await;
     match failed.first() {
         None => {

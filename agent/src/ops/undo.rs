@@ -2,6 +2,7 @@
 //!
 //! Used by DEL, by an ADD that failed, and for what was left over. Needs no plan, no cluster, no API server.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cni::{Command, RawObject};
@@ -149,17 +150,17 @@ pub(super) fn job(record: &Record, at: (usize, usize), netns: Option<&NetnsPath>
 }
 
 /// Undoes one attachment of a container that goes on living. What is undone is gone from the record; else it stays there
-/// for another try, and the sentences say why.
+/// for another try, and the sentences say why. `asked`: the namespace that the request names, and that is the container's.
 pub async fn one<R: Runner>(
     context: &Context,
     record: &mut Record,
-    at: usize,
+    (at, asked): (usize, Option<&NetnsPath>),
     runner: &mut R,
     deadline: Instant,
 ) -> Vec<String> {
     let Some(attachment) = record.attachments.get(at).cloned() else { return Vec::new() };
     let mut only = Record { attachments: vec![attachment], ..record.clone() };
-    let netns = record.namespace_to_undo();
+    let netns = record.namespace_asked(asked, None);
     links::forget(context, &only).await;
     let mut failed = Vec::new();
     for due in only.due() {
@@ -201,17 +202,17 @@ pub async fn leftovers_on_host(context: &Context, runner: &mut HostRunner) {
     }
 }
 
-/// What was begun at running pods and not finished, because the agent or its plugin ended.
+/// What was begun at running pods and not finished, because the agent or its plugin ended. Where only a request can say which
+/// namespace is the pod's, it waits for one: the next for a network of this pod, or the pod's DEL.
 pub async fn half_plugged(context: &Context, runner: &mut HostRunner) {
     for record in context.ledger.all().into_iter().filter(|record| record.half_plugged().is_some()) {
         let deadline = Instant::now() + context.settings.request_timeout;
         let container = &record.container;
         let Ok(_turn) = context.turns.take(Pool::Others, Some(container), deadline).await else { continue };
-        let Some(record) = context.ledger.get(container).filter(|record| record.state == State::Added) else {
-            continue;
-        };
+        let is_ours = |record: &Arc<Record>| record.state == State::Added && !record.may_be_anothers();
+        let Some(record) = context.ledger.get(container).filter(is_ours) else { continue };
         let (Some(at), true) = (record.half_plugged(), context.turns.is_due(container)) else { continue };
-        let failed = one(context, &mut Record::clone(&record), at, runner, deadline).await;
+        let failed = one(context, &mut Record::clone(&record), (at, None), runner, deadline).await;
         context.turns.tried(container, failed.is_empty());
         count(context, failed.is_empty());
         for line in failed {

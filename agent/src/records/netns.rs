@@ -26,6 +26,12 @@ impl Record {
         self.namespace().filter(is_sure)
     }
 
+    /// Is there one under the recorded path of which nobody can say whether it is the recorded one? Then only a request that
+    /// names it tells: a DEL without it would be answered with success, and leave the interface where it is.
+    pub fn may_be_anothers(&self) -> bool {
+        self.namespace().is_some() && self.namespace_to_undo().is_none()
+    }
+
     /// Where a request that names `path` is to be carried out: there, unless that is surely another namespace than the
     /// recorded one; then in the recorded one, if it is there still. `seen`: which one the runtime's side sees there.
     pub fn namespace_asked(&self, path: Option<&NetnsPath>, seen: Option<&NetnsId>) -> Option<NetnsPath> {
@@ -77,6 +83,7 @@ mod tests {
             let record = with(netns, id);
             let seen = (record.namespace().is_some(), record.namespace_to_undo().is_some());
             assert_eq!(seen, there, "{netns} {id:?}");
+            assert_eq!(record.may_be_anothers(), there == (true, false), "{netns} {id:?}");
         }
         // What the request names, which one the runtime's side sees there, and where it is carried out.
         let recorded = with(&file, of_file.as_ref());

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use lab::{NodeState, plugins, upstream, wait_until};
+use multus_agent::names::NetnsPath;
+use multus_agent::records::Records;
 use serde_json::{Value, json};
 
 use super::{attachments, cni, delegate, lan, on_host};
@@ -198,6 +200,36 @@ fn an_agent_killed_while_a_network_joins_leaves_nothing_of_it() {
     before.assert_restored(&world.lab, &[&pod], "an agent killed while a network joined");
     world.check(&pod).expect_ok();
     world.del(&pod).expect_ok();
+}
+
+#[test]
+fn under_an_old_record_with_a_process_path_no_link_stays_in_the_pod() {
+    needs_programs!();
+    let mut world = on_host("hot-old", |builder| builder);
+    let refusing = json!({"ADD": {"error": {"code": 99, "msg": "never"}}});
+    let refusing = plugins::conf(&world.lab, "refusing", &refusing);
+    let half = json!({"cniVersion": "1.0.0", "name": "half", "plugins": [lan(&world), refusing]});
+    let pod = world.attached("cam", "lan");
+    let mut sleep = pod.netns.command("sleep").arg("60").spawn().expect("a process inside");
+    world.agent.kill9();
+    let records = Records::at(&world.lab.cni_dir);
+    let mut record = records.all().expect("records").0.remove(0);
+    // As a release wrote it that did not look which namespace it was; and net1 was begun later, and not finished.
+    record.netns_id = None;
+    record.netns = Some(NetnsPath::new(format!("/proc/{}/ns/net", sleep.id())).expect("a path"));
+    (record.attachments[1].hotplug, record.attachments[1].result) = (true, None);
+    records.save(&record).expect("write the record");
+    world.agent.start_again(&world.lab);
+    let refused = delegate(&world, "ADD", &pod, "net2", &half).expect_err("its second plugin refuses");
+    assert!(refused.contains("never"), "{refused}");
+    assert_eq!(pod.netns.link_names(), ["eth0"], "what was begun before, and the roll-back");
+    delegate(&world, "ADD", &pod, "net1", &lan(&world)).expect("the name is free");
+    assert_eq!(delegate(&world, "DEL", &pod, "net1", &lan(&world)), Ok(Value::Null));
+    assert_eq!(pod.netns.link_names(), ["eth0"], "DEL");
+    assert_eq!(attachments(&world).len(), 1, "{:#?}", attachments(&world));
+    world.del(&pod).expect_ok();
+    assert_eq!(pod.netns.link_names(), [""; 0], "DEL of the pod");
+    sleep.kill().and_then(|()| sleep.wait()).expect("end the process");
 }
 
 #[test]
