@@ -54,7 +54,7 @@ pub fn uninstall(site: &Site, drained: &Drained) -> Result<Report, InstallError>
     is_all_seen(site)?;
     say_drained(drained, &mut report);
     let cni_dir = site.cni_dir()?;
-    let staying = there::noted(&cni_dir).unwrap_or_default();
+    let staying = there::noted(site.host_root(), &cni_dir).unwrap_or_default();
     let records = open(&cni_dir, site.dry_run)?;
     let own = match (&records, site.dry_run) {
         (Some(records), false) => Some(own(records, &cni_dir)?),
