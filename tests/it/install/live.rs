@@ -180,6 +180,14 @@ fn a_multus_that_is_gone_stays_away_until_the_node_is_given_back_to_it() {
     let pod = world.attached("cam", "lan");
     fs::remove_file(multus_socket(&world.lab)).expect("its daemon is gone");
     let stands = || ["00-multus.conf", "00-multus.conflist"].map(|name| confs.join(name).exists());
+    let config = world.lab.dir.join("daemon-config.json").display().to_string();
+    let dry = on(&world.lab.node, &["uninstall", "--dry-run", "--config", &config]);
+    assert!(
+        dry.out().contains("stays away")
+            && !dry.out().contains("leads to a Multus whose daemon does not answer: where"),
+        "what goes is not told as staying: {}",
+        dry.out()
+    );
     let done = uninstall(&world.lab);
     assert_eq!(done.code, Some(1), "{}\n{}", done.out(), done.err());
     assert!(
@@ -198,7 +206,6 @@ fn a_multus_that_is_gone_stays_away_until_the_node_is_given_back_to_it() {
         let done = uninstall(&world.lab);
         assert!(done.code == Some(code) && done.out().contains("stays away"), "{:?} {}", done.code, done.out());
     }
-    let config = world.lab.dir.join("daemon-config.json").display().to_string();
     let back = on(&world.lab.node, &["migrate", "--back", "--config", &config]);
     assert_eq!(back.code, Some(0), "{}\n{}", back.out(), back.err());
     assert_same(&before, &snapshot(&confs), "giving the node back");

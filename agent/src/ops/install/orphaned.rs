@@ -1,5 +1,5 @@
 //! Which confs of Multus must not come back? Those that we took away, and whose daemon has gone since: the runtime would take
-//! them, and every new pod would wait for a daemon that is not there.
+//! them, and every new pod would wait for a daemon that is not there. And which of others' stand, and lead there?
 //!
 //! Changes nothing.
 
@@ -9,7 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Drained, Kind, Report, Site, shown};
+use super::{Drained, InstallError, Kind, Report, Site, look, shown};
+use crate::ops::cluster_network;
 use crate::plan::master;
 use crate::sys::revert::{Left, RevertLog};
 use crate::sys::unix_socket;
@@ -35,6 +36,33 @@ pub(super) fn say_kept_away(away: &BTreeMap<PathBuf, PathBuf>, kind: Kind, repor
         );
         report.note(kind, text);
     }
+}
+
+/// Says which confs that stand lead to a Multus whose daemon is not there; but those that are gone in the end. They are
+/// not ours to take: a warning where something was done here, and else, told before, what is left.
+pub(super) fn say_standing(
+    site: &Site,
+    drained: &Drained,
+    is_gone: impl Fn(&Path) -> bool,
+    report: &mut Report,
+) -> Result<(), InstallError> {
+    let places = look::found(&site.root, &site.wishes);
+    let folder = site.ours("find the conf's folder", &places.conf_dir.path)?;
+    let has_done = report.steps.iter().any(|step| step.kind == Kind::Done);
+    for candidate in cluster_network::candidates(&folder).unwrap_or_default() {
+        let (path, own) = (folder.join(candidate.file), site.settings.generator.plugin.as_str());
+        let socket = candidate.content.ok().and_then(|bytes| master::daemon_socket(&bytes, own));
+        if is_gone(&path) || socket.is_none_or(|socket| is_served(site, drained, &socket)) {
+            continue;
+        }
+        let text = format!(
+            "{} leads to a Multus whose daemon does not answer: where the runtime takes it, new pods wait for it until \
+             you remove the file or start Multus",
+            shown(&path)
+        );
+        report.note(if has_done { Kind::Warning } else { Kind::Left }, text);
+    }
+    Ok(())
 }
 
 /// The copy of what was at `path`, if that is to stay away. What stands there is nobody's to judge.

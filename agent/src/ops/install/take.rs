@@ -263,8 +263,16 @@ pub(super) fn revert(
     // What an agent without a log left, or one whose log is lost. Where an entry could not be judged the plugin may be its.
     let standing = ours::standing(site)?;
     let plugin = standing.plugin.filter(|_| everything && is_judged);
-    for path in standing.confs.into_iter().chain(plugin).filter(|path| !known.contains(path)) {
-        remove(&path, site.dry_run, report);
+    let unknown = standing.confs.into_iter().chain(plugin).filter(|path| !known.contains(path));
+    let unknown: Vec<PathBuf> = unknown.collect();
+    for path in &unknown {
+        remove(path, site.dry_run, report);
+    }
+    known.extend(unknown);
+    if let Heir::Cluster(drained) = heir {
+        // In a dry run what would be gone still stands.
+        let is_gone = |path: &Path| site.dry_run && known.iter().any(|known| known == path);
+        orphaned::say_standing(site, drained, is_gone, report)?;
     }
     Ok(())
 }
