@@ -191,8 +191,9 @@ impl RevertLog {
     /// It could not be put back, or not be judged; the entry stays. `NotFound`: the folder above it is not to be seen.
     pub fn revert(&mut self, path: &Path) -> io::Result<Reverted> {
         let Some(entry) = self.entries.get(path).cloned() else { return Ok(Reverted::AsBefore) };
-        if entry.before != Before::Nothing && !path.parent().is_some_and(Path::is_dir) {
-            // Seen from elsewhere it may be there as we left it, and this is all that is left of what was there before.
+        let has_file = entry.left.iter().any(|left| matches!(left, Left::File { .. }));
+        if (entry.before != Before::Nothing || has_file) && !path.parent().is_some_and(Path::is_dir) {
+            // Seen from elsewhere it may be there as we left it; this is all that knows of it and of what was there before.
             return Err(io::Error::new(io::ErrorKind::NotFound, "its folder is not to be seen from here"));
         }
         files::sweep_beside(path);
@@ -450,6 +451,29 @@ mod tests {
         log.close().unwrap();
         assert_eq!(fs::read_to_string(root.join("bin/x")).unwrap(), "before");
         assert!(!root.join("state/install").exists());
+    }
+
+    #[test]
+    fn a_file_of_ours_that_cannot_be_seen_is_not_forgotten() {
+        let place = Place::new("hidden");
+        let (bin, away) = (place.0.join("bin"), place.0.join("away"));
+        let mut log = place.log();
+        log.make_folder(&bin).unwrap();
+        log.about_to(&bin.join("x"), Left::file(b"ours"), |_| false).unwrap();
+        fs::write(bin.join("x"), "ours").unwrap();
+        fs::rename(&bin, &away).unwrap();
+        for is_file in [false, true] {
+            // The folder is hidden, or something else is seen in its place.
+            if is_file {
+                fs::write(&bin, "").unwrap();
+            }
+            let error = log.revert(&bin.join("x")).unwrap_err();
+            assert!(error.kind() == io::ErrorKind::NotFound && error.to_string().contains("folder"), "{error}");
+        }
+        fs::remove_file(&bin).unwrap();
+        fs::rename(&away, &bin).unwrap();
+        assert_eq!(log.revert(&bin.join("x")).unwrap(), Reverted::Removed);
+        assert_eq!(log.revert(&bin).unwrap(), Reverted::Removed);
     }
 
     #[test]

@@ -3,9 +3,10 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use lab::Lab;
+use lab::{Finished, Lab};
 use multus_agent::ops::install::Preset;
 use serde_json::{Value, json};
 
@@ -335,6 +336,38 @@ fn what_was_there_before_is_found_from_wherever_the_host_is_seen_and_never_lost(
     let nowhere = tree.run(&["install"], &config(&folders));
     assert!(nowhere.code == Some(2) && nowhere.err().contains("--host-root"), "{:?} {}", nowhere.code, nowhere.err());
     assert!(!tree.root.exists(), "no host is made");
+}
+
+#[test]
+fn a_conf_that_leads_to_a_multus_that_is_gone_is_told_and_left() {
+    needs_programs!();
+    let folders = json!({"cniConfigDir": "/etc/cni/net.d", "binDir": "/opt/cni/bin"});
+    let tree = Tree::new("nobody");
+    // As an older installation, or Multus itself, has left it: no log knows it.
+    let conf = r#"{"cniVersion":"0.3.1","name":"multus-cni-network","type":"multus-shim"}"#;
+    tree.folders(&["/opt/cni/bin"]).file("/etc/cni/net.d/70-multus.conf", conf, 0o600).file(
+        "/etc/cni/net.d/10-flannel.conflist",
+        FLANNEL,
+        0o600,
+    );
+    let before = tree.snapshot();
+    let is_told = |done: &Finished| done.out().contains("70-multus.conf\" leads to a Multus");
+    for (is_served, code) in [(false, 1), (true, 0)] {
+        tree.document(&["install"], &config(&folders));
+        let socket = tree.path("/run/multus/multus.sock");
+        let daemon = is_served.then(|| {
+            tree.folders(&["/run/multus"]);
+            UnixListener::bind(&socket).expect("listen as Multus does")
+        });
+        let done = tree.run(&["uninstall"], &config(&folders));
+        assert_eq!((done.code, is_told(&done)), (Some(code), !is_served), "{}\n{}", done.out(), done.err());
+        assert!(!done.out().contains("10-flannel"), "{}", done.out());
+        let again = tree.run(&["uninstall"], &config(&folders));
+        assert_eq!((again.code, is_told(&again)), (Some(0), !is_served), "{}\n{}", again.out(), again.err());
+        drop(daemon);
+        let _ = fs::remove_dir_all(tree.path("/run/multus"));
+        tree.assert_is(&before, "uninstall");
+    }
 }
 
 #[test]

@@ -177,8 +177,17 @@ fn a_multus_that_is_gone_stays_away_until_the_node_is_given_back_to_it() {
     let confs = builder.lab.cni_conf_dir.clone();
     let before = snapshot(&confs);
     let world = installed((builder, file));
+    let pod = world.attached("cam", "lan");
     fs::remove_file(multus_socket(&world.lab)).expect("its daemon is gone");
     let stands = || ["00-multus.conf", "00-multus.conflist"].map(|name| confs.join(name).exists());
+    let config = world.lab.dir.join("daemon-config.json").display().to_string();
+    let dry = on(&world.lab.node, &["uninstall", "--dry-run", "--config", &config]);
+    assert!(
+        dry.out().contains("stays away")
+            && !dry.out().contains("leads to a Multus whose daemon does not answer: where"),
+        "what goes is not told as staying: {}",
+        dry.out()
+    );
     let done = uninstall(&world.lab);
     assert_eq!(done.code, Some(1), "{}\n{}", done.out(), done.err());
     assert!(
@@ -191,7 +200,12 @@ fn a_multus_that_is_gone_stays_away_until_the_node_is_given_back_to_it() {
     assert!(fs::read_to_string(kept).expect("the copy").contains("multus-cni-network"));
     let again = uninstall(&world.lab);
     assert!(again.code == Some(0) && again.out().contains("stays away"), "{:?} {}", again.code, again.out());
-    let config = world.lab.dir.join("daemon-config.json").display().to_string();
+    assert!(again.out().contains("default/cam"), "a pod waits for its DEL: {}", again.out());
+    world.del(&pod).expect_ok();
+    for code in [1, 0] {
+        let done = uninstall(&world.lab);
+        assert!(done.code == Some(code) && done.out().contains("stays away"), "{:?} {}", done.code, done.out());
+    }
     let back = on(&world.lab.node, &["migrate", "--back", "--config", &config]);
     assert_eq!(back.code, Some(0), "{}\n{}", back.out(), back.err());
     assert_same(&before, &snapshot(&confs), "giving the node back");

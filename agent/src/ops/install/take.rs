@@ -2,6 +2,7 @@
 //!
 //! A pod that still needs its DEL keeps its record, and the CNI plugin that does it from there without an agent.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -54,7 +55,7 @@ pub fn uninstall(site: &Site, drained: &Drained) -> Result<Report, InstallError>
     is_all_seen(site)?;
     say_drained(drained, &mut report);
     let cni_dir = site.cni_dir()?;
-    let staying = there::noted(&cni_dir).unwrap_or_default();
+    let staying = there::noted(site.host_root(), &cni_dir).unwrap_or_default();
     let records = open(&cni_dir, site.dry_run)?;
     let own = match (&records, site.dry_run) {
         (Some(records), false) => Some(own(records, &cni_dir)?),
@@ -237,7 +238,10 @@ pub(super) fn revert(
     let mut known: Vec<PathBuf> = Vec::new();
     let mut is_judged = true;
     if let Some(mut log) = RevertLog::if_any(site.host_root(), cni_dir).map_err(failed)? {
-        let away = stay_away(site, &log, heir, report);
+        let away = match heir {
+            Heir::Cluster(drained) => orphaned::all_kept_away(site, drained, &log),
+            Heir::Multus => BTreeMap::new(),
+        };
         let paths: Vec<PathBuf> = log.entries().map(|(path, _)| path.to_owned()).collect();
         let (plugins, mut others): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| is_plugin(path));
         known.extend(plugins.iter().chain(&others).cloned());
@@ -248,37 +252,29 @@ pub(super) fn revert(
         let confs = others.iter().filter(|path| !path.is_dir() && (everything || !is_configuration(path))).cloned();
         let folders = others.iter().filter(|path| path.is_dir() && everything).cloned();
         let plugins = plugins.into_iter().filter(|_| everything);
-        for path in confs.chain(plugins).chain(folders).filter(|path| !away.contains(path)) {
+        let due = confs.chain(plugins).chain(folders).filter(|path| !away.contains_key(path));
+        let due: Vec<PathBuf> = due.collect();
+        // Who has nothing else to do in this run has been told before.
+        orphaned::say_kept_away(&away, if due.is_empty() { Kind::Left } else { Kind::Warning }, report);
+        for path in due {
             is_judged &= revert_one(&mut log, &path, site.dry_run, report);
         }
     }
     // What an agent without a log left, or one whose log is lost. Where an entry could not be judged the plugin may be its.
     let standing = ours::standing(site)?;
     let plugin = standing.plugin.filter(|_| everything && is_judged);
-    for path in standing.confs.into_iter().chain(plugin).filter(|path| !known.contains(path)) {
-        remove(&path, site.dry_run, report);
+    let unknown = standing.confs.into_iter().chain(plugin).filter(|path| !known.contains(path));
+    let unknown: Vec<PathBuf> = unknown.collect();
+    for path in &unknown {
+        remove(path, site.dry_run, report);
+    }
+    known.extend(unknown);
+    if let Heir::Cluster(drained) = heir {
+        // In a dry run what would be gone still stands.
+        let is_gone = |path: &Path| site.dry_run && known.iter().any(|known| known == path);
+        orphaned::say_standing(site, drained, is_gone, report)?;
     }
     Ok(())
-}
-
-/// The confs of a Multus that is gone, which do not come back; says where they are kept.
-fn stay_away(site: &Site, log: &RevertLog, heir: Heir<'_>, report: &mut Report) -> Vec<PathBuf> {
-    let Heir::Cluster(drained) = heir else { return Vec::new() };
-    let paths = log.entries().map(|(path, _)| path);
-    let away = paths.filter_map(|path| Some((path.to_owned(), orphaned::kept_away(site, drained, log, path)?)));
-    let away: Vec<(PathBuf, PathBuf)> = away.collect();
-    // Who has nothing else left to do has been told before.
-    let kind = if away.len() == log.entries().count() { Kind::Left } else { Kind::Warning };
-    for (path, kept) in &away {
-        let text = format!(
-            "{} stays away: it leads to a Multus whose daemon does not answer, and every new pod would wait for it; it is \
-             kept as {}, and multus-agent migrate --back gives the node back to Multus",
-            shown(path),
-            shown(kept)
-        );
-        report.note(kind, text);
-    }
-    away.into_iter().map(|(path, _)| path).collect()
 }
 
 /// Puts one back. The answer: what is there could be judged.

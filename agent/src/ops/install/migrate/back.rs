@@ -30,7 +30,7 @@ pub fn back(migration: &Migration, drained: &Drained) -> Result<Report, InstallE
     let cni_dir = site.cni_dir()?;
     // Who comes again finds nothing of ours, and empty folders are Multus's.
     let is_over = || take::is_untouched(&cni_dir).then(|| take::shared(site, &cni_dir));
-    let staying = there::noted(&cni_dir).or_else(is_over).unwrap_or_default();
+    let staying = there::noted(site.host_root(), &cni_dir).or_else(is_over).unwrap_or_default();
     let records = take::open(&cni_dir, site.dry_run)?;
     let own = match (&records, site.dry_run) {
         (Some(records), false) => Some(take::own(records, &cni_dir)?),

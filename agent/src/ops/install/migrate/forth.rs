@@ -43,7 +43,7 @@ pub fn forth(migration: &Migration, shim: &Path) -> Result<Migrated, InstallErro
     let bin_dir = site.ours("find the folder for the plugin", &places.bin_dir.path)?;
     let failed = |error| InstallError::of("note what is there in", &cni_dir, error);
     if !site.dry_run {
-        there::note(&cni_dir, &take::shared(site, &cni_dir)).map_err(failed)?;
+        there::note(site.host_root(), &cni_dir, &take::shared(site, &cni_dir)).map_err(failed)?;
     }
     let mut doing = Doing {
         log: site.log(&cni_dir)?,
