@@ -14,7 +14,7 @@ use super::output::{self, safe};
 use super::{Ending, query, time};
 use crate::config::Settings;
 use crate::fault::quote;
-use crate::ops::install::{self, Drained, Report, Signals, Site, Wishes};
+use crate::ops::install::{self, Drained, Kind, Report, Signals, Site, Step, Wishes};
 use crate::wire::{self, http::Response};
 
 /// Shown with the long help of `install`.
@@ -122,37 +122,40 @@ fn here(asked: &Uninstall) -> Ending {
         return until_nothing_is_left(host, &site, drained, asked.timeout);
     }
     match install::uninstall(&site, &drained) {
-        Ok(report) => done(&report, host, report.has_warnings()),
+        Ok(report) => done(&report, host),
         Err(error) => Ending::Failed(error.to_string()),
     }
 }
 
-fn done(report: &Report, host: &Host, has_warnings: bool) -> Ending {
+fn done(report: &Report, host: &Host) -> Ending {
     match print(report, host, "Uninstallation") {
-        Ending::Fine if has_warnings => Ending::Problem,
+        Ending::Fine if report.has_warnings() => Ending::Problem,
         ending => ending,
     }
 }
 
-/// Takes off what can be, again and again, until nothing is left; says what it waits for whenever that changes.
+/// Takes off what can be, again and again, until nothing is left; says what it waits for whenever that changes or there is
+/// something new to look at. The last report has the warnings of every try: they are why the exit code is 1.
 fn until_nothing_is_left(host: &Host, site: &Site, drained: Drained, patience: Duration) -> Ending {
     let mut signals = match Signals::hear() {
         Ok(signals) => signals,
         Err(error) => return Ending::Failed(format!("hear signals: {error}")),
     };
     let until = Instant::now() + patience;
-    let (mut drained, mut pause, mut has_warnings, mut told) = (drained, PAUSES.0, false, Vec::new());
+    let (mut drained, mut pause, mut told) = (drained, PAUSES.0, Vec::new());
+    let mut warnings: Vec<Step> = Vec::new();
     loop {
-        let report = match install::uninstall(site, &drained) {
+        let mut report = match install::uninstall(site, &drained) {
             Ok(report) => report,
             Err(error) => return Ending::Failed(error.to_string()),
         };
         drained = Drained::NoAgent;
-        has_warnings |= report.has_warnings();
+        let is_news = has_more(&mut warnings, &report);
         if report.waits_for.is_empty() {
-            return done(&report, host, has_warnings);
+            put_in_front(&warnings, &mut report);
+            return done(&report, host);
         }
-        if told != report.waits_for {
+        if told != report.waits_for || is_news {
             if host.node.is_for_people() {
                 let _ = output::print(&format!("{}{}\n", host.node.told(&report), waiting(&report)));
             }
@@ -161,6 +164,7 @@ fn until_nothing_is_left(host: &Host, site: &Site, drained: Drained, patience: D
         let rest = until.saturating_duration_since(Instant::now());
         if rest.is_zero() {
             if !host.node.is_for_people() {
+                put_in_front(&warnings, &mut report);
                 let _ = print(&report, host, "Uninstallation");
             }
             return Ending::TimedOut(format!("after {} s it is still {}", patience.as_secs(), waiting(&report)));
@@ -170,6 +174,23 @@ fn until_nothing_is_left(host: &Host, site: &Site, drained: Drained, patience: D
         }
         pause = (pause * 2).min(PAUSES.1);
     }
+}
+
+/// Takes in the report's warnings. The answer: there was a new one.
+fn has_more(warnings: &mut Vec<Step>, report: &Report) -> bool {
+    let known = warnings.len();
+    for step in report.steps.iter().filter(|step| step.kind == Kind::Warning) {
+        if !warnings.contains(step) {
+            warnings.push(step.clone());
+        }
+    }
+    warnings.len() > known
+}
+
+/// Puts what earlier tries warned of before what the last one says.
+fn put_in_front(warnings: &[Step], report: &mut Report) {
+    let earlier: Vec<Step> = warnings.iter().filter(|step| !report.steps.contains(step)).cloned().collect();
+    report.steps.splice(..0, earlier);
 }
 
 fn waiting(report: &Report) -> String {
@@ -256,5 +277,25 @@ fn stay() -> Ending {
             Ending::Fine
         }
         Err(error) => Ending::Failed(format!("hear signals: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_of_every_try_are_in_the_last_report_once() {
+        let step = |kind, text: &str| Step { kind, text: text.into() };
+        let of = |steps: &[Step]| Report { steps: steps.to_vec(), ..Report::default() };
+        let (early, lasting) = (step(Kind::Warning, "early"), step(Kind::Warning, "lasting"));
+        let (done, left) = (step(Kind::Done, "done"), step(Kind::Left, "early"));
+        let mut warnings = Vec::new();
+        assert!(has_more(&mut warnings, &of(&[done.clone(), early.clone(), lasting.clone()])));
+        let mut last = of(&[left.clone(), lasting.clone()]);
+        assert!(!has_more(&mut warnings, &last));
+        put_in_front(&warnings, &mut last);
+        assert_eq!(last.steps, [early, left, lasting]);
+        assert!(last.has_warnings());
     }
 }

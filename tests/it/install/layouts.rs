@@ -344,7 +344,7 @@ fn a_conf_that_leads_to_a_multus_that_is_gone_is_told_and_left() {
     let folders = json!({"cniConfigDir": "/etc/cni/net.d", "binDir": "/opt/cni/bin"});
     let tree = Tree::new("nobody");
     // As an older installation, or Multus itself, has left it: no log knows it.
-    let conf = r#"{"cniVersion":"0.3.1","name":"multus-cni-network","type":"multus-shim"}"#;
+    let conf = r#"{"cniVersion":"0.3.1","name":"m","type":"multus-shim","daemonSocketDir":"/run/theirs"}"#;
     tree.folders(&["/opt/cni/bin"]).file("/etc/cni/net.d/70-multus.conf", conf, 0o600).file(
         "/etc/cni/net.d/10-flannel.conflist",
         FLANNEL,
@@ -354,9 +354,9 @@ fn a_conf_that_leads_to_a_multus_that_is_gone_is_told_and_left() {
     let is_told = |done: &Finished| done.out().contains("70-multus.conf\" leads to a Multus");
     for (is_served, code) in [(false, 1), (true, 0)] {
         tree.document(&["install"], &config(&folders));
-        let socket = tree.path("/run/multus/multus.sock");
+        let socket = tree.path("/run/theirs/multus.sock");
         let daemon = is_served.then(|| {
-            tree.folders(&["/run/multus"]);
+            tree.folders(&["/run/theirs"]);
             UnixListener::bind(&socket).expect("listen as Multus does")
         });
         let done = tree.run(&["uninstall"], &config(&folders));
@@ -365,7 +365,7 @@ fn a_conf_that_leads_to_a_multus_that_is_gone_is_told_and_left() {
         let again = tree.run(&["uninstall"], &config(&folders));
         assert_eq!((again.code, is_told(&again)), (Some(0), !is_served), "{}\n{}", again.out(), again.err());
         drop(daemon);
-        let _ = fs::remove_dir_all(tree.path("/run/multus"));
+        let _ = fs::remove_dir_all(tree.path("/run/theirs"));
         tree.assert_is(&before, "uninstall");
     }
 }

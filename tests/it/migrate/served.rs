@@ -64,7 +64,8 @@ fn empty_folders_stay_where_they_were_there_before_and_a_dead_socket_goes() {
             tree.folders(&["/run/multus", "/var/lib/cni/multus/results", "/var/lib/cni/multus/records"]);
             drop(UnixListener::bind(tree.path(SOCKET)).expect("bind a socket"));
             let done = if is_back { migrate(&tree, FILE, &["--back"]) } else { tree.run(&["uninstall"], &written) };
-            assert_eq!(done.code, Some(0), "{}\n{}", done.out(), done.err());
+            // Multus's conf stands, and nobody answers where it leads.
+            assert_eq!(done.code, Some(i32::from(!is_back)), "{}\n{}", done.out(), done.err());
             tree.assert_is(&before, &format!("folders there before: {was_there}, back to Multus: {is_back}"));
             if is_back {
                 migrate(&tree, FILE, &["--back"]);
