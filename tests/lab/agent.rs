@@ -166,7 +166,7 @@ impl Agent {
             Home::Host | Home::Container(_) => {}
             // Process 1 may hide its namespaces from us; this process lives on the same host.
             Home::HostExec | Home::HostExecWithout(_) => {
-                config["hostExec"] = format!("/proc/{}/ns/mnt", std::process::id()).into()
+                config["hostExec"] = format!("/proc/{}/ns/mnt", std::process::id()).into();
             }
         }
         fs::write(&file, format!("{config:#}")).expect("write daemon-config.json");

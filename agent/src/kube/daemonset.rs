@@ -58,13 +58,13 @@ impl Turned {
 
     /// What a patch (RFC 6902, in JSON or YAML) has the first container do; `None`: it says nothing of that.
     pub fn wanted(patch: &str) -> Option<Self> {
-        let patch = yaml::documents(patch, 1).into_iter().next()?.ok()?;
+        let steps = yaml::documents(patch, 1).into_iter().next()?.ok()?;
         let args = |step: &Value| {
-            let path = step.get("path")?.as_str()?;
-            let is_it = step.get("op")? == "replace" && path.ends_with("/initContainers/0/args");
+            let place = step.get("path")?.as_str()?;
+            let is_it = step.get("op")? == "replace" && place.ends_with("/initContainers/0/args");
             is_it.then(|| step.pointer("/value/0")?.as_str().and_then(Self::of)).flatten()
         };
-        patch.as_array()?.iter().find_map(args)
+        steps.as_array()?.iter().find_map(args)
     }
 
     /// The command, as a person types it.

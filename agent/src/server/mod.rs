@@ -42,12 +42,13 @@ pub async fn serve(mut socket: Socket, routes: Arc<Routes>, mut stop: watch::Rec
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let accepted = tokio::select! {
-            accepted = socket.accept() => accepted,
-            _ = look.tick() => {
-                socket.look_after();
-                continue;
-            }
+            accepted = socket.accept() => Some(accepted),
+            _ = look.tick() => None,
             _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let Some(accepted) = accepted else {
+            socket.look_after().await;
+            continue;
         };
         let (stream, permit) = match accepted {
             Ok(accepted) => accepted,

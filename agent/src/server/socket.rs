@@ -8,12 +8,11 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
-use crate::sys::unix_socket;
 use crate::wire;
 
 /// Connections served at once where `connectionLimit` says nothing; the rest wait in the kernel's backlog.
@@ -45,10 +44,10 @@ impl Socket {
 
     /// Is the file still there, and ours? A daemon that starts or ends in the same folder may take it away, as Multus's
     /// does; then it is bound again. What another has bound there stays for as long as somebody listens, and is told once.
-    pub fn look_after(&mut self) {
+    pub async fn look_after(&mut self) {
         match fs::metadata(&self.path) {
             Ok(file) if file.ino() == self.inode => self.is_covered = false,
-            Ok(_) if is_dead(&self.path) => self.bind_again(),
+            Ok(_) if is_dead(&self.path).await => self.bind_again(),
             Ok(_) if self.is_covered => {}
             Ok(_) => {
                 self.is_covered = true;
@@ -141,9 +140,9 @@ fn is_for_sockets_alone(folder: &Path) -> io::Result<bool> {
 }
 
 /// Was this socket left behind by a daemon that is gone? Whoever listens is not held up: the connection ends at once.
-fn is_dead(path: &Path) -> bool {
-    let heard = unix_socket::connect(path, Instant::now() + HEARD);
-    heard.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+async fn is_dead(path: &Path) -> bool {
+    let heard = tokio::time::timeout(HEARD, UnixStream::connect(path)).await;
+    heard.is_ok_and(|heard| heard.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
 }
 
 fn own_uid() -> u32 {
@@ -201,11 +200,11 @@ mod tests {
         let folder = folder("removed");
         let mut socket = Socket::bind(&folder, None).unwrap();
         let path = folder.join(wire::SOCKET);
-        socket.look_after();
+        socket.look_after().await;
         let first = fs::metadata(&path).unwrap().ino();
         assert_eq!(first, socket.inode);
         fs::remove_dir_all(&folder).unwrap();
-        socket.look_after();
+        socket.look_after().await;
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         let (mut client, accepted) = (UnixStream::connect(&path).await.unwrap(), socket.accept().await);
         let (mut ours, _permit) = accepted.unwrap();
@@ -216,11 +215,11 @@ mod tests {
         fs::remove_file(&path).unwrap();
         let another = UnixListener::bind(&path).unwrap();
         let theirs = fs::metadata(&path).unwrap().ino();
-        socket.look_after();
+        socket.look_after().await;
         assert_eq!(fs::metadata(&path).unwrap().ino(), theirs);
         // Killed, it leaves its file behind.
         drop(another);
-        socket.look_after();
+        socket.look_after().await;
         assert_eq!(fs::metadata(&path).unwrap().ino(), socket.inode);
         fs::remove_file(&path).unwrap();
         let _another = UnixListener::bind(&path).unwrap();

@@ -69,12 +69,11 @@ pub struct Below {
 /// The link `name`, in the namespace at `netns` or, without one, in ours.
 pub async fn find(netns: Option<&Path>, name: &str) -> Result<Option<Facts>, LinkError> {
     let name = name.to_owned();
-    let found = match netns {
-        Some(path) => netns::away(path, move || find_here(&name)).await?,
-        None => {
-            let asked = tokio::task::spawn_blocking(move || find_here(&name)).await;
-            asked.unwrap_or_else(|error| Err(io::Error::other(error)))
-        }
+    let found = if let Some(path) = netns {
+        netns::away(path, move || find_here(&name)).await?
+    } else {
+        let asked = tokio::task::spawn_blocking(move || find_here(&name)).await;
+        asked.unwrap_or_else(|error| Err(io::Error::other(error)))
     };
     found.map_err(LinkError::Unanswered)
 }
