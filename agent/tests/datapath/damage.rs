@@ -244,7 +244,7 @@ fn pins_that_several_restore_at_once_are_all_there() {
     let pod = bench.pod("private");
     let datapath = bench.open();
     let _attached = bench.attach(&datapath, &pod);
-    for turn in 0..20 {
+    for turn in 0..60 {
         std::fs::remove_dir_all(bench.bpffs.join("v2")).unwrap();
         let done: Vec<_> = std::thread::scope(|scope| {
             let restoring: Vec<_> = (0..4).map(|_| scope.spawn(|| datapath.restore_pins())).collect();
