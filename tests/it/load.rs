@@ -35,7 +35,7 @@ fn world(name: &str) -> World {
 }
 
 /// What may stay allocated after a burst, in KiB: pages of the heap that hold something which has to stay.
-const SLACK: u64 = 512;
+const SLACK: u64 = 768;
 /// What the last thousand traces take at most, in KiB; the short run leaves a tenth of them.
 const TRACES: u64 = 1024;
 /// The agent looks every ten seconds whether it is at rest, and gives memory back then.
